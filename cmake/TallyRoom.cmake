@@ -1,0 +1,36 @@
+# tally_room(NAME [PUBLIC_LINKS ...] [PRIVATE_LINKS ...]): one library per room, from the headers and sources that stand in
+# its folder. The folder is linked as <build>/include/tally/NAME, so includes read "tally/NAME/file.h" here and installed.
+
+file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/include/tally)
+
+function(tally_room name)
+  cmake_parse_arguments(ROOM "" "" "PUBLIC_LINKS;PRIVATE_LINKS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
+  if(NOT EXISTS ${PROJECT_BINARY_DIR}/include/tally/${name})
+    file(CREATE_LINK ${PROJECT_SOURCE_DIR}/${name} ${PROJECT_BINARY_DIR}/include/tally/${name} SYMBOLIC)
+  endif()
+  if(name STREQUAL "core")
+    list(FILTER sources EXCLUDE REGEX "parallel_(tbb|std)\\.cpp$")
+    list(APPEND sources ${PROJECT_SOURCE_DIR}/core/parallel_${TALLY_PARALLEL}.cpp)
+  endif()
+  add_library(tally_${name} ${sources})
+  add_library(tally::${name} ALIAS tally_${name})
+  set_target_properties(tally_${name} PROPERTIES EXPORT_NAME ${name}
+    VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+  target_compile_features(tally_${name} PUBLIC cxx_std_20)
+  target_include_directories(tally_${name} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  target_link_libraries(tally_${name} PUBLIC ${ROOM_PUBLIC_LINKS}
+    PRIVATE ${ROOM_PRIVATE_LINKS} $<BUILD_INTERFACE:tally_flags>)
+  if(BUILD_SHARED_LIBS)
+    target_link_options(tally_${name} PRIVATE $<$<NOT:$<BOOL:${TALLY_SANITIZE}>>:-Wl,--no-undefined>)
+  endif()
+  set_property(GLOBAL APPEND PROPERTY TALLY_ROOMS ${name})
+endfunction()
+
+function(tally_umbrella)
+  add_library(tally_tally INTERFACE)
+  add_library(tally::tally ALIAS tally_tally)
+  set_target_properties(tally_tally PROPERTIES EXPORT_NAME tally)
+  target_link_libraries(tally_tally INTERFACE tally::recsys)
+endfunction()

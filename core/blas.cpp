@@ -1,0 +1,180 @@
+#include "tally/core/blas.h"
+
+#include <cblas.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "tally/core/error.h"
+#include "tally/core/parallel.h"
+
+namespace tally::blas {
+namespace {
+
+constexpr CBLAS_TRANSPOSE flag(Transpose t) { return t == Transpose::yes ? CblasTrans : CblasNoTrans; }
+
+int narrow(std::int64_t size) {
+  check<ShapeError>(size >= 0 && size <= std::numeric_limits<int>::max(), "gemm",
+                    "needs sizes and row distances below 2^31; got ", size);
+  return static_cast<int>(size);
+}
+
+void call(Transpose ta, Transpose tb, int m, int n, int k, float alpha, const float* a, int lda, const float* b, int ldb,
+          float beta, float* c, int ldc) {
+  cblas_sgemm(CblasRowMajor, flag(ta), flag(tb), m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void call(Transpose ta, Transpose tb, int m, int n, int k, double alpha, const double* a, int lda, const double* b, int ldb,
+          double beta, double* c, int ldc) {
+  cblas_dgemm(CblasRowMajor, flag(ta), flag(tb), m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void call(Transpose ta, int rows, int columns, float alpha, const float* a, int lda, const float* x, float beta, float* y) {
+  cblas_sgemv(CblasRowMajor, flag(ta), rows, columns, alpha, a, lda, x, 1, beta, y, 1);
+}
+void call(Transpose ta, int rows, int columns, double alpha, const double* a, int lda, const double* x, double beta,
+          double* y) {
+  cblas_dgemv(CblasRowMajor, flag(ta), rows, columns, alpha, a, lda, x, 1, beta, y, 1);
+}
+
+/// One odd-shaped product against plain loops: a wrong kernel for this CPU shows up here, in microseconds.
+template <class T>
+bool self_test_passes() {
+  constexpr int m = 19, n = 23, k = 37;
+  std::vector<T> a(m * k), b(k * n), c(m * n, std::numeric_limits<T>::quiet_NaN());
+  for (int i = 0; i < m * k; ++i) a[static_cast<std::size_t>(i)] = static_cast<T>((i * 7 % 13) - 6);
+  for (int i = 0; i < k * n; ++i) b[static_cast<std::size_t>(i)] = static_cast<T>((i * 5 % 11) - 5);
+  call(Transpose::no, Transpose::no, m, n, k, T{1}, a.data(), k, b.data(), n, T{0}, c.data(), n);
+  for (int i = 0; i < m; ++i) {
+    for (int j = 0; j < n; ++j) {
+      T expected = 0;
+      for (int l = 0; l < k; ++l) expected += a[static_cast<std::size_t>(i * k + l)] * b[static_cast<std::size_t>(l * n + j)];
+      // Small integers: every order of summation is exact.
+      if (c[static_cast<std::size_t>(i * n + j)] != expected) return false;
+    }
+  }
+  return true;
+}
+
+bool verify_once() {
+  constexpr const char* kAdvice =
+      "needs the pthread build of OpenBLAS; install libopenblas-pthread-dev (and choose it with 'update-alternatives --config "
+      "libopenblas.so.0-x86_64-linux-gnu')";
+  const int parallel = openblas_get_parallel();
+  check<BackendError>(parallel != 0, "blas", kAdvice, "; got the serial build, which computes wrong results under threads");
+  check<BackendError>(parallel != 2, "blas", kAdvice, "; got the OpenMP build, which hangs under several threads");
+  openblas_set_num_threads(1);
+  check<BackendError>(self_test_passes<float>() && self_test_passes<double>(), "blas", "OpenBLAS computes wrong products on ",
+                      openblas_get_corename(), " kernels; try OPENBLAS_CORETYPE=Haswell");
+  return true;
+}
+
+template <class T>
+void checked_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a,
+                  std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+  verify();
+  if (m == 0 || n == 0) return;
+  if (k == 0) {
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < n; ++j) c[i * ldc + j] = beta == T{0} ? T{0} : beta * c[i * ldc + j];
+    }
+    return;
+  }
+  call(ta, tb, narrow(m), narrow(n), narrow(k), alpha, a, narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
+}
+
+// Tile sizes are constants: results must not depend on the number of threads.
+constexpr std::int64_t kRowTile = 256;
+constexpr std::int64_t kColumnTile = 512;
+constexpr std::int64_t kDepthTile = 4096;
+
+template <class T>
+void tiled_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a,
+                std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+  const auto a_at = [&](std::int64_t row, std::int64_t depth) {
+    return ta == Transpose::yes ? a + depth * lda + row : a + row * lda + depth;
+  };
+  const auto b_at = [&](std::int64_t depth, std::int64_t column) {
+    return tb == Transpose::yes ? b + column * ldb + depth : b + depth * ldb + column;
+  };
+  if (m > kRowTile) {
+    parallel_for(m, kRowTile, [&](std::int64_t begin, std::int64_t end) {
+      checked_gemm(ta, tb, end - begin, n, k, alpha, a_at(begin, 0), lda, b, ldb, beta, c + begin * ldc, ldc);
+    });
+  } else if (n > kColumnTile) {
+    parallel_for(n, kColumnTile, [&](std::int64_t begin, std::int64_t end) {
+      checked_gemm(ta, tb, m, end - begin, k, alpha, a, lda, b_at(0, begin), ldb, beta, c + begin, ldc);
+    });
+  } else if (k > kDepthTile) {
+    // A small result from many rows (a weight's gradient): slices of the sum, folded in order.
+    const std::int64_t slices = block_count(k, kDepthTile);
+    std::vector<T> partial(static_cast<std::size_t>(slices * m * n));
+    parallel_for(k, kDepthTile, [&](std::int64_t begin, std::int64_t end) {
+      T* out = partial.data() + begin / kDepthTile * m * n;
+      checked_gemm(ta, tb, m, n, end - begin, alpha, a_at(0, begin), lda, b_at(begin, 0), ldb, T{0}, out, n);
+    });
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < n; ++j) {
+        T sum = beta == T{0} ? T{0} : beta * c[i * ldc + j];
+        for (std::int64_t s = 0; s < slices; ++s) sum += partial[static_cast<std::size_t>((s * m + i) * n + j)];
+        c[i * ldc + j] = sum;
+      }
+    }
+  } else {
+    checked_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  }
+}
+
+template <class T>
+void checked_gemv(Transpose ta, std::int64_t rows, std::int64_t columns, T alpha, const T* a, std::int64_t lda, const T* x,
+                  T beta, T* y) {
+  verify();
+  const std::int64_t outputs = ta == Transpose::yes ? columns : rows;
+  if (outputs == 0) return;
+  if (rows == 0 || columns == 0) {
+    for (std::int64_t i = 0; i < outputs; ++i) y[i] = beta == T{0} ? T{0} : beta * y[i];
+    return;
+  }
+  call(ta, narrow(rows), narrow(columns), alpha, a, narrow(lda), x, beta, y);
+}
+
+}  // namespace
+
+void verify() {
+  static const bool verified = verify_once();
+  (void)verified;
+}
+
+void gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const float* a,
+          std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
+  checked_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, double alpha, const double* a,
+          std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c, std::int64_t ldc) {
+  checked_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void parallel_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const float* a,
+                   std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
+  tiled_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void parallel_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, double alpha,
+                   const double* a, std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c,
+                   std::int64_t ldc) {
+  tiled_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void gemv(Transpose ta, std::int64_t rows, std::int64_t columns, float alpha, const float* a, std::int64_t lda,
+          const float* x, float beta, float* y) {
+  checked_gemv(ta, rows, columns, alpha, a, lda, x, beta, y);
+}
+void gemv(Transpose ta, std::int64_t rows, std::int64_t columns, double alpha, const double* a, std::int64_t lda,
+          const double* x, double beta, double* y) {
+  checked_gemv(ta, rows, columns, alpha, a, lda, x, beta, y);
+}
+
+std::string description() {
+  verify();
+  return detail::join(openblas_get_config(), ", ", openblas_get_corename(), " kernels, pthread build, 1 thread");
+}
+
+std::string core_name() { return openblas_get_corename(); }
+
+}  // namespace tally::blas

@@ -1,0 +1,189 @@
+#include "tally/core/memory.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <utility>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TALLY_BYPASS_CACHE 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define TALLY_BYPASS_CACHE 1
+#endif
+#endif
+#ifndef TALLY_BYPASS_CACHE
+#define TALLY_BYPASS_CACHE 0
+#endif
+
+namespace tally {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+// Below this, malloc is as fast as a cache of ours and keeps fragmentation low.
+constexpr std::size_t kSmallest = 4096;
+// Size classes: eight per power of two, so rounding wastes at most 12.5 %.
+constexpr int kClasses = 8 * 52;
+
+struct SizeClass {
+  int index;
+  std::size_t bytes;
+};
+
+SizeClass size_class(std::size_t bytes) {
+  const int exponent = std::bit_width(bytes - 1) - 1;  // bytes in (2^exponent, 2^(exponent + 1)]
+  const std::size_t step = std::size_t{1} << (exponent - 3);
+  const std::size_t rounded = (bytes + step - 1) / step * step;
+  const std::size_t eighth = (rounded - (std::size_t{1} << exponent)) / step;  // 1 .. 8
+  return {(exponent - 11) * 8 + static_cast<int>(eighth) - 1, rounded};
+}
+
+/// Free blocks by size class, bounded; blocks of the largest classes go first when the bound is passed.
+class Allocator {
+ public:
+  static Allocator& instance() {
+    // Never destroyed: tensors of static storage duration may be freed after any static object of ours.
+    static Allocator& allocator = *new Allocator;
+    return allocator;
+  }
+
+  void* allocate(std::size_t bytes) {
+    bytes = std::max<std::size_t>(bytes, 1);
+    if (bytes > (std::size_t{1} << 62)) throw std::bad_alloc();
+    const bool cached = bytes >= kSmallest;
+    const SizeClass target = cached ? size_class(bytes) : SizeClass{-1, round_up(bytes)};
+    {
+      const std::lock_guard lock(mutex_);
+      const auto size = static_cast<std::int64_t>(target.bytes);
+      if (limit_ > 0 && stats_.active_bytes + size > limit_) throw std::bad_alloc();
+      ++stats_.allocations;
+      void* reused = nullptr;
+      if (cached) {
+        auto& list = free_[static_cast<std::size_t>(target.index)];
+        if (!list.empty()) {
+          reused = list.back();
+          list.pop_back();
+          stats_.cached_bytes -= size;
+          ++stats_.cache_hits;
+        }
+      }
+      if (reused != nullptr) {
+        count(size);
+        return reused;
+      }
+    }
+    void* fresh = std::aligned_alloc(kAlignment, target.bytes);
+    if (fresh == nullptr) {
+      release();
+      fresh = std::aligned_alloc(kAlignment, target.bytes);
+      if (fresh == nullptr) throw std::bad_alloc();
+    }
+    const std::lock_guard lock(mutex_);
+    count(static_cast<std::int64_t>(target.bytes));
+    return fresh;
+  }
+
+  void deallocate(void* pointer, std::size_t bytes) noexcept {
+    bytes = std::max<std::size_t>(bytes, 1);
+    const bool cached = bytes >= kSmallest;
+    const SizeClass target = cached ? size_class(bytes) : SizeClass{-1, round_up(bytes)};
+    {
+      const std::lock_guard lock(mutex_);
+      const auto size = static_cast<std::int64_t>(target.bytes);
+      stats_.active_bytes -= size;
+      if (cached && !TALLY_BYPASS_CACHE && stats_.cached_bytes + size <= cache_limit_) {
+        try {
+          free_[static_cast<std::size_t>(target.index)].push_back(pointer);
+          stats_.cached_bytes += size;
+          return;
+        } catch (const std::bad_alloc&) {
+          // No room even for the list entry: give the block back instead.
+        }
+      }
+    }
+    std::free(pointer);
+  }
+
+  MemoryStats stats() {
+    const std::lock_guard lock(mutex_);
+    return stats_;
+  }
+
+  std::int64_t exchange_peak(std::int64_t peak) {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(stats_.peak_bytes, std::max(peak, stats_.active_bytes));
+  }
+
+  void raise_peak(std::int64_t peak) {
+    const std::lock_guard lock(mutex_);
+    stats_.peak_bytes = std::max(stats_.peak_bytes, peak);
+  }
+
+  void set_cache_limit(std::int64_t bytes) {
+    {
+      const std::lock_guard lock(mutex_);
+      cache_limit_ = bytes;
+      if (stats_.cached_bytes <= bytes) return;
+    }
+    release();
+  }
+
+  void set_limit(std::int64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    limit_ = bytes;
+  }
+
+  void release() {
+    const std::lock_guard lock(mutex_);
+    for (auto& list : free_) {
+      for (void* pointer : list) std::free(pointer);
+      list.clear();
+    }
+    stats_.cached_bytes = 0;
+  }
+
+ private:
+  static std::size_t round_up(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+  void count(std::int64_t size) {
+    stats_.active_bytes += size;
+    stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.active_bytes);
+  }
+
+  std::mutex mutex_;
+  std::array<std::vector<void*>, kClasses> free_;
+  MemoryStats stats_;
+  std::int64_t cache_limit_ = std::int64_t{1} << 30;
+  std::int64_t limit_ = 0;
+};
+
+}  // namespace
+
+MemoryStats memory_stats() { return Allocator::instance().stats(); }
+void reset_peak_memory() { Allocator::instance().exchange_peak(0); }
+void set_memory_cache_limit(std::int64_t bytes) { Allocator::instance().set_cache_limit(bytes); }
+void release_memory_cache() { Allocator::instance().release(); }
+void set_memory_limit(std::int64_t bytes) { Allocator::instance().set_limit(bytes); }
+
+MemoryScope::MemoryScope()
+    : start_(Allocator::instance().stats().active_bytes), outer_peak_(Allocator::instance().exchange_peak(0)) {}
+
+MemoryScope::~MemoryScope() { Allocator::instance().raise_peak(outer_peak_); }
+
+std::int64_t MemoryScope::peak() const {
+  return std::max<std::int64_t>(0, Allocator::instance().stats().peak_bytes - start_);
+}
+
+std::int64_t MemoryScope::change() const { return Allocator::instance().stats().active_bytes - start_; }
+
+namespace detail {
+
+void* allocate(std::size_t bytes) { return Allocator::instance().allocate(bytes); }
+void deallocate(void* pointer, std::size_t bytes) noexcept { Allocator::instance().deallocate(pointer, bytes); }
+
+}  // namespace detail
+}  // namespace tally

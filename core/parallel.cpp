@@ -1,0 +1,75 @@
+// What the two thread backends (parallel_tbb.cpp, parallel_std.cpp) share.
+#include "tally/core/parallel.h"
+
+#include <sched.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "tally/core/error.h"
+#include "tally/core/parallel_backend.h"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace tally {
+namespace detail {
+
+bool& inside_parallel_region() {
+  thread_local bool inside = false;
+  return inside;
+}
+
+int default_num_threads() {
+  if (const char* text = std::getenv("TALLY_NUM_THREADS"); text != nullptr && *text != '\0') {
+    char* end = nullptr;
+    const long value = std::strtol(text, &end, 10);
+    check<ConfigError>(*end == '\0' && value >= 1 && value <= 4096, "TALLY_NUM_THREADS",
+                       "needs a number from 1 to 4096; got '", text, "'");
+    return static_cast<int>(value);
+  }
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0) return 1;
+  return CPU_COUNT(&cpus);
+}
+
+}  // namespace detail
+
+SerialScope::SerialScope() : outer_(detail::inside_parallel_region()) { detail::inside_parallel_region() = true; }
+SerialScope::~SerialScope() { detail::inside_parallel_region() = outer_; }
+
+void parallel_for(std::int64_t n, std::int64_t grain, detail::BlockBody body) {
+  check<ValueError>(grain >= 1, "parallel_for", "needs a grain of at least 1; got ", grain);
+  const std::int64_t blocks = block_count(n, grain);
+  if (blocks == 0) return;
+  const auto run_block = [&](std::int64_t block) {
+    const std::int64_t begin = block * grain;
+    body(begin, begin + grain < n ? begin + grain : n);
+  };
+  if (blocks == 1 || detail::inside_parallel_region() || num_threads() == 1) {
+    for (std::int64_t block = 0; block < blocks; ++block) run_block(block);
+    return;
+  }
+  const bool flushed = denormals_flushed();
+  const auto guarded = [&](std::int64_t begin, std::int64_t end) {
+    const SerialScope serial;
+    if (denormals_flushed() != flushed) flush_denormals(flushed);
+    for (std::int64_t block = begin; block < end; ++block) run_block(block);
+  };
+  detail::run_blocks(blocks, guarded);
+}
+
+#if defined(__SSE2__)
+namespace {
+constexpr unsigned kFlushBits = 0x8040;  // flush-to-zero and denormals-are-zero
+}
+void flush_denormals(bool on) { _mm_setcsr(on ? _mm_getcsr() | kFlushBits : _mm_getcsr() & ~kFlushBits); }
+bool denormals_flushed() { return (_mm_getcsr() & kFlushBits) == kFlushBits; }
+#else
+void flush_denormals(bool) {}
+bool denormals_flushed() { return false; }
+#endif
+
+}  // namespace tally
