@@ -20,15 +20,16 @@ int narrow(std::int64_t size) {
   return static_cast<int>(size);
 }
 
-void call(Transpose ta, Transpose tb, int m, int n, int k, float alpha, const float* a, int lda, const float* b, int ldb,
-          float beta, float* c, int ldc) {
+void call(Transpose ta, Transpose tb, int m, int n, int k, float alpha, const float* a, int lda, const float* b,
+          int ldb, float beta, float* c, int ldc) {
   cblas_sgemm(CblasRowMajor, flag(ta), flag(tb), m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
-void call(Transpose ta, Transpose tb, int m, int n, int k, double alpha, const double* a, int lda, const double* b, int ldb,
-          double beta, double* c, int ldc) {
+void call(Transpose ta, Transpose tb, int m, int n, int k, double alpha, const double* a, int lda, const double* b,
+          int ldb, double beta, double* c, int ldc) {
   cblas_dgemm(CblasRowMajor, flag(ta), flag(tb), m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
-void call(Transpose ta, int rows, int columns, float alpha, const float* a, int lda, const float* x, float beta, float* y) {
+void call(Transpose ta, int rows, int columns, float alpha, const float* a, int lda, const float* x, float beta,
+          float* y) {
   cblas_sgemv(CblasRowMajor, flag(ta), rows, columns, alpha, a, lda, x, 1, beta, y, 1);
 }
 void call(Transpose ta, int rows, int columns, double alpha, const double* a, int lda, const double* x, double beta,
@@ -47,7 +48,8 @@ bool self_test_passes() {
   for (int i = 0; i < m; ++i) {
     for (int j = 0; j < n; ++j) {
       T expected = 0;
-      for (int l = 0; l < k; ++l) expected += a[static_cast<std::size_t>(i * k + l)] * b[static_cast<std::size_t>(l * n + j)];
+      for (int l = 0; l < k; ++l)
+        expected += a[static_cast<std::size_t>(i * k + l)] * b[static_cast<std::size_t>(l * n + j)];
       // Small integers: every order of summation is exact.
       if (c[static_cast<std::size_t>(i * n + j)] != expected) return false;
     }
@@ -57,14 +59,17 @@ bool self_test_passes() {
 
 bool verify_once() {
   constexpr const char* kAdvice =
-      "needs the pthread build of OpenBLAS; install libopenblas-pthread-dev (and choose it with 'update-alternatives --config "
+      "needs the pthread build of OpenBLAS; install libopenblas-pthread-dev (and choose it with 'update-alternatives "
+      "--config "
       "libopenblas.so.0-x86_64-linux-gnu')";
   const int parallel = openblas_get_parallel();
-  check<BackendError>(parallel != 0, "blas", kAdvice, "; got the serial build, which computes wrong results under threads");
+  check<BackendError>(parallel != 0, "blas", kAdvice,
+                      "; got the serial build, which computes wrong results under threads");
   check<BackendError>(parallel != 2, "blas", kAdvice, "; got the OpenMP build, which hangs under several threads");
   openblas_set_num_threads(1);
-  check<BackendError>(self_test_passes<float>() && self_test_passes<double>(), "blas", "OpenBLAS computes wrong products on ",
-                      openblas_get_corename(), " kernels; try OPENBLAS_CORETYPE=Haswell");
+  check<BackendError>(self_test_passes<float>() && self_test_passes<double>(), "blas",
+                      "OpenBLAS computes wrong products on ", openblas_get_corename(),
+                      " kernels; try OPENBLAS_CORETYPE=Haswell");
   return true;
 }
 
@@ -125,8 +130,8 @@ void tiled_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std:
 }
 
 template <class T>
-void checked_gemv(Transpose ta, std::int64_t rows, std::int64_t columns, T alpha, const T* a, std::int64_t lda, const T* x,
-                  T beta, T* y) {
+void checked_gemv(Transpose ta, std::int64_t rows, std::int64_t columns, T alpha, const T* a, std::int64_t lda,
+                  const T* x, T beta, T* y) {
   verify();
   const std::int64_t outputs = ta == Transpose::yes ? columns : rows;
   if (outputs == 0) return;
@@ -152,8 +157,9 @@ void gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64
           std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c, std::int64_t ldc) {
   checked_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
-void parallel_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const float* a,
-                   std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
+void parallel_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                   const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
+                   std::int64_t ldc) {
   tiled_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 void parallel_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, double alpha,

@@ -7,30 +7,32 @@ namespace tally::blas {
 
 enum class Transpose : bool { no = false, yes = true };
 
-/// C [m, n] = alpha * op(A) * op(B) + beta * C on the calling thread, row-major, op(A) [m, k], op(B) [k, n]; lda, ldb, ldc
-/// are the distances between rows as stored. beta = 0 ignores what C held, NaN included. Sizes of 0 are ordinary.
+/// C [m, n] = alpha * op(A) * op(B) + beta * C on the calling thread, row-major, op(A) [m, k], op(B) [k, n]; lda, ldb,
+/// ldc are the distances between rows as stored. beta = 0 ignores what C held, NaN included. Sizes of 0 are ordinary.
 ///
-/// The first call verifies the linked OpenBLAS: throws BackendError for the serial build (wrong results under many threads)
-/// and the OpenMP build (hangs), naming the package to install, and when a self-test against plain loops fails.
+/// The first call verifies the linked OpenBLAS: throws BackendError for the serial build (wrong results under many
+/// threads) and the OpenMP build (hangs), naming the package to install, and when a self-test against plain loops
+/// fails.
 void gemm(Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
           const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc);
 void gemm(Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n, std::int64_t k, double alpha,
-          const double* a, std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c, std::int64_t ldc);
+          const double* a, std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c,
+          std::int64_t ldc);
 
-/// The same product cut into tiles of fixed size that run in parallel (see parallel_for). The same bits for any number of
-/// threads; not always those of gemm().
+/// The same product cut into tiles of fixed size that run in parallel (see parallel_for). The same bits for any number
+/// of threads; not always those of gemm().
 void parallel_gemm(Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n, std::int64_t k,
-                   float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
-                   std::int64_t ldc);
+                   float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta,
+                   float* c, std::int64_t ldc);
 void parallel_gemm(Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n, std::int64_t k,
                    double alpha, const double* a, std::int64_t lda, const double* b, std::int64_t ldb, double beta,
                    double* c, std::int64_t ldc);
 
 /// y [n] = alpha * op(A) x + beta * y for A [rows, columns] as stored.
-void gemv(Transpose a_transposed, std::int64_t rows, std::int64_t columns, float alpha, const float* a, std::int64_t lda,
-          const float* x, float beta, float* y);
-void gemv(Transpose a_transposed, std::int64_t rows, std::int64_t columns, double alpha, const double* a, std::int64_t lda,
-          const double* x, double beta, double* y);
+void gemv(Transpose a_transposed, std::int64_t rows, std::int64_t columns, float alpha, const float* a,
+          std::int64_t lda, const float* x, float beta, float* y);
+void gemv(Transpose a_transposed, std::int64_t rows, std::int64_t columns, double alpha, const double* a,
+          std::int64_t lda, const double* x, double beta, double* y);
 
 /// Verifies the library as the first gemm would.
 void verify();

@@ -15,21 +15,29 @@ enum class DType : std::uint8_t { f32, f64, i32, i64, u8 };
 constexpr std::size_t size_of(DType dtype) {
   switch (dtype) {
     case DType::f32:
-    case DType::i32: return 4;
+    case DType::i32:
+      return 4;
     case DType::f64:
-    case DType::i64: return 8;
-    case DType::u8: return 1;
+    case DType::i64:
+      return 8;
+    case DType::u8:
+      return 1;
   }
   return 0;
 }
 
 constexpr std::string_view name_of(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "f32";
-    case DType::f64: return "f64";
-    case DType::i32: return "i32";
-    case DType::i64: return "i64";
-    case DType::u8: return "u8";
+    case DType::f32:
+      return "f32";
+    case DType::f64:
+      return "f64";
+    case DType::i32:
+      return "i32";
+    case DType::i64:
+      return "i64";
+    case DType::u8:
+      return "u8";
   }
   return "?";
 }
@@ -69,9 +77,12 @@ inline constexpr DType dtype_of = DTypeOf<T>::value;
 template <class Body>
 decltype(auto) dispatch_floating(DType dtype, std::string_view where, Body&& body) {
   switch (dtype) {
-    case DType::f32: return body(float{});
-    case DType::f64: return body(double{});
-    default: fail<DTypeError>(where, "needs f32 or f64; got ", dtype);
+    case DType::f32:
+      return body(float{});
+    case DType::f64:
+      return body(double{});
+    default:
+      fail<DTypeError>(where, "needs f32 or f64; got ", dtype);
   }
 }
 
@@ -79,11 +90,16 @@ decltype(auto) dispatch_floating(DType dtype, std::string_view where, Body&& bod
 template <class Body>
 decltype(auto) dispatch_all(DType dtype, Body&& body) {
   switch (dtype) {
-    case DType::f32: return body(float{});
-    case DType::f64: return body(double{});
-    case DType::i32: return body(std::int32_t{});
-    case DType::i64: return body(std::int64_t{});
-    case DType::u8: break;
+    case DType::f32:
+      return body(float{});
+    case DType::f64:
+      return body(double{});
+    case DType::i32:
+      return body(std::int32_t{});
+    case DType::i64:
+      return body(std::int64_t{});
+    case DType::u8:
+      break;
   }
   return body(std::uint8_t{});
 }

@@ -31,7 +31,8 @@ HWY_INLINE std::int64_t vectors(std::int64_t n, Body&& body) {
 
 void add_into_f32(float* y, const float* x, std::int64_t n) {
   const F d;
-  std::int64_t i = vectors(n, [&](std::int64_t j) { hn::StoreU(hn::Add(hn::LoadU(d, y + j), hn::LoadU(d, x + j)), d, y + j); });
+  std::int64_t i =
+      vectors(n, [&](std::int64_t j) { hn::StoreU(hn::Add(hn::LoadU(d, y + j), hn::LoadU(d, x + j)), d, y + j); });
   for (; i < n; ++i) y[i] += x[i];
 }
 
@@ -86,7 +87,8 @@ HWY_INLINE double sum_in_runs(std::int64_t n, Vector&& vector, Scalar&& scalar) 
 }
 
 double sum_f32(const float* x, std::int64_t n) {
-  return sum_in_runs(n, [&](std::int64_t j) { return hn::LoadU(F(), x + j); }, [&](std::int64_t j) { return x[j]; });
+  return sum_in_runs(
+      n, [&](std::int64_t j) { return hn::LoadU(F(), x + j); }, [&](std::int64_t j) { return x[j]; });
 }
 
 double sum_squares_f32(const float* x, std::int64_t n) {

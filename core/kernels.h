@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-// The few vector kernels that many rooms need. f32 is SIMD, dispatched at run time; f64 exists for checking and is plain.
-// Pointers need no alignment. Arrays must not overlap unless they are the same. All run on the calling thread.
+// The few vector kernels that many rooms need. f32 is SIMD, dispatched at run time; f64 exists for checking and is
+// plain. Pointers need no alignment. Arrays must not overlap unless they are the same. All run on the calling thread.
 
 namespace tally::kernels {
 
@@ -47,11 +47,11 @@ struct AdamStep {
   double step_size = 1e-3;        ///< learning rate / (1 - beta1^t)
   double inverse_correction = 1;  ///< 1 / sqrt(1 - beta2^t)
   double epsilon = 1e-8;
-  double decay = 0;               ///< decoupled weight decay times the learning rate (AdamW)
+  double decay = 0;  ///< decoupled weight decay times the learning rate (AdamW)
 };
 
-/// m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, w -= decay w + step_size m / (sqrt(v) inverse_correction +
-/// epsilon). A null gradient stands for zeros.
+/// m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, w -= decay w + step_size m / (sqrt(v) inverse_correction
+/// + epsilon). A null gradient stands for zeros.
 void adam_update(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamStep& step);
 void adam_update(double* w, double* m, double* v, const double* g, std::int64_t n, const AdamStep& step);
 

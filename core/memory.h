@@ -8,11 +8,11 @@ namespace tally {
 /// Figures of the tensor allocator since the start of the program, over all threads. Bytes are those of the size class
 /// handed out (at most 12.5 % above what was asked for).
 struct MemoryStats {
-  std::int64_t active_bytes = 0;   ///< handed out and not yet given back
-  std::int64_t peak_bytes = 0;     ///< largest active_bytes since the last reset_peak_memory()
-  std::int64_t cached_bytes = 0;   ///< given back and kept for reuse
-  std::int64_t allocations = 0;    ///< number of requests
-  std::int64_t cache_hits = 0;     ///< requests served from the cache
+  std::int64_t active_bytes = 0;  ///< handed out and not yet given back
+  std::int64_t peak_bytes = 0;    ///< largest active_bytes since the last reset_peak_memory()
+  std::int64_t cached_bytes = 0;  ///< given back and kept for reuse
+  std::int64_t allocations = 0;   ///< number of requests
+  std::int64_t cache_hits = 0;    ///< requests served from the cache
 };
 
 MemoryStats memory_stats();
@@ -25,8 +25,8 @@ void release_memory_cache();
 /// Requests beyond `bytes` of active memory throw std::bad_alloc; 0 means no limit (the default).
 void set_memory_limit(std::int64_t bytes);
 
-/// Peak of tensor memory within a region: `MemoryScope scope; ...; scope.peak()`. Nested scopes are independent. A scope
-/// counts all threads.
+/// Peak of tensor memory within a region: `MemoryScope scope; ...; scope.peak()`. Nested scopes are independent. A
+/// scope counts all threads.
 class MemoryScope {
  public:
   MemoryScope();

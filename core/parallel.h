@@ -13,8 +13,7 @@ namespace detail {
 class BlockBody {
  public:
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, BlockBody>)
-  BlockBody(F&& body)  // NOLINT: conversion is the point
+  requires(!std::is_same_v<std::remove_cvref_t<F>, BlockBody>) BlockBody(F&& body)  // NOLINT: conversion is the point
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(body)))),
         call_([](void* object, std::int64_t begin, std::int64_t end) {
           (*static_cast<std::remove_reference_t<F>*>(object))(begin, end);
@@ -28,19 +27,19 @@ class BlockBody {
 
 }  // namespace detail
 
-/// Number of threads that parallel regions use, this one included. The first default is TALLY_NUM_THREADS, else the CPUs
-/// this process may run on.
+/// Number of threads that parallel regions use, this one included. The first default is TALLY_NUM_THREADS, else the
+/// CPUs this process may run on.
 int num_threads();
 /// Sets it; also raises the scheduler's own limit, so that 8 threads really run on 2 cores. Must not be called inside a
 /// parallel region. Throws ValueError below 1.
 void set_num_threads(int threads);
 
-/// Calls `body(begin, end)` for the blocks [0, grain), [grain, 2 grain), ... of [0, n). Blocks depend on n and grain only,
-/// never on threads, so results that are computed per block are the same bits for any number of threads.
+/// Calls `body(begin, end)` for the blocks [0, grain), [grain, 2 grain), ... of [0, n). Blocks depend on n and grain
+/// only, never on threads, so results that are computed per block are the same bits for any number of threads.
 ///
-/// Inside another parallel region, or a SerialScope, the blocks run one after the other on the calling thread. Bodies must
-/// not touch tapes, allocate tensors that outlive them, or hold locks across a nested call. An exception of one block ends
-/// the call; the first to arrive is rethrown.
+/// Inside another parallel region, or a SerialScope, the blocks run one after the other on the calling thread. Bodies
+/// must not touch tapes, allocate tensors that outlive them, or hold locks across a nested call. An exception of one
+/// block ends the call; the first to arrive is rethrown.
 void parallel_for(std::int64_t n, std::int64_t grain, detail::BlockBody body);
 
 /// While alive, parallel_for on this thread runs its blocks serially.
@@ -58,8 +57,8 @@ class SerialScope {
 /// Number of blocks of parallel_for(n, grain, ...).
 constexpr std::int64_t block_count(std::int64_t n, std::int64_t grain) { return n <= 0 ? 0 : (n + grain - 1) / grain; }
 
-/// Sum (or another fold) over blocks: `leaf(begin, end)` gives a block's value, `join(a, b)` merges neighbours. The tree of
-/// joins depends on the number of blocks only. Returns `identity` for n <= 0.
+/// Sum (or another fold) over blocks: `leaf(begin, end)` gives a block's value, `join(a, b)` merges neighbours. The
+/// tree of joins depends on the number of blocks only. Returns `identity` for n <= 0.
 template <class Value, class Leaf, class Join>
 Value parallel_reduce(std::int64_t n, std::int64_t grain, Value identity, Leaf&& leaf, Join&& join) {
   const std::int64_t blocks = block_count(n, grain);
@@ -75,7 +74,8 @@ Value parallel_reduce(std::int64_t n, std::int64_t grain, Value identity, Leaf&&
 }
 
 /// Flushes denormals to zero on the calling thread and on threads that start parallel work later, or stops doing so.
-/// Denormals slow sgemm down by up to 77 times (docs/notes.md, Note [Denormals]); call before the first parallel region.
+/// Denormals slow sgemm down by up to 77 times (docs/notes.md, Note [Denormals]); call before the first parallel
+/// region.
 void flush_denormals(bool on);
 bool denormals_flushed();
 

@@ -1,5 +1,5 @@
-// parallel_for on plain threads, started for each region. Slow; exists so that a thread sanitizer, which cannot see into
-// an uninstrumented oneTBB, sees every hand-over between threads.
+// parallel_for on plain threads, started for each region. Slow; exists so that a thread sanitizer, which cannot see
+// into an uninstrumented oneTBB, sees every hand-over between threads.
 #include <algorithm>
 #include <atomic>
 #include <exception>

@@ -60,9 +60,10 @@ void philox_blocks(RngKey key, std::uint32_t row, std::uint32_t first_block, std
   }
 #endif
   for (; i < blocks; ++i) {
-    const auto words = philox4x32({first_block + static_cast<std::uint32_t>(i), row, static_cast<std::uint32_t>(key.stream),
-                                   static_cast<std::uint32_t>(key.stream >> 32)},
-                                  {static_cast<std::uint32_t>(key.seed), static_cast<std::uint32_t>(key.seed >> 32)});
+    const auto words =
+        philox4x32({first_block + static_cast<std::uint32_t>(i), row, static_cast<std::uint32_t>(key.stream),
+                    static_cast<std::uint32_t>(key.stream >> 32)},
+                   {static_cast<std::uint32_t>(key.seed), static_cast<std::uint32_t>(key.seed >> 32)});
     for (std::size_t w = 0; w < 4; ++w) out[4 * i + static_cast<std::int64_t>(w)] = words[w];
   }
 }
@@ -91,10 +92,10 @@ std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c, std::arr
 
 RngKey RngKey::fold_in(std::uint64_t value) const {
   // Another key than that of draws, so that no child stream repeats a parent's numbers.
-  const auto words = philox4x32({static_cast<std::uint32_t>(value), static_cast<std::uint32_t>(value >> 32),
-                                 static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)},
-                                {static_cast<std::uint32_t>(seed) ^ 0x5851F42Du,
-                                 static_cast<std::uint32_t>(seed >> 32) ^ 0x14057B7Eu});
+  const auto words = philox4x32(
+      {static_cast<std::uint32_t>(value), static_cast<std::uint32_t>(value >> 32), static_cast<std::uint32_t>(stream),
+       static_cast<std::uint32_t>(stream >> 32)},
+      {static_cast<std::uint32_t>(seed) ^ 0x5851F42Du, static_cast<std::uint32_t>(seed >> 32) ^ 0x14057B7Eu});
   return {seed, words[0] | std::uint64_t{words[1]} << 32};
 }
 
@@ -112,10 +113,9 @@ std::vector<RngKey> RngKey::split(int n) const {
 
 void random_bits(RngKey key, std::uint64_t row, std::uint64_t first_column, std::int64_t n, std::uint32_t* out) {
   if (n <= 0) return;
-  check<ValueError>(row < (std::uint64_t{1} << 32) &&
-                        first_column + static_cast<std::uint64_t>(n) <= (std::uint64_t{1} << 34),
-                    "random_bits", "needs a row below 2^32 and columns below 2^34; got row ", row, ", columns from ",
-                    first_column);
+  check<ValueError>(
+      row < (std::uint64_t{1} << 32) && first_column + static_cast<std::uint64_t>(n) <= (std::uint64_t{1} << 34),
+      "random_bits", "needs a row below 2^32 and columns below 2^34; got row ", row, ", columns from ", first_column);
   const auto row32 = static_cast<std::uint32_t>(row);
   std::int64_t done = 0;
   // Columns up to the next multiple of four come from the rest of a block.
@@ -130,8 +130,8 @@ void random_bits(RngKey key, std::uint64_t row, std::uint64_t first_column, std:
   done += 4 * whole;
   if (done < n) {
     std::uint32_t block[4];
-    HWY_DYNAMIC_DISPATCH(philox_blocks)(key, row32, static_cast<std::uint32_t>(column / 4) + static_cast<std::uint32_t>(whole),
-                                        1, block);
+    HWY_DYNAMIC_DISPATCH(philox_blocks)
+    (key, row32, static_cast<std::uint32_t>(column / 4) + static_cast<std::uint32_t>(whole), 1, block);
     for (int w = 0; done < n; ++w) out[done++] = block[w];
   }
 }

@@ -9,8 +9,8 @@ namespace tally {
 std::vector<std::string> simd_targets();
 /// Name of the target in use.
 std::string simd_target();
-/// Forces a target of simd_targets(), for tests and comparison; "" returns to the best. Throws ValueError for another name.
-/// Not while other threads compute.
+/// Forces a target of simd_targets(), for tests and comparison; "" returns to the best. Throws ValueError for another
+/// name. Not while other threads compute.
 void set_simd_target(const std::string& name);
 
 }  // namespace tally

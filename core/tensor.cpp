@@ -59,13 +59,11 @@ void copy_elements(const Tensor& source, T* out) {
 
 }  // namespace
 
-Storage::Storage(std::size_t bytes)
-    : data_(static_cast<std::byte*>(detail::allocate(bytes))), bytes_(bytes) {}
+Storage::Storage(std::size_t bytes) : data_(static_cast<std::byte*>(detail::allocate(bytes))), bytes_(bytes) {}
 
 Storage::~Storage() { detail::deallocate(data_, bytes_); }
 
-Tensor::Tensor(const Shape& shape, DType dtype)
-    : shape_(shape), strides_(contiguous_strides(shape)), dtype_(dtype) {
+Tensor::Tensor(const Shape& shape, DType dtype) : shape_(shape), strides_(contiguous_strides(shape)), dtype_(dtype) {
   const std::int64_t bytes = checked_multiply(shape.numel(), static_cast<std::int64_t>(size_of(dtype)));
   storage_ = std::make_shared<Storage>(static_cast<std::size_t>(bytes));
 }
@@ -169,7 +167,8 @@ Tensor Tensor::reshape(std::initializer_list<std::int64_t> sizes) const {
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
-  check<ShapeError>(shape.numel() == numel(), "reshape", "needs as many elements as before; got ", shape_, " to ", shape);
+  check<ShapeError>(shape.numel() == numel(), "reshape", "needs as many elements as before; got ", shape_, " to ",
+                    shape);
   Tensor result = contiguous();
   result.shape_ = shape;
   result.strides_ = contiguous_strides(shape);
@@ -188,8 +187,9 @@ Tensor Tensor::transpose(int a, int b) const {
 
 Tensor Tensor::slice(int dim, std::int64_t begin, std::int64_t end) const {
   dim = shape_.normalize(dim);
-  check<IndexError>(0 <= begin && begin <= end && end <= shape_[dim], "slice", "needs 0 <= begin <= end <= ", shape_[dim],
-                    " along dimension ", dim, " of ", shape_, "; got [", begin, ", ", end, ")");
+  check<IndexError>(0 <= begin && begin <= end && end <= shape_[dim], "slice",
+                    "needs 0 <= begin <= end <= ", shape_[dim], " along dimension ", dim, " of ", shape_, "; got [",
+                    begin, ", ", end, ")");
   Tensor result = *this;
   result.shape_.set(dim, end - begin);
   if (result.numel() > 0) result.offset_ += begin * strides_[static_cast<std::size_t>(dim)];

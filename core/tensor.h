@@ -15,8 +15,8 @@
 
 namespace tally {
 
-/// A block of memory with a version number. The version grows with every request for mutable access, which is how a tape
-/// notices that a tensor it kept was overwritten.
+/// A block of memory with a version number. The version grows with every request for mutable access, which is how a
+/// tape notices that a tensor it kept was overwritten.
 class Storage {
  public:
   explicit Storage(std::size_t bytes);
