@@ -1,0 +1,52 @@
+#include "tally/ops/catalog.h"
+
+#include <algorithm>
+
+#include "tally/core/random.h"
+#include "tally/ops/entries.h"
+
+namespace tally::ops {
+
+void Catalog::add(OpEntry entry) {
+  check<ValueError>(!contains(entry.name), "catalog", "an op named '", entry.name, "' is there already");
+  check<ValueError>(!entry.name.empty() && entry.call && entry.samples && !entry.outputs.empty(), "catalog",
+                    "an entry needs a name, a call, samples and outputs; got '", entry.name, "'");
+  entries_.push_back(std::move(entry));
+}
+
+bool Catalog::contains(std::string_view name) const {
+  return std::any_of(entries_.begin(), entries_.end(), [&](const OpEntry& entry) { return entry.name == name; });
+}
+
+const OpEntry& Catalog::find(std::string_view name) const {
+  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const OpEntry& entry) { return entry.name == name; });
+  check<ConfigError>(found != entries_.end(), "catalog", "no op named '", name, "'");
+  return *found;
+}
+
+const Catalog& standard_catalog() {
+  static const Catalog catalog = [] {
+    Catalog all;
+    entries::add_matmul(all);
+    return all;
+  }();
+  return catalog;
+}
+
+Tensor sample_normal(const Shape& shape, std::uint64_t stream, double deviation) {
+  Tensor tensor(shape, DType::f64);
+  fill_normal(RngKey{20210527, stream}, tensor, 0, deviation);
+  return tensor;
+}
+
+Tensor sample_integers(const Shape& shape, std::uint64_t stream, std::int64_t bound) {
+  Tensor tensor(shape, DType::i64);
+  auto* out = tensor.mutable_data<std::int64_t>();
+  for (std::int64_t i = 0; i < tensor.numel(); ++i) {
+    out[i] = static_cast<std::int64_t>(
+        uniform_below(RngKey{20210527, stream}, 0, static_cast<std::uint64_t>(i), static_cast<std::uint64_t>(bound)));
+  }
+  return tensor;
+}
+
+}  // namespace tally::ops

@@ -1,0 +1,12 @@
+#pragma once
+
+// Each source of ops adds its catalog entries through one of these; catalog.cpp calls them all. Registration by static
+// objects would vanish from a static library.
+
+#include "tally/ops/catalog.h"
+
+namespace tally::ops::entries {
+
+void add_matmul(Catalog& catalog);
+
+}  // namespace tally::ops::entries

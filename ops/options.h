@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "tally/core/error.h"
+#include "tally/core/random.h"
+
+namespace tally::ops {
+
+using OptionValue = std::variant<bool, std::int64_t, double, std::string, std::vector<std::int64_t>>;
+
+/// Options of a catalog call by name. Getters throw ConfigError when the value has another type (an integer is accepted as a
+/// number) and return `otherwise` when it is absent.
+class OpOptions {
+ public:
+  OpOptions() = default;
+  OpOptions(std::initializer_list<std::pair<const std::string, OptionValue>> values) : values_(values) {}
+
+  void set(const std::string& name, OptionValue value) { values_[name] = std::move(value); }
+  bool contains(const std::string& name) const { return values_.contains(name); }
+  const std::map<std::string, OptionValue>& values() const { return values_; }
+
+  bool flag(const std::string& name, bool otherwise) const { return get(name, otherwise, "true or false"); }
+  std::int64_t integer(const std::string& name, std::int64_t otherwise) const { return get(name, otherwise, "an integer"); }
+  std::string text(const std::string& name, const std::string& otherwise) const { return get(name, otherwise, "a string"); }
+  std::vector<std::int64_t> integers(const std::string& name, const std::vector<std::int64_t>& otherwise) const {
+    return get(name, otherwise, "a list of integers");
+  }
+  double number(const std::string& name, double otherwise) const {
+    const auto found = values_.find(name);
+    if (found != values_.end()) {
+      if (const auto* whole = std::get_if<std::int64_t>(&found->second)) return static_cast<double>(*whole);
+    }
+    return get(name, otherwise, "a number");
+  }
+  /// The options `seed` and `stream` as a key.
+  RngKey key() const {
+    return {static_cast<std::uint64_t>(integer("seed", 0)), static_cast<std::uint64_t>(integer("stream", 0))};
+  }
+
+ private:
+  template <class T>
+  T get(const std::string& name, const T& otherwise, const char* kind) const {
+    const auto found = values_.find(name);
+    if (found == values_.end()) return otherwise;
+    const T* value = std::get_if<T>(&found->second);
+    check<ConfigError>(value != nullptr, "option", "'", name, "' needs ", kind);
+    return *value;
+  }
+
+  std::map<std::string, OptionValue> values_;
+};
+
+}  // namespace tally::ops

@@ -1,0 +1,14 @@
+#include "tests/ops/references.h"
+
+namespace tally::testing {
+
+const References& all_references() {
+  static const References references = [] {
+    References all;
+    add_matmul_references(all);
+    return all;
+  }();
+  return references;
+}
+
+}  // namespace tally::testing

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tally/ops/catalog.h"
+
+namespace tally::testing {
+
+/// A naive implementation in double, written from the definition with plain loops and nothing of the op's own code.
+using Reference = std::function<std::vector<Tensor>(std::span<const Tensor> inputs, const ops::OpOptions& options)>;
+using References = std::map<std::string, Reference>;
+
+/// One function per test file of references; all_references() calls them all.
+void add_matmul_references(References& references);
+
+const References& all_references();
+
+}  // namespace tally::testing
