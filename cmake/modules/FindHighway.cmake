@@ -1,0 +1,18 @@
+# Finds Highway and makes sure of the target hwy::hwy, from its CMake package or, where that is not shipped, pkg-config.
+find_package(hwy CONFIG QUIET)
+if(NOT TARGET hwy::hwy)
+  find_package(PkgConfig QUIET)
+  if(PkgConfig_FOUND)
+    pkg_check_modules(Highway_PC QUIET IMPORTED_TARGET GLOBAL libhwy)
+  endif()
+  if(TARGET PkgConfig::Highway_PC)
+    add_library(hwy::hwy INTERFACE IMPORTED GLOBAL)
+    target_link_libraries(hwy::hwy INTERFACE PkgConfig::Highway_PC)
+  endif()
+endif()
+if(TARGET hwy::hwy)
+  set(Highway_TARGET hwy::hwy)
+endif()
+
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(Highway REQUIRED_VARS Highway_TARGET REASON_FAILURE_MESSAGE "install libhwy-dev")

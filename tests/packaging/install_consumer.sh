@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Installs a finished build into a temporary prefix, moves the prefix, then builds and runs a program against it: once by
+# find_package, once by pkg-config. Every public header must also compile on its own from there.
+# Usage: install_consumer.sh BUILD_FOLDER CXX_COMPILER LIBRARY_KIND(static|shared)
+set -euo pipefail
+build=$1 compiler=$2 kind=$3
+here=$(cd "$(dirname "$0")" && pwd)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+cmake --install "$build" --prefix "$scratch/installed" >"$scratch/install.log"
+mv "$scratch/installed" "$scratch/moved"
+prefix=$scratch/moved
+if grep -rIl "$scratch/installed" "$prefix" || grep -rIl "$build" "$prefix"; then
+  echo "the files above hold the path of the build or of the first prefix" >&2
+  exit 1
+fi
+if find "$prefix" -name '*_backend.h' | grep .; then
+  echo "the private headers above were installed" >&2
+  exit 1
+fi
+
+echo "== find_package"
+cmake -S "$here/consumer" -B "$scratch/consumer" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" \
+  -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release >"$scratch/configure.log" ||
+  { cat "$scratch/configure.log"; exit 1; }
+cmake --build "$scratch/consumer" >"$scratch/build.log" || { cat "$scratch/build.log"; exit 1; }
+"$scratch/consumer/consumer"
+# Another minor version must not be taken for this one.
+if cmake -S "$here/consumer" -B "$scratch/refused" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" \
+  -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_PROJECT_INCLUDE="$here/want_next_minor.cmake" >"$scratch/refused.log" 2>&1; then
+  echo "version 0.2 was asked for and 0.1 accepted" >&2
+  exit 1
+fi
+grep -q 'requested version "0.2"' "$scratch/refused.log" || { cat "$scratch/refused.log"; exit 1; }
+
+echo "== pkg-config"
+PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name tally.pc)")
+export PKG_CONFIG_PATH
+static=()
+if [ "$kind" = static ]; then static=(--static); fi
+# shellcheck disable=SC2046  # the flags are separate words
+"$compiler" -std=c++20 "$here/consumer/main.cpp" -o "$scratch/by_pkg_config" \
+  $(pkg-config --cflags tally) $(pkg-config "${static[@]}" --libs tally)
+LD_LIBRARY_PATH=$(pkg-config --variable=libdir tally) "$scratch/by_pkg_config"
+
+echo "== every header stands alone"
+(cd "$prefix/include" && find tally -name '*.h' | sort | sed 's/.*/#include "&"/') >"$scratch/headers"
+while read -r line; do
+  echo "$line" >"$scratch/header.cpp"
+  "$compiler" -std=c++20 -fsyntax-only -I"$prefix/include" "$scratch/header.cpp" || { echo "in: $line" >&2; exit 1; }
+done <"$scratch/headers"
+wc -l <"$scratch/headers" | sed 's/$/ headers/'
