@@ -1,0 +1,87 @@
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "layers_checker.h"
+
+namespace fs = std::filesystem;
+using tally::layers::violations;
+
+TEST_CASE("the tree keeps to its rooms", "[layers]") {
+  const fs::path root = TALLY_SOURCE_DIR;
+  int files = 0;
+  for (const char* room : {"core", "autograd", "ops", "nn", "recsys", "tools", "examples", "tests"}) {
+    for (const auto& entry : fs::recursive_directory_iterator(root / room)) {
+      const fs::path& file = entry.path();
+      if (file.extension() != ".h" && file.extension() != ".cpp") continue;
+      std::stringstream text;
+      text << std::ifstream(file).rdbuf();
+      ++files;
+      // What a test includes from its own folder is its own business, as are the programs of tests/packaging.
+      if (file.string().find("/packaging/") != std::string::npos) continue;
+      for (const std::string& problem : violations(fs::relative(file, root).string(), text.str())) {
+        FAIL_CHECK(problem);
+      }
+    }
+  }
+  CHECK(files > 20);
+}
+
+namespace {
+
+std::size_t count(const char* path, const std::string& text) {
+  const bool header = std::string(path).ends_with(".h");
+  return violations(path, (header ? "#pragma once\n" : "") + text).size();
+}
+
+}  // namespace
+
+TEST_CASE("the checker of rooms finds planted violations", "[layers]") {
+  SECTION("rooms above") {
+    CHECK(count("core/tensor.cpp", "#include \"tally/autograd/tape.h\"\n") == 1);
+    CHECK(count("autograd/tape.h", "#include \"tally/ops/matmul.h\"\n") == 1);
+    CHECK(count("ops/matmul.cpp", "  #  include \"tally/nn/linear.h\"  // why\n") == 1);
+    CHECK(count("nn/linear.h", "#include \"tally/recsys/model.h\"\n") == 1);
+    CHECK(count("recsys/model.cpp", "#include \"tally/tools/cli.h\"\n") == 1);
+    CHECK(count("recsys/model.cpp", "#include \"tally/nn/linear.h\"\n#include \"tally/core/tensor.h\"\n") == 0);
+    CHECK(count("ops/matmul.h", "#include \"tally/autograd/var.h\"\n") == 0);
+    CHECK(count("tests/ops/matmul_test.cpp", "#include \"tally/recsys/model.h\"\n") == 0);
+  }
+  SECTION("private headers") {
+    CHECK(count("nn/linear.cpp", "#include \"tally/ops/kernels/softmax.h\"\n") == 1);
+    CHECK(count("ops/softmax.h", "#include \"tally/ops/kernels/softmax.h\"\n") == 1);
+    CHECK(count("ops/softmax.cpp", "#include \"tally/ops/kernels/softmax.h\"\n") == 0);
+    CHECK(count("autograd/tape.cpp", "#include \"tally/core/parallel_backend.h\"\n") == 1);
+    CHECK(count("core/parallel_std.cpp", "#include \"tally/core/parallel_backend.h\"\n") == 0);
+  }
+  SECTION("third-party headers") {
+    CHECK(count("core/blas.cpp", "#include <cblas.h>\n") == 0);
+    CHECK(count("core/blas.h", "#include <cblas.h>\n") == 1);
+    CHECK(count("ops/matmul.cpp", "#include <cblas.h>\n") == 1);
+    CHECK(count("autograd/tape.cpp", "#include <oneapi/tbb/parallel_for.h>\n") == 1);
+    CHECK(count("recsys/config.cpp", "#include <nlohmann/json.hpp>\n") == 1);
+    CHECK(count("recsys/reader.cpp", "#include <zlib.h>\n") == 1);
+    CHECK(count("ops/softmax.cpp", "#include <hwy/highway.h>\n") == 1);
+    CHECK(count("ops/kernels/softmax.cpp", "#include <hwy/highway.h>\n") == 0);
+    CHECK(count("recsys/config.cpp", "#include <CLI/CLI.hpp>\n") == 1);
+    CHECK(count("tools/main.cpp", "#include <CLI/CLI.hpp>\n") == 0);
+    CHECK(count("tools/main.cpp", "#include <nlohmann/json.hpp>\n") == 1);
+    CHECK(count("nn/linear.h", "#include <fmt/core.h>\n") == 1);
+    CHECK(count("nn/linear.cpp", "#include <fmt/core.h>\n") == 0);
+    CHECK(count("core/tensor.cpp", "#include <boost/any.hpp>\n") == 1);
+    CHECK(count("core/io.cpp", "#include <sys/stat.h>\n#include <vector>\n#include <unistd.h>\n") == 0);
+  }
+  SECTION("form") {
+    CHECK(count("ops/matmul.cpp", "#include \"matmul.h\"\n") == 1);
+    CHECK(count("ops/matmul.cpp", "#include <tally/ops/matmul.h>\n") == 1);
+    CHECK(violations("core/tensor.h", "int x;\n").size() == 1);
+    CHECK(violations("stray/file.cpp", "\n").size() == 1);
+    std::string lines;
+    for (int i = 0; i < 259; ++i) lines += '\n';
+    CHECK(count("core/long.h", lines) == 0);
+    CHECK(count("core/long.h", lines + '\n') == 1);
+    for (int i = 0; i < 392; ++i) lines += '\n';
+    CHECK(count("core/long.cpp", lines) == 1);
+  }
+}
