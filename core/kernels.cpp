@@ -41,7 +41,11 @@ void axpy_f32(float* y, float a, const float* x, std::int64_t n) {
   const auto va = hn::Set(d, a);
   std::int64_t i = vectors(
       n, [&](std::int64_t j) { hn::StoreU(hn::MulAdd(va, hn::LoadU(d, x + j), hn::LoadU(d, y + j)), d, y + j); });
-  for (; i < n; ++i) y[i] = std::fma(a, x[i], y[i]);
+  // Single lanes of the same instruction (fused or not), so that an element's value does not depend on its place.
+  const hn::CappedTag<float, 1> lane;
+  for (; i < n; ++i) {
+    hn::StoreU(hn::MulAdd(hn::Set(lane, a), hn::LoadU(lane, x + i), hn::LoadU(lane, y + i)), lane, y + i);
+  }
 }
 
 void scale_f32(float* y, float a, std::int64_t n) {
@@ -111,11 +115,13 @@ float max_f32(const float* x, std::int64_t n) {
   return result;
 }
 
-/// exp of a vector, 0 below the smallest normal result (Highway's Exp is undefined far below it).
+/// exp of a vector: 0 below the smallest normal result, infinity above the largest, NaN for NaN. Highway's Exp is
+/// defined from the lowest float to 104 only, and takes NaN for a very negative number.
 template <class V>
 HWY_INLINE V exp_flushed(F d, V x) {
-  const auto lowest = hn::Set(d, -87.33f);
-  return hn::IfThenElseZero(hn::Ge(x, lowest), hn::Exp(d, hn::Max(x, lowest)));
+  const auto lowest = hn::Set(d, -87.33f), highest = hn::Set(d, 104.0f);
+  const auto inside = hn::Exp(d, hn::Min(hn::Max(x, lowest), highest));
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::IfThenElseZero(hn::Ge(x, lowest), inside));
 }
 
 double exp_and_sum_f32(float* y, const float* x, float scale, float shift, std::int64_t n) {

@@ -36,7 +36,8 @@ float max_value(const float* x, std::int64_t n);
 double max_value(const double* x, std::int64_t n);
 
 /// y[i] = exp(scale * x[i] - shift); returns the sum of the y[i]. In place when y == x.
-/// f32: relative error below 2 ulp, 0 below the smallest normal number.
+/// f32: the argument is rounded to f32, then within 2 ulp; results below the smallest normal number are 0. NaN stays
+/// NaN.
 double exp_and_sum(float* y, const float* x, float scale, float shift, std::int64_t n);
 double exp_and_sum(double* y, const double* x, double scale, double shift, std::int64_t n);
 
