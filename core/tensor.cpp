@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
 
 #include "tally/core/memory.h"
 
@@ -57,6 +60,25 @@ void copy_elements(const Tensor& source, T* out) {
   });
 }
 
+/// `value` as To; integers are truncated toward zero. Throws ValueError when it does not fit (the cast is undefined
+/// then).
+template <class To, class From>
+To convert(From value) {
+  if constexpr (std::is_integral_v<To> && !std::is_same_v<To, From>) {
+    bool fits = false;
+    if constexpr (std::is_integral_v<From>) {
+      fits = std::in_range<To>(value);
+    } else {
+      // Both bounds are powers of two (or one less than 0), hence exact in any floating type; NaN fails both.
+      constexpr From kAbove = static_cast<From>(std::numeric_limits<To>::max() / 2 + 1) * From{2};
+      constexpr From kLowest = static_cast<From>(std::numeric_limits<To>::min());
+      fits = value < kAbove && (value >= kLowest || std::trunc(value) >= kLowest);
+    }
+    check<ValueError>(fits, "tensor", "needs values within the range of ", dtype_of<To>, "; got ", value);
+  }
+  return static_cast<To>(value);
+}
+
 }  // namespace
 
 Storage::Storage(std::size_t bytes) : data_(static_cast<std::byte*>(detail::allocate(bytes))), bytes_(bytes) {}
@@ -86,7 +108,7 @@ Tensor Tensor::arange(std::int64_t n, DType dtype) {
   Tensor result({n}, dtype);
   dispatch_all(dtype, [&]<class T>(T) {
     T* out = result.mutable_data<T>();
-    for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(i);
+    for (std::int64_t i = 0; i < n; ++i) out[i] = convert<T>(i);
   });
   return result;
 }
@@ -140,7 +162,7 @@ Tensor Tensor::to(DType dtype) const {
       const From* in = source.data<From>();
       To* out = result.mutable_data<To>();
       const std::int64_t count = numel();
-      for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<To>(in[i]);
+      for (std::int64_t i = 0; i < count; ++i) out[i] = convert<To>(in[i]);
     });
   });
   return result;
@@ -217,15 +239,18 @@ Tensor Tensor::expand(const Shape& shape) const {
 
 void Tensor::fill(double value) {
   dispatch_all(dtype_, [&]<class T>(T) {
+    const T element = convert<T>(value);
     T* out = mutable_data<T>();
-    std::fill(out, out + numel(), static_cast<T>(value));
+    std::fill(out, out + numel(), element);
   });
 }
 
 void Tensor::copy_from(const Tensor& source) {
   check<ShapeError>(source.shape() == shape_, "copy_from", "needs shape ", shape_, "; got ", source.shape());
   check<DTypeError>(source.dtype() == dtype_, "copy_from", "needs ", dtype_, "; got ", source.dtype());
-  dispatch_all(dtype_, [&]<class T>(T) { copy_elements(source, mutable_data<T>()); });
+  // A source within the same storage is copied first: elements would be read after they were overwritten.
+  const Tensor from = shares_storage_with(source) ? source.clone() : source;
+  dispatch_all(dtype_, [&]<class T>(T) { copy_elements(from, mutable_data<T>()); });
 }
 
 void Tensor::check_dtype(DType wanted) const {

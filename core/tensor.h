@@ -106,7 +106,11 @@ class Tensor {
     check_dtype(dtype_of<T>);
     return reinterpret_cast<const T*>(storage_->data()) + offset_;
   }
-  const std::byte* raw_data() const { return storage_->data() + static_cast<std::size_t>(offset_) * size_of(dtype_); }
+  /// The first byte of data() / mutable_data(), for any element type.
+  const std::byte* raw_data() const {
+    check_access(dtype_);
+    return storage_->data() + static_cast<std::size_t>(offset_) * size_of(dtype_);
+  }
   std::byte* mutable_raw_data();
 
   /// The one element, converted to double. Throws ShapeError unless numel() is 1.
@@ -118,7 +122,8 @@ class Tensor {
   Tensor clone() const;
   /// This tensor when it is contiguous, else a copy.
   Tensor contiguous() const { return is_contiguous() ? *this : clone(); }
-  /// This tensor when it has the type already, else a converted copy. Conversion to integers truncates toward zero.
+  /// This tensor when it has the type already, else a converted copy. Conversion to integers truncates toward zero and
+  /// throws ValueError for an element that does not fit, NaN included.
   Tensor to(DType dtype) const;
   /// The same elements in another shape; a view when contiguous, else a copy. One size may be -1 (inferred).
   Tensor reshape(std::initializer_list<std::int64_t> sizes) const;
@@ -130,7 +135,7 @@ class Tensor {
   /// A view in which a dimension of size 1 (or a missing leading one) repeats to reach `shape`; strides of 0.
   Tensor expand(const Shape& shape) const;
 
-  /// Sets every element. Throws ShapeError on a non-contiguous tensor.
+  /// Sets every element. Throws ShapeError on a non-contiguous tensor and ValueError when the value does not fit.
   void fill(double value);
   /// Copies the elements of a tensor of the same shape and type into this contiguous one.
   void copy_from(const Tensor& source);
