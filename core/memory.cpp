@@ -42,7 +42,11 @@ SizeClass size_class(std::size_t bytes) {
   return {(exponent - 11) * 8 + static_cast<int>(eighth) - 1, rounded};
 }
 
+/// Bytes of a block of the class with this index.
+std::int64_t class_bytes(int index) { return (std::int64_t{index} % 8 + 9) << (index / 8 + 8); }
+
 /// Free blocks by size class, bounded; blocks of the largest classes go first when the bound is passed.
+/// docs/notes.md, Note [Memory].
 class Allocator {
  public:
   static Allocator& instance() {
@@ -95,7 +99,7 @@ class Allocator {
       const std::lock_guard lock(mutex_);
       const auto size = static_cast<std::int64_t>(target.bytes);
       stats_.active_bytes -= size;
-      if (cached && !TALLY_BYPASS_CACHE && stats_.cached_bytes + size <= cache_limit_) {
+      if (cached && !TALLY_BYPASS_CACHE && make_room(size, target.index)) {
         try {
           free_[static_cast<std::size_t>(target.index)].push_back(pointer);
           stats_.cached_bytes += size;
@@ -113,23 +117,32 @@ class Allocator {
     return stats_;
   }
 
-  std::int64_t exchange_peak(std::int64_t peak) {
+  void reset_peak() {
     const std::lock_guard lock(mutex_);
-    return std::exchange(stats_.peak_bytes, std::max(peak, stats_.active_bytes));
+    stats_.peak_bytes = stats_.active_bytes;
   }
 
-  void raise_peak(std::int64_t peak) {
+  /// From now on `peak` is raised to the active bytes whenever they grow beyond it. Returns them.
+  std::int64_t watch(std::int64_t& peak) {
     const std::lock_guard lock(mutex_);
-    stats_.peak_bytes = std::max(stats_.peak_bytes, peak);
+    watched_peaks_.push_back(&peak);
+    return peak = stats_.active_bytes;
+  }
+
+  void unwatch(std::int64_t& peak) {
+    const std::lock_guard lock(mutex_);
+    std::erase(watched_peaks_, &peak);
+  }
+
+  std::int64_t read(const std::int64_t& watched_peak) {
+    const std::lock_guard lock(mutex_);
+    return watched_peak;
   }
 
   void set_cache_limit(std::int64_t bytes) {
-    {
-      const std::lock_guard lock(mutex_);
-      cache_limit_ = bytes;
-      if (stats_.cached_bytes <= bytes) return;
-    }
-    release();
+    const std::lock_guard lock(mutex_);
+    cache_limit_ = bytes;
+    make_room(0, 0);
   }
 
   void set_limit(std::int64_t bytes) {
@@ -152,10 +165,26 @@ class Allocator {
   void count(std::int64_t size) {
     stats_.active_bytes += size;
     stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.active_bytes);
+    for (std::int64_t* peak : watched_peaks_) *peak = std::max(*peak, stats_.active_bytes);
+  }
+
+  /// Releases cached blocks of class `smallest` and above, largest first, until `size` more bytes fit into the cache;
+  /// false when they cannot.
+  bool make_room(std::int64_t size, int smallest) {
+    for (int index = kClasses - 1; index >= smallest && stats_.cached_bytes + size > cache_limit_; --index) {
+      auto& list = free_[static_cast<std::size_t>(index)];
+      while (!list.empty() && stats_.cached_bytes + size > cache_limit_) {
+        std::free(list.back());
+        list.pop_back();
+        stats_.cached_bytes -= class_bytes(index);
+      }
+    }
+    return stats_.cached_bytes + size <= cache_limit_;
   }
 
   std::mutex mutex_;
   std::array<std::vector<void*>, kClasses> free_;
+  std::vector<std::int64_t*> watched_peaks_;
   MemoryStats stats_;
   std::int64_t cache_limit_ = std::int64_t{1} << 30;
   std::int64_t limit_ = 0;
@@ -164,19 +193,16 @@ class Allocator {
 }  // namespace
 
 MemoryStats memory_stats() { return Allocator::instance().stats(); }
-void reset_peak_memory() { Allocator::instance().exchange_peak(0); }
+void reset_peak_memory() { Allocator::instance().reset_peak(); }
 void set_memory_cache_limit(std::int64_t bytes) { Allocator::instance().set_cache_limit(bytes); }
 void release_memory_cache() { Allocator::instance().release(); }
 void set_memory_limit(std::int64_t bytes) { Allocator::instance().set_limit(bytes); }
 
-MemoryScope::MemoryScope()
-    : start_(Allocator::instance().stats().active_bytes), outer_peak_(Allocator::instance().exchange_peak(0)) {}
+MemoryScope::MemoryScope() : start_(Allocator::instance().watch(peak_)) {}
 
-MemoryScope::~MemoryScope() { Allocator::instance().raise_peak(outer_peak_); }
+MemoryScope::~MemoryScope() { Allocator::instance().unwatch(peak_); }
 
-std::int64_t MemoryScope::peak() const {
-  return std::max<std::int64_t>(0, Allocator::instance().stats().peak_bytes - start_);
-}
+std::int64_t MemoryScope::peak() const { return Allocator::instance().read(peak_) - start_; }
 
 std::int64_t MemoryScope::change() const { return Allocator::instance().stats().active_bytes - start_; }
 

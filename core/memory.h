@@ -6,7 +6,7 @@
 namespace tally {
 
 /// Figures of the tensor allocator since the start of the program, over all threads. Bytes are those of the size class
-/// handed out (at most 12.5 % above what was asked for).
+/// handed out: the request rounded up to 64 bytes, or from 4 KiB on by at most an eighth.
 struct MemoryStats {
   std::int64_t active_bytes = 0;  ///< handed out and not yet given back
   std::int64_t peak_bytes = 0;    ///< largest active_bytes since the last reset_peak_memory()
@@ -18,15 +18,16 @@ struct MemoryStats {
 MemoryStats memory_stats();
 void reset_peak_memory();
 
-/// Upper bound of the cache of freed blocks (default 1 GiB). Lowering it releases blocks at once.
+/// Upper bound of the cache of freed blocks (default 1 GiB). A freed block drives out the largest ones when it finds no
+/// room; lowering the bound releases blocks at once.
 void set_memory_cache_limit(std::int64_t bytes);
 /// Releases every cached block to the system.
 void release_memory_cache();
 /// Requests beyond `bytes` of active memory throw std::bad_alloc; 0 means no limit (the default).
 void set_memory_limit(std::int64_t bytes);
 
-/// Peak of tensor memory within a region: `MemoryScope scope; ...; scope.peak()`. Nested scopes are independent. A
-/// scope counts all threads.
+/// Peak of tensor memory within a region: `MemoryScope scope; ...; scope.peak()`. Scopes are independent, nested or
+/// not. A scope counts all threads.
 class MemoryScope {
  public:
   MemoryScope();
@@ -40,8 +41,8 @@ class MemoryScope {
   std::int64_t change() const;
 
  private:
+  std::int64_t peak_ = 0;  ///< largest active bytes since the scope began; kept by the allocator
   std::int64_t start_;
-  std::int64_t outer_peak_;
 };
 
 namespace detail {
