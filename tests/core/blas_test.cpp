@@ -1,0 +1,193 @@
+#include "tally/core/blas.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "tally/core/error.h"
+#include "tally/core/parallel.h"
+#include "tally/core/random.h"
+
+using namespace tally;
+using blas::Transpose;
+
+namespace {
+
+/// A stored matrix with room between its rows.
+template <class T>
+struct Matrix {
+  Matrix(std::int64_t stored_rows, std::int64_t stored_columns, std::int64_t gap, std::uint64_t seed)
+      : rows(stored_rows), columns(stored_columns), stride(stored_columns + gap) {
+    Tensor draws({rows * stride + 1}, dtype_of<T>);
+    fill_uniform(RngKey{seed}, draws, -1, 1);
+    values.assign(draws.data<T>(), draws.data<T>() + draws.numel());
+  }
+  T at(std::int64_t i, std::int64_t j, Transpose t) const {
+    return values[static_cast<std::size_t>(t == Transpose::yes ? j * stride + i : i * stride + j)];
+  }
+  std::int64_t rows, columns, stride;
+  std::vector<T> values;
+};
+
+enum class Kind { serial, parallel };
+
+/// Compares C = alpha op(A) op(B) + beta C with a double loop, within (k + 4) eps (|alpha| |A| |B| + |beta C|), and
+/// checks that the gaps between the rows of C were left alone. Returns the product.
+template <class T>
+std::vector<T> check_product(Kind kind, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k,
+                             T alpha, T beta, bool compare = true) {
+  CAPTURE(m, n, k, alpha, beta, ta == Transpose::yes, tb == Transpose::yes);
+  const Matrix<T> a(ta == Transpose::yes ? k : m, ta == Transpose::yes ? m : k, 3, 1);
+  const Matrix<T> b(tb == Transpose::yes ? n : k, tb == Transpose::yes ? k : n, 1, 2);
+  const Matrix<T> before(m, n, 2, 3);
+  Matrix<T> c = before;
+  const auto gemm = [&](auto&& function) {
+    function(ta, tb, m, n, k, alpha, a.values.data(), a.stride, b.values.data(), b.stride, beta, c.values.data(),
+             c.stride);
+  };
+  if (kind == Kind::serial) {
+    gemm([](auto... arguments) { blas::gemm(arguments...); });
+  } else {
+    gemm([](auto... arguments) { blas::parallel_gemm(arguments...); });
+  }
+  if (!compare) return c.values;
+
+  bool all_close = true, gaps_kept = true;
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < c.stride; ++j) {
+      const T old = before.at(i, j, Transpose::no), got = c.at(i, j, Transpose::no);
+      if (j >= n) {
+        gaps_kept = gaps_kept && old == got;
+        continue;
+      }
+      double sum = 0, magnitude = 0;
+      for (std::int64_t l = 0; l < k; ++l) {
+        const double product = static_cast<double>(a.at(i, l, ta)) * static_cast<double>(b.at(l, j, tb));
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      const double expected = static_cast<double>(alpha) * sum + static_cast<double>(beta) * static_cast<double>(old);
+      const double scale = std::abs(static_cast<double>(alpha)) * magnitude +
+                           std::abs(static_cast<double>(beta) * static_cast<double>(old));
+      const double bound = static_cast<double>(k + 4) * static_cast<double>(std::numeric_limits<T>::epsilon()) * scale;
+      all_close = all_close && std::abs(static_cast<double>(got) - expected) <= bound;
+    }
+  }
+  CHECK(all_close);
+  CHECK(gaps_kept);
+  return c.values;
+}
+
+constexpr Transpose kTransposes[] = {Transpose::no, Transpose::yes};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("gemm agrees with plain loops", "[blas]", float, double) {
+  const std::int64_t sizes[] = {0, 1, 2, 5, 17, 33};
+  for (const Transpose ta : kTransposes) {
+    for (const Transpose tb : kTransposes) {
+      for (const std::int64_t m : sizes) {
+        for (const std::int64_t n : sizes) {
+          for (const std::int64_t k : sizes) check_product<TestType>(Kind::serial, ta, tb, m, n, k, 1, 0);
+        }
+      }
+      check_product<TestType>(Kind::serial, ta, tb, 19, 7, 300, TestType(-0.5), TestType(2));
+      check_product<TestType>(Kind::serial, ta, tb, 19, 7, 0, TestType(-0.5), TestType(2));
+      check_product<TestType>(Kind::serial, ta, tb, 65, 129, 31, TestType(1), TestType(1));
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("parallel_gemm agrees with plain loops and gives the same bits on 1, 2 and 8 threads", "[blas]",
+                   float, double) {
+  struct Size {
+    std::int64_t m, n, k;
+  };
+  const int before = num_threads();
+  // Cut by rows, by columns, by depth, not at all.
+  for (const Size& s : {Size{700, 13, 9}, Size{3, 1300, 7}, Size{6, 5, 9001}, Size{33, 35, 37}, Size{0, 4, 4}}) {
+    for (const Transpose ta : kTransposes) {
+      for (const Transpose tb : kTransposes) {
+        for (const TestType beta : {TestType(0), TestType(0.75)}) {
+          set_num_threads(1);
+          const auto one = check_product<TestType>(Kind::parallel, ta, tb, s.m, s.n, s.k, TestType(1.5), beta);
+          for (const int threads : {2, 8}) {
+            set_num_threads(threads);
+            const auto many =
+                check_product<TestType>(Kind::parallel, ta, tb, s.m, s.n, s.k, TestType(1.5), beta, false);
+            CHECK(std::memcmp(one.data(), many.data(), one.size() * sizeof(TestType)) == 0);
+          }
+          const SerialScope nested;
+          const auto inside =
+              check_product<TestType>(Kind::parallel, ta, tb, s.m, s.n, s.k, TestType(1.5), beta, false);
+          CHECK(std::memcmp(one.data(), inside.data(), one.size() * sizeof(TestType)) == 0);
+        }
+      }
+    }
+  }
+  set_num_threads(before);
+}
+
+TEMPLATE_TEST_CASE("beta of zero ignores what the result held", "[blas]", float, double) {
+  const TestType nan = std::numeric_limits<TestType>::quiet_NaN();
+  for (const std::int64_t k : {0, 1, 40, 5000}) {
+    const std::vector<TestType> ones(static_cast<std::size_t>(3 * k + 1), TestType(1));
+    for (const bool parallel : {false, true}) {
+      std::vector<TestType> c(9, nan);
+      if (parallel) {
+        blas::parallel_gemm(Transpose::no, Transpose::yes, 3, 3, k, TestType(1), ones.data(), k, ones.data(), k,
+                            TestType(0), c.data(), 3);
+      } else {
+        blas::gemm(Transpose::no, Transpose::yes, 3, 3, k, TestType(1), ones.data(), k, ones.data(), k, TestType(0),
+                   c.data(), 3);
+      }
+      CHECK(c == std::vector<TestType>(9, static_cast<TestType>(k)));
+    }
+  }
+  std::vector<TestType> y(2, nan);
+  const std::vector<TestType> a{1, 2, 3, 4};
+  blas::gemv(Transpose::no, 2, 2, TestType(1), a.data(), 2, a.data(), TestType(0), y.data());
+  CHECK(y == std::vector<TestType>{5, 11});
+}
+
+TEMPLATE_TEST_CASE("gemv agrees with plain loops", "[blas]", float, double) {
+  for (const Transpose ta : kTransposes) {
+    for (const std::int64_t rows : {0, 1, 3, 18, 65}) {
+      for (const std::int64_t columns : {0, 1, 4, 17, 130}) {
+        const Matrix<TestType> a(rows, columns, 2, 4);
+        const std::int64_t inputs = ta == Transpose::yes ? rows : columns;
+        const std::int64_t outputs = ta == Transpose::yes ? columns : rows;
+        const Matrix<TestType> x(1, inputs, 0, 5), before(1, outputs, 0, 6);
+        std::vector<TestType> y = before.values;
+        blas::gemv(ta, rows, columns, TestType(2), a.values.data(), a.stride, x.values.data(), TestType(-1), y.data());
+        for (std::int64_t i = 0; i < outputs; ++i) {
+          double sum = 0;
+          for (std::int64_t l = 0; l < inputs; ++l) {
+            sum += static_cast<double>(a.at(i, l, ta)) * static_cast<double>(x.values[static_cast<std::size_t>(l)]);
+          }
+          const auto at = static_cast<std::size_t>(i);
+          const double bound = static_cast<double>(inputs + 4) * std::numeric_limits<TestType>::epsilon() *
+                               (2 * static_cast<double>(inputs) + 1);
+          CHECK(std::abs(static_cast<double>(y[at]) - (2 * sum - static_cast<double>(before.values[at]))) <= bound);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("sizes beyond the 32 bits of BLAS are refused", "[blas]") {
+  float x = 0;
+  CHECK_THROWS_AS(
+      blas::gemm(Transpose::no, Transpose::no, 1, 1, std::int64_t{1} << 31, 1.0f, &x, 1, &x, 1, 0.0f, &x, 1),
+      ShapeError);
+  CHECK_THROWS_AS(
+      blas::gemm(Transpose::no, Transpose::no, 1, 1, 1, 1.0f, &x, std::int64_t{1} << 31, &x, 1, 0.0f, &x, 1),
+      ShapeError);
+}
+
+TEST_CASE("the linked BLAS is the pthread build and says so", "[blas]") {
+  CHECK_NOTHROW(blas::verify());
+  CHECK_THAT(blas::description(), Catch::Contains("OpenBLAS") && Catch::Contains(blas::core_name()));
+}
