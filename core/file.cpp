@@ -8,7 +8,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <chrono>
 #include <cstring>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -39,6 +42,37 @@ std::string_view kind_of(mode_t mode) {
   if (S_ISSOCK(mode)) return "a socket";
   if (S_ISCHR(mode) || S_ISBLK(mode)) return "a device";
   return "something else";
+}
+
+/// Tells this process from an earlier one with the same id: in containers ids repeat from start to start.
+std::uint64_t process_token() {
+  static const auto token = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
+  return token;
+}
+
+std::string temporary_prefix(const std::filesystem::path& path) { return ".tmp-" + path.filename().string() + "-"; }
+
+struct TemporaryOwner {
+  pid_t process = 0;
+  std::uint64_t token = 0;
+};
+
+/// Reads `PID-TOKEN-COUNT`; nothing for any other text.
+std::optional<TemporaryOwner> read_owner(std::string_view text) {
+  TemporaryOwner owner;
+  unsigned count = 0;
+  const auto read_number = [&](auto& number, char separator) {
+    const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc()) return false;
+    text.remove_prefix(static_cast<std::size_t>(rest - text.data()));
+    if (separator == '\0') return text.empty();
+    if (!text.starts_with(separator)) return false;
+    text.remove_prefix(1);
+    return true;
+  };
+  if (!read_number(owner.process, '-') || !read_number(owner.token, '-') || !read_number(count, '\0')) return {};
+  if (owner.process <= 0) return {};
+  return owner;
 }
 
 }  // namespace
@@ -130,7 +164,23 @@ void rename_path(const std::filesystem::path& from, const std::filesystem::path&
 
 std::string temporary_name(const std::filesystem::path& path) {
   static std::atomic<unsigned> counter{0};
-  return ".tmp-" + path.filename().string() + "-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+  return temporary_prefix(path) + std::to_string(::getpid()) + "-" + std::to_string(process_token()) + "-" +
+         std::to_string(counter++);
+}
+
+void remove_leftovers(const std::filesystem::path& path) {
+  const std::string prefix = temporary_prefix(path);
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(parent_directory(path), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(prefix)) continue;
+    const std::optional<TemporaryOwner> owner = read_owner(std::string_view(name).substr(prefix.size()));
+    if (!owner) continue;
+    const bool was_other_process = owner->process == ::getpid() && owner->token != process_token();
+    if (was_other_process || (::kill(owner->process, 0) != 0 && errno == ESRCH)) {
+      std::filesystem::remove_all(entry.path(), ignored);
+    }
+  }
 }
 
 }  // namespace detail
@@ -152,6 +202,7 @@ AtomicFile::AtomicFile(std::filesystem::path destination) : destination_(std::mo
     check<IoError>(S_ISREG(status.st_mode), destination_.string(), "cannot be replaced by a file: it is ",
                    kind_of(status.st_mode));
   }
+  detail::remove_leftovers(destination_);
   // The system applies the umask to 0666 here. mkstemp's 0600 would survive the rename and lock other users out.
   file_ = detail::FileDescriptor(detail::parent_directory(destination_) / detail::temporary_name(destination_),
                                  O_WRONLY | O_CREAT | O_EXCL, 0666);

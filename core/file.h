@@ -53,8 +53,10 @@ void sync_directory(const std::filesystem::path& directory);
 std::filesystem::path parent_directory(const std::filesystem::path& path);
 /// Renames, replacing a file of the new name.
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
-/// A name for a temporary sibling that no other process or thread uses: `.tmp-NAME-PID-COUNT`.
+/// A name for a temporary sibling that no other process or thread uses: `.tmp-NAME-PID-TOKEN-COUNT`.
 std::string temporary_name(const std::filesystem::path& path);
+/// Removes the temporary siblings of `path` that processes now gone left behind.
+void remove_leftovers(const std::filesystem::path& path);
 
 }  // namespace detail
 

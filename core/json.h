@@ -90,7 +90,6 @@ class Json {
  private:
   friend class JsonBuilder;
 
-  void set_integer(std::int64_t value) { value_ = value; }
   void set_integer_checked(std::uint64_t value);
   void enclose(const Json& child);
   void write(std::string& out, int indent, int level) const;

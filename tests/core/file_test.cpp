@@ -81,8 +81,24 @@ TEST_CASE("an atomic write that fails leaves the old file and no temporary", "[f
     CHECK_NOTHROW(write_file_atomically(directory / "fits", std::string(1000, 'x')));
   }
   { AtomicFile(path).write("never committed"); }
+  CHECK(directory.entries() == 2);
   CHECK(read_file(path) == "precious");
   CHECK(directory.entries() == 2);
+}
+
+TEST_CASE("temporaries of processes that are gone are removed, others stay", "[file]") {
+  const TemporaryDirectory directory;
+  const std::string own = std::to_string(::getpid());
+  directory.write(".tmp-file-" + own + "-1-0", "an earlier process with this id");
+  directory.write(".tmp-file-4194305-1-0", "no process has so large an id");
+  directory.write(".tmp-file-1-1-0", "a running process");
+  directory.write(".tmp-file-b-4194305-1-0", "of another file");
+  directory.write(".tmp-file-4194305", "not a temporary of ours");
+  const AtomicFile alive(directory / "file");
+  write_file_atomically(directory / "file", "x");
+  CHECK(directory.entries() == 5);
+  CHECK_FALSE(std::filesystem::exists(directory / (".tmp-file-" + own + "-1-0")));
+  CHECK_FALSE(std::filesystem::exists(directory / ".tmp-file-4194305-1-0"));
 }
 
 TEST_CASE("a line writer appends, and drops a torn last line", "[file]") {
@@ -145,6 +161,7 @@ TEST_CASE("a writer killed at any moment leaves the old or the new file", "[file
     ::waitpid(child, nullptr, 0);
     const std::string bytes = read_file(path);
     REQUIRE((bytes == old_bytes || bytes == new_bytes));
+    REQUIRE(directory.entries() <= 2);  // The killed child's temporary at most: each child removes its predecessor's.
     (bytes == old_bytes ? saw_old : saw_new) = true;
   }
   CHECK(saw_old);

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "tally/core/json.h"
+
+namespace tally {
+
+/// A directory of files that appears whole or not at all: a checkpoint. Files are written into a temporary sibling
+/// (`.tmp-NAME-...`), synced, listed with size and checksum in a manifest that is written last, and the directory is
+/// renamed to its name.
+///
+/// A directory that has the name already is exchanged with the new one in one step, then removed. Where the file system
+/// can't exchange, the old one is set aside as `.previous-NAME` for a moment; verify_directory() takes it back should a
+/// crash have come between. Leftovers of killed processes are removed by the next AtomicDirectory of the same name.
+class AtomicDirectory {
+ public:
+  static constexpr const char* kManifest = "manifest.json";
+
+  /// Throws IoError when the parent directory cannot be written or the name is taken by something else.
+  explicit AtomicDirectory(std::filesystem::path destination);
+  /// Without a commit, removes what was written.
+  ~AtomicDirectory();
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+
+  void write(std::string_view name, std::string_view bytes);
+  /// Where to write a file of this name by other means (save_safetensors, say) before commit(). Plain names only.
+  std::filesystem::path file(std::string_view name) const;
+  /// Checksums and syncs every file, writes the manifest with `fields` in it, and renames. Call it once, at last.
+  void commit(const Json& fields = Json::object());
+
+ private:
+  std::filesystem::path destination_;
+  std::filesystem::path temporary_;
+};
+
+/// Compares every file of a committed directory with its manifest and returns the fields that were given to commit().
+/// Throws IoError naming the file that is missing, has another size or another checksum.
+Json verify_directory(const std::filesystem::path& directory);
+
+/// zlib's CRC-32 of a whole file, read in blocks, and its size. Not cryptographic: it finds damage, not intent.
+struct FileChecksum {
+  std::int64_t bytes = 0;
+  std::uint32_t crc32 = 0;
+};
+FileChecksum checksum_file(const std::filesystem::path& path);
+
+}  // namespace tally
