@@ -89,7 +89,8 @@ class Checker {
     std::istringstream lines(text_);
     std::string line;
     int number = 0;
-    bool guarded = is_source(path_);
+    // Highway's own include guard: these are included once per SIMD target.
+    bool guarded = is_source(path_) || (ends_with(path_, "-inl.h") && text_.find("HWY_TARGET_TOGGLE") != std::string::npos);
     while (std::getline(lines, line)) {
       ++number;
       if (starts_with(line, "#pragma once")) guarded = true;

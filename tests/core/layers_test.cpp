@@ -76,6 +76,8 @@ TEST_CASE("the checker of rooms finds planted violations", "[layers]") {
     CHECK(count("ops/matmul.cpp", "#include \"matmul.h\"\n") == 1);
     CHECK(count("ops/matmul.cpp", "#include <tally/ops/matmul.h>\n") == 1);
     CHECK(violations("core/tensor.h", "int x;\n").size() == 1);
+    CHECK(violations("ops/kernels/a-inl.h", "#if defined(A) == defined(HWY_TARGET_TOGGLE)\n#endif\n").empty());
+    CHECK(violations("ops/kernels/a-inl.h", "int x;\n").size() == 1);
     CHECK(violations("stray/file.cpp", "\n").size() == 1);
     std::string lines;
     for (int i = 0; i < 259; ++i) lines += '\n';
