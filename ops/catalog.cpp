@@ -27,6 +27,9 @@ const OpEntry& Catalog::find(std::string_view name) const {
 const Catalog& standard_catalog() {
   static const Catalog catalog = [] {
     Catalog all;
+    entries::add_dropout(all);
+    entries::add_embedding(all);
+    entries::add_linear(all);
     entries::add_matmul(all);
     return all;
   }();

@@ -7,6 +7,9 @@
 
 namespace tally::ops::entries {
 
+void add_dropout(Catalog& catalog);
+void add_embedding(Catalog& catalog);
+void add_linear(Catalog& catalog);
 void add_matmul(Catalog& catalog);
 
 }  // namespace tally::ops::entries

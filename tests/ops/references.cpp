@@ -5,6 +5,9 @@ namespace tally::testing {
 const References& all_references() {
   static const References references = [] {
     References all;
+    add_dropout_references(all);
+    add_embedding_references(all);
+    add_linear_references(all);
     add_matmul_references(all);
     return all;
   }();

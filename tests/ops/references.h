@@ -15,6 +15,9 @@ using Reference = std::function<std::vector<Tensor>(std::span<const Tensor> inpu
 using References = std::map<std::string, Reference>;
 
 /// One function per test file of references; all_references() calls them all.
+void add_dropout_references(References& references);
+void add_embedding_references(References& references);
+void add_linear_references(References& references);
 void add_matmul_references(References& references);
 
 const References& all_references();
