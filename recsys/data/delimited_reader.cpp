@@ -1,0 +1,147 @@
+#include "tally/recsys/data/delimited_reader.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+
+namespace tally::recsys {
+
+namespace {
+
+/// The number that the whole field is, or nothing. `Number` is integral or floating.
+template <class Number>
+std::optional<Number> parse(std::string_view field) {
+  Number value{};
+  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
+  if (error != std::errc() || end != field.data() + field.size()) return std::nullopt;
+  return value;
+}
+
+float parse_rating(const DelimitedRows& rows, std::size_t column) {
+  const std::string_view field = rows.field(column);
+  const std::optional<float> value = parse<float>(field);
+  if (!value || !std::isfinite(*value)) {
+    rows.refuse(column, "needs a finite number as ", rows.columns()[column], "; got '", field, "'");
+  }
+  return *value;
+}
+
+double parse_time(const DelimitedRows& rows, std::size_t column) {
+  constexpr std::int64_t kExact = std::int64_t{1} << 53;
+  const std::string_view field = rows.field(column);
+  if (const std::optional<std::int64_t> whole = parse<std::int64_t>(field)) {
+    if (*whole >= -kExact && *whole <= kExact) return static_cast<double>(*whole);
+    rows.refuse(column, "needs a ", rows.columns()[column],
+                " of at most 2^53, beyond which times are not told apart; got ", field);
+  }
+  const std::optional<double> value = parse<double>(field);
+  if (!value || !std::isfinite(*value)) {
+    rows.refuse(column, "needs a finite number as ", rows.columns()[column], "; got '", field, "'");
+  }
+  return *value;
+}
+
+std::string_view parse_id(const DelimitedRows& rows, std::size_t column) {
+  const std::string_view field = rows.field(column);
+  if (field.empty()) rows.refuse(column, "needs a ", rows.columns()[column], "; got an empty field");
+  return field;
+}
+
+/// Positions of the columns that are read.
+struct Columns {
+  std::size_t user;
+  std::size_t item;
+  std::optional<std::size_t> rating;
+  std::optional<std::size_t> order;
+
+  Columns(const DelimitedRows& rows, const ReadOptions& options)
+      : user(rows.column(options.user_column)), item(rows.column(options.item_column)) {
+    if (!options.rating_column.empty()) rating = rows.column(options.rating_column);
+    if (!options.order_column.empty()) order = rows.column(options.order_column);
+  }
+};
+
+struct Reading {
+  IdMap users;
+  IdMap items;
+  EventColumns events;
+  std::string last_user;  // rows mostly come user by user, which saves a look-up
+  std::int32_t last_user_index = -1;
+
+  /// Takes over the current row; everything is checked before anything is kept.
+  void add(const DelimitedRows& rows, const Columns& columns, std::optional<double> min_rating, ReadReport& report) {
+    const std::string_view user = parse_id(rows, columns.user);
+    const std::string_view item = parse_id(rows, columns.item);
+    const float rating = columns.rating ? parse_rating(rows, *columns.rating) : 0.0F;
+    const double time = columns.order ? parse_time(rows, *columns.order) : 0.0;
+    if (min_rating && rating < *min_rating) {
+      ++report.below_min_rating;
+      return;
+    }
+    if (last_user_index < 0 || user != last_user) {
+      last_user = user;
+      last_user_index = users.add(user);
+    }
+    events.users.push_back(last_user_index);
+    events.items.push_back(items.add(item));
+    if (columns.rating) events.ratings.push_back(rating);
+    if (columns.order) events.times.push_back(time);
+  }
+};
+
+}  // namespace
+
+ReadOptions movielens_csv_options() {
+  ReadOptions options;
+  options.format = csv_format();
+  options.user_column = "userId";
+  options.item_column = "movieId";
+  options.rating_column = "rating";
+  options.order_column = "timestamp";
+  return options;
+}
+
+std::string ReadReport::to_text() const {
+  std::string text = fmt::format("rows {}\n", rows);
+  if (below_min_rating > 0) text += fmt::format("left out: {} rows below the least rating\n", below_min_rating);
+  if (duplicates > 0) text += fmt::format("left out: {} repeated events\n", duplicates);
+  if (bad_rows > 0) text += fmt::format("left out: {} malformed rows\n", bad_rows);
+  for (const std::string& message : bad_row_messages) text += "  " + message + '\n';
+  const auto named = static_cast<std::int64_t>(bad_row_messages.size());
+  if (bad_rows > named) text += fmt::format("  ... and {} more\n", bad_rows - named);
+  return text;
+}
+
+Interactions read_interactions(const std::filesystem::path& path, const ReadOptions& options, ReadReport* report) {
+  check<ValueError>(!options.min_rating || !options.rating_column.empty(), "read_interactions",
+                    "needs a rating column to apply a least rating");
+  DelimitedRows rows(path, options.format);
+  const Columns columns(rows, options);
+  ReadReport counted;
+  Reading reading;
+  for (bool more = true; more;) {
+    try {
+      more = rows.next();
+      counted.rows += more;
+      if (more) reading.add(rows, columns, options.min_rating, counted);
+    } catch (const RowError& error) {
+      if (options.bad_rows == BadRows::error) throw;
+      ++counted.bad_rows;
+      if (counted.bad_row_messages.size() < ReadReport::kMessagesKept) {
+        counted.bad_row_messages.emplace_back(error.what());
+      }
+    }
+  }
+  check<IoError>(counted.rows + counted.bad_rows > 0, rows.name(), "has no rows");
+  const auto taken = static_cast<std::int64_t>(reading.events.users.size());
+  check<IoError>(taken > 0, rows.name(), "has no rows left: ", counted.bad_rows, " are malformed and ",
+                 counted.below_min_rating, " below the least rating");
+  Interactions data =
+      group_by_user(std::move(reading.users), std::move(reading.items), std::move(reading.events), options.order);
+  counted.duplicates = taken - data.size();
+  if (report != nullptr) *report = std::move(counted);
+  return data;
+}
+
+}  // namespace tally::recsys

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tally/recsys/data/delimited_rows.h"
+#include "tally/recsys/data/interactions.h"
+
+namespace tally::recsys {
+
+enum class BadRows {
+  error,  ///< the first malformed row ends the reading
+  skip,   ///< malformed rows are left out, counted and named in the report
+};
+
+struct ReadOptions {
+  DelimitedFormat format;
+  std::string user_column = "user_id";
+  std::string item_column = "item_id";
+  std::string rating_column;         ///< "": ratings are not read
+  std::string order_column;          ///< numbers that order a user's events; "": the file is in order
+  OrderOptions order;                ///< rules for equal times and for repeated items
+  std::optional<double> min_rating;  ///< rows below are left out (and counted)
+  BadRows bad_rows = BadRows::error;
+};
+
+/// Options for MovieLens' ratings.csv: userId,movieId,rating,timestamp; ordered by timestamp, ties in file order.
+ReadOptions movielens_csv_options();
+
+/// What a reading took and what it left out.
+struct ReadReport {
+  static constexpr std::size_t kMessagesKept = 10;
+
+  std::int64_t rows = 0;  ///< rows of the file, the header not counted
+  std::int64_t bad_rows = 0;
+  std::vector<std::string> bad_row_messages;  ///< of the first kMessagesKept
+  std::int64_t below_min_rating = 0;
+  std::int64_t duplicates = 0;  ///< dropped by the rule for repeated items
+
+  /// One line when nothing was left out; else a line for each reason and message. Ends with a newline.
+  std::string to_text() const;
+};
+
+/// Reads interactions from delimited text, plain or gzip'd, streamed: memory is that of the result. Ids are any
+/// non-empty strings, numbered in order of first appearance. Users and items of rows that are left out do not appear.
+///
+/// Throws IoError in one sentence naming file, line and byte: a missing column (listing those present), a row with too
+/// few or too many fields, an empty id, a rating or time that is not a finite number, gzip data that ends early, a file
+/// without rows. Throws ValueError for options that contradict each other.
+Interactions read_interactions(const std::filesystem::path& path, const ReadOptions& options,
+                               ReadReport* report = nullptr);
+
+}  // namespace tally::recsys

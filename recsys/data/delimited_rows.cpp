@@ -1,0 +1,143 @@
+#include "tally/recsys/data/delimited_rows.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace tally::recsys {
+
+DelimitedFormat csv_format() { return {.separator = ",", .quoted = true, .columns = {}}; }
+
+DelimitedFormat format_of(const std::filesystem::path& path) {
+  const bool gz = path.extension() == ".gz";
+  return (gz ? path.stem() : path).extension() == ".csv" ? csv_format() : DelimitedFormat{};
+}
+
+DelimitedRows::DelimitedRows(const std::filesystem::path& path, DelimitedFormat format)
+    : reader_(path), format_(std::move(format)) {
+  check<ValueError>(!format_.separator.empty(), "DelimitedRows", "needs a separator");
+  if (format_.columns.empty()) read_header();
+  for (auto name = format_.columns.begin(); name != format_.columns.end(); ++name) {
+    check<IoError>(std::find(format_.columns.begin(), name, *name) == name, where(), "names the column '", *name,
+                   "' twice");
+  }
+}
+
+std::string DelimitedRows::where() const { return detail::join(reader_.name(), ':', line_number_); }
+
+void DelimitedRows::read_header() {
+  check<IoError>(read_record(), reader_.name(), "is empty; needs a header line that names the columns");
+  for (const std::string_view field : fields_) format_.columns.emplace_back(field.substr(0, field.find(':')));
+}
+
+std::size_t DelimitedRows::column(std::string_view name) const {
+  const auto found = std::find(format_.columns.begin(), format_.columns.end(), name);
+  if (found == format_.columns.end()) {
+    std::string present;
+    for (const std::string& each : format_.columns) present += (present.empty() ? "" : ", ") + each;
+    fail<IoError>(reader_.name(), "needs a column '", name, "'; the columns are ", present);
+  }
+  return static_cast<std::size_t>(found - format_.columns.begin());
+}
+
+bool DelimitedRows::next() {
+  if (!read_record()) return false;
+  if (fields_.size() != format_.columns.size()) [[unlikely]] {
+    fail<RowError>(where(), "needs ", format_.columns.size(), " fields as the header has; got ", fields_.size());
+  }
+  return true;
+}
+
+bool DelimitedRows::read_line() {
+  if (std::exchange(line_held_, false)) return true;
+  while (reader_.next(line_)) {
+    if (!line_.empty()) [[likely]] {
+      if (blank_line_ == 0) return true;
+      line_held_ = true;
+      line_number_ = std::exchange(blank_line_, 0);
+      fail<RowError>(where(), "is a blank line amid the rows");
+    }
+    if (blank_line_ == 0) blank_line_ = reader_.line_number();
+  }
+  return false;
+}
+
+bool DelimitedRows::read_record() {
+  if (!read_line()) return false;
+  line_number_ = reader_.line_number();
+  fields_.clear();
+  starts_.clear();
+  if (format_.quoted && line_.find('"') != std::string_view::npos) {
+    split_quoted();
+  } else {
+    split_plain();
+  }
+  return true;
+}
+
+void DelimitedRows::split_plain() {
+  const std::string_view separator = format_.separator;
+  std::size_t begin = 0;
+  while (true) {
+    const std::size_t end = separator.size() == 1 ? line_.find(separator[0], begin) : line_.find(separator, begin);
+    starts_.push_back(begin);
+    fields_.push_back(line_.substr(begin, end - begin));
+    if (end == std::string_view::npos) return;
+    begin = end + separator.size();
+  }
+}
+
+void DelimitedRows::split_quoted() {
+  const std::string_view separator = format_.separator;
+  record_ = line_;
+  unquoted_.clear();
+  std::vector<std::size_t> ends;
+  const auto refuse_at = [&](std::size_t at, std::string_view what) {
+    fail<RowError>(detail::join(where(), ':', at + 1), what);
+  };
+  std::size_t at = 0;
+  while (true) {
+    starts_.push_back(at);
+    if (at < record_.size() && record_[at] == '"') {
+      const std::size_t opening = at++;
+      while (true) {
+        if (at == record_.size()) {
+          if (!reader_.next(line_)) refuse_at(opening, "opens a quote that is never closed");
+          record_.append(1, '\n').append(line_);
+          if (record_.size() > LineReader::kMaxLine) refuse_at(opening, "opens a quote that is not closed within 16 MiB");
+        } else if (record_[at] != '"') {
+          ++at;
+          continue;
+        } else if (at + 1 < record_.size() && record_[at + 1] == '"') {
+          at += 2;
+          continue;
+        } else {
+          break;
+        }
+      }
+      for (std::size_t i = opening + 1; i < at; ++i) {
+        unquoted_ += record_[i];
+        i += record_[i] == '"';
+      }
+      ++at;
+      if (at != record_.size() && record_.compare(at, separator.size(), separator) != 0) {
+        refuse_at(at, "has text after a closing quote");
+      }
+    } else {
+      const std::size_t end = std::min(record_.find(separator, at), record_.size());
+      const std::size_t quote = record_.find('"', at);
+      if (quote < end) refuse_at(quote, "has a quote within an unquoted field");
+      unquoted_.append(record_, at, end - at);
+      at = end;
+    }
+    ends.push_back(unquoted_.size());
+    if (at == record_.size()) break;
+    at += separator.size();
+  }
+  std::size_t begin = 0;
+  for (const std::size_t end : ends) {
+    fields_.push_back(std::string_view(unquoted_).substr(begin, end - begin));
+    begin = end;
+  }
+}
+
+}  // namespace tally::recsys

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tally/core/error.h"
+#include "tally/core/line_reader.h"
+
+namespace tally::recsys {
+
+/// How a text of rows and columns is written.
+struct DelimitedFormat {
+  std::string separator = "\t";      ///< one or more bytes
+  bool quoted = false;               ///< fields may be quoted as in RFC 4180: "a, ""b""", line breaks included
+  std::vector<std::string> columns;  ///< names of the columns; empty: the first line names them
+};
+
+/// Comma-separated with quotes.
+DelimitedFormat csv_format();
+/// csv_format() for names that end in .csv or .csv.gz, else tab-separated.
+DelimitedFormat format_of(const std::filesystem::path& path);
+
+/// One row is malformed. Reading may go on with the next row.
+class RowError : public IoError {
+ public:
+  using IoError::IoError;
+};
+
+/// Rows of a delimited text, plain or gzip'd, one at a time. Names in a header may carry a type (`user_id:token`),
+/// which is cut off. Blank lines are allowed at the end only.
+class DelimitedRows {
+ public:
+  /// Throws IoError when the file cannot be read, or has neither a header nor given columns, or names a column twice.
+  explicit DelimitedRows(const std::filesystem::path& path, DelimitedFormat format = {});
+
+  /// Position of the column of this name. Throws IoError that lists the columns there are.
+  std::size_t column(std::string_view name) const;
+  const std::vector<std::string>& columns() const { return format_.columns; }
+
+  /// Reads the next row; false at the end. Throws RowError for a row with too few or too many fields, a misplaced quote
+  /// or a blank line, and IoError for what ends the reading (damaged gzip data).
+  bool next();
+  /// A field of the current row; valid until next().
+  std::string_view field(std::size_t column) const { return fields_[column]; }
+  /// "path:line" of the current row.
+  std::string where() const;
+  const std::string& name() const { return reader_.name(); }
+  /// Throws RowError "[path:line:byte] parts...", pointing at a field of the current row.
+  template <class... Parts>
+  [[noreturn]] void refuse(std::size_t column, const Parts&... parts) const {
+    fail<RowError>(detail::join(where(), ':', starts_[column] + 1), parts...);
+  }
+
+ private:
+  bool read_line();
+  bool read_record();
+  void split_plain();
+  void split_quoted();
+  void read_header();
+
+  LineReader reader_;
+  DelimitedFormat format_;
+  std::string_view line_;
+  std::int64_t line_number_ = 0;  // where the current row begins
+  std::int64_t blank_line_ = 0;   // the first of the blank lines just passed, or 0
+  bool line_held_ = false;        // line_ has been read but not been used
+  std::vector<std::string_view> fields_;
+  std::vector<std::size_t> starts_;  // of the fields, in bytes from the start of the row
+  std::string record_;               // a quoted row, which may span lines
+  std::string unquoted_;             // its fields one after the other
+};
+
+}  // namespace tally::recsys

@@ -1,0 +1,143 @@
+#include "tally/recsys/data/interactions.h"
+
+#include <algorithm>
+#include <numeric>
+#include <unordered_set>
+
+#include "tally/core/error.h"
+#include "tally/core/parallel.h"
+#include "tally/core/sha256.h"
+
+namespace tally::recsys {
+
+namespace {
+
+constexpr std::int64_t kUsersPerBlock = 256;
+
+void check_columns(const IdMap& users, const IdMap& items, const EventColumns& events) {
+  const std::size_t rows = events.users.size();
+  const auto fits = [rows](std::size_t size) { return size == 0 || size == rows; };
+  check<ShapeError>(events.items.size() == rows && fits(events.ratings.size()) && fits(events.times.size()),
+                    "group_by_user", "needs columns of one length; got ", rows, " users, ", events.items.size(),
+                    " items, ", events.ratings.size(), " ratings and ", events.times.size(), " times");
+  for (std::size_t i = 0; i < rows; ++i) {
+    check<IndexError>(events.users[i] >= 0 && events.users[i] < users.size() && events.items[i] >= 0 &&
+                          events.items[i] < items.size(),
+                      "group_by_user", "needs users below ", users.size(), " and items below ", items.size(),
+                      "; got user ", events.users[i], " and item ", events.items[i], " in row ", i);
+  }
+}
+
+/// Rows of the file, grouped by user, in file order within a user; fills the offsets.
+std::vector<std::int64_t> rows_by_user(const std::vector<std::int32_t>& users, std::vector<std::int64_t>& offsets) {
+  for (const std::int32_t user : users) ++offsets[static_cast<std::size_t>(user) + 1];
+  std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
+  std::vector<std::int64_t> next(offsets.begin(), offsets.end() - 1);
+  std::vector<std::int64_t> rows(users.size());
+  for (std::size_t i = 0; i < users.size(); ++i) {
+    rows[static_cast<std::size_t>(next[static_cast<std::size_t>(users[i])]++)] = static_cast<std::int64_t>(i);
+  }
+  return rows;
+}
+
+void order_in_time(const IdMap& items, const EventColumns& events, TieRule ties, std::span<std::int64_t> rows) {
+  const auto earlier = [&](std::int64_t a, std::int64_t b) {
+    const auto x = static_cast<std::size_t>(a);
+    const auto y = static_cast<std::size_t>(b);
+    if (events.times[x] != events.times[y] || ties == TieRule::file_order) return events.times[x] < events.times[y];
+    return events.items[x] != events.items[y] && id_less(items.name(events.items[x]), items.name(events.items[y]));
+  };
+  if (!std::is_sorted(rows.begin(), rows.end(), earlier)) std::stable_sort(rows.begin(), rows.end(), earlier);
+}
+
+/// Keeps the first or last row of each item, in order; returns how many stay, at the front of `rows`.
+std::size_t drop_duplicates(const std::vector<std::int32_t>& items, Duplicates rule, std::span<std::int64_t> rows) {
+  std::unordered_set<std::int32_t> seen;
+  const auto repeated = [&](std::int64_t row) { return !seen.insert(items[static_cast<std::size_t>(row)]).second; };
+  if (rule == Duplicates::first) {
+    return static_cast<std::size_t>(std::remove_if(rows.begin(), rows.end(), repeated) - rows.begin());
+  }
+  // Walks backwards, so that the last is met first, and closes the gap at the front afterwards.
+  const auto kept_begin = std::remove_if(rows.rbegin(), rows.rend(), repeated).base();
+  return static_cast<std::size_t>(std::move(kept_begin, rows.end(), rows.begin()) - rows.begin());
+}
+
+template <class T>
+std::vector<T> gather(const std::vector<std::int64_t>& rows, std::vector<T>&& column) {
+  std::vector<T> result;
+  if (!column.empty()) result.resize(rows.size());
+  for (std::size_t i = 0; i < result.size(); ++i) result[i] = column[static_cast<std::size_t>(rows[i])];
+  std::vector<T>().swap(column);
+  return result;
+}
+
+}  // namespace
+
+const char* name_of(TieRule rule) { return rule == TieRule::item_id ? "item_id" : "file_order"; }
+
+const char* name_of(Duplicates rule) {
+  switch (rule) {
+    case Duplicates::first:
+      return "first";
+    case Duplicates::last:
+      return "last";
+    default:
+      return "keep";
+  }
+}
+
+Interactions group_by_user(IdMap users, IdMap items, EventColumns events, const OrderOptions& options) {
+  check_columns(users, items, events);
+  Interactions data;
+  data.users = std::move(users);
+  data.items = std::move(items);
+  data.offsets.assign(static_cast<std::size_t>(data.num_users()) + 1, 0);
+  std::vector<std::int64_t> rows = rows_by_user(events.users, data.offsets);
+  std::vector<std::int32_t>().swap(events.users);
+
+  std::vector<std::int64_t> kept(static_cast<std::size_t>(data.num_users()));
+  parallel_for(data.num_users(), kUsersPerBlock, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t user = begin; user < end; ++user) {
+      const auto size = static_cast<std::size_t>(data.end_of(user) - data.begin_of(user));
+      const auto mine = std::span(rows).subspan(static_cast<std::size_t>(data.begin_of(user)), size);
+      if (!events.times.empty()) order_in_time(data.items, events, options.ties, mine);
+      const bool all = options.duplicates == Duplicates::keep;
+      kept[static_cast<std::size_t>(user)] =
+          static_cast<std::int64_t>(all ? size : drop_duplicates(events.items, options.duplicates, mine));
+    }
+  });
+  std::int64_t filled = 0;
+  for (std::int64_t user = 0; user < data.num_users(); ++user) {
+    const std::int64_t begin = data.begin_of(user);
+    const std::int64_t count = kept[static_cast<std::size_t>(user)];
+    if (begin != filled) std::copy_n(rows.begin() + begin, count, rows.begin() + filled);
+    data.offsets[static_cast<std::size_t>(user)] = filled;
+    filled += count;
+  }
+  data.offsets.back() = filled;
+  rows.resize(static_cast<std::size_t>(filled));
+
+  data.events = gather(rows, std::move(events.items));
+  data.ratings = gather(rows, std::move(events.ratings));
+  data.times = gather(rows, std::move(events.times));
+  return data;
+}
+
+std::string content_hash(const Interactions& data) {
+  std::vector<std::int32_t> order(static_cast<std::size_t>(data.num_users()));
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(),
+            [&](std::int32_t a, std::int32_t b) { return id_less(data.users.name(a), data.users.name(b)); });
+  Sha256 hash;
+  std::string text;
+  for (const std::int32_t user : order) {
+    text.clear();
+    for (const std::int32_t item : data.sequence(user)) {
+      text.append(data.users.name(user)).append(1, ' ').append(data.items.name(item)).append(1, '\n');
+    }
+    hash.update(text);
+  }
+  return hash.hex();
+}
+
+}  // namespace tally::recsys
