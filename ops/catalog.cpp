@@ -29,7 +29,6 @@ const Catalog& standard_catalog() {
     Catalog all;
     entries::add_dropout(all);
     entries::add_embedding(all);
-    entries::add_item_cross_entropy(all);
     entries::add_linear(all);
     entries::add_matmul(all);
     return all;

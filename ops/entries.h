@@ -9,7 +9,6 @@ namespace tally::ops::entries {
 
 void add_dropout(Catalog& catalog);
 void add_embedding(Catalog& catalog);
-void add_item_cross_entropy(Catalog& catalog);
 void add_linear(Catalog& catalog);
 void add_matmul(Catalog& catalog);
 

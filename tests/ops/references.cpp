@@ -7,7 +7,6 @@ const References& all_references() {
     References all;
     add_dropout_references(all);
     add_embedding_references(all);
-    add_item_cross_entropy_references(all);
     add_linear_references(all);
     add_matmul_references(all);
     return all;

@@ -17,7 +17,6 @@ using References = std::map<std::string, Reference>;
 /// One function per test file of references; all_references() calls them all.
 void add_dropout_references(References& references);
 void add_embedding_references(References& references);
-void add_item_cross_entropy_references(References& references);
 void add_linear_references(References& references);
 void add_matmul_references(References& references);
 

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tally/recsys/data/split.h"
+#include "tally/recsys/evaluation/metrics.h"
+#include "tally/recsys/ranker.h"
+
+namespace tally::recsys {
+
+/// Which items of the user's history are taken out of the ranking.
+enum class SeenFilter { none, full };
+/// Which items are ranked: all of the data set, or those that occur in the training part.
+enum class Candidates { all, train };
+
+const char* name_of(SeenFilter filter);
+const char* name_of(Candidates candidates);
+
+struct EvaluationOptions {
+  SeenFilter seen = SeenFilter::full;
+  Candidates candidates = Candidates::all;
+  RankTies ties = RankTies::mean;
+  std::vector<std::int64_t> cutoffs{10};
+};
+
+/// Ranks and metrics of one ranker under one protocol.
+struct Evaluation {
+  std::string ranker;
+  std::string protocol;  ///< "leave-one-out, full ranking over 3416 items, seen=full, ties=mean"
+  Part part = Part::test;
+  std::vector<Target> targets;
+  std::vector<TargetRank> ranks;    ///< of each target: paired tests and breakdowns need them
+  std::vector<Metrics> metrics;     ///< at each cut-off
+  std::int64_t unreachable = 0;     ///< targets whose item is never trained on
+  std::int64_t not_candidates = 0;  ///< targets that the seen filter or the candidate set takes out: always a miss
+  std::int64_t tied = 0;            ///< targets that share their score with another candidate
+
+  /// Metrics at one of the cut-offs. Throws ValueError for another.
+  const Metrics& at(std::int64_t k) const;
+  /// Two lines for people: the metrics with the counts, and "protocol: ...".
+  std::string to_text() const;
+};
+
+/// Ranks each target of a part of the split against the whole candidate set. Histories are scored in blocks of users,
+/// so that the score matrix never exists whole; blocks depend on the number of items only, and results not on threads.
+/// Throws ValueError naming user and item for a score that is not finite, and ShapeError when the ranker is of another
+/// number of items.
+Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, const EvaluationOptions& options = {});
+/// The same for chosen targets of the split's data (a sample of validation users, say).
+Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, std::span<const Target> targets,
+                    const EvaluationOptions& options = {});
+
+/// Users per block: about 16 MiB of scores, at least 1 and at most 256.
+std::int64_t users_per_block(std::int64_t num_items);
+
+}  // namespace tally::recsys

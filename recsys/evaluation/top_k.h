@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "tally/recsys/evaluation/evaluate.h"
+#include "tally/recsys/ranker.h"
+
+namespace tally::recsys {
+
+struct ScoredItem {
+  std::int32_t item;
+  float score;
+
+  friend bool operator==(const ScoredItem&, const ScoredItem&) = default;
+};
+
+/// The k best items, best first, equal scores by the lower index; fewer when fewer are left. `excluded` items (any
+/// order, repeats allowed) and items whose `candidates` byte is 0 (empty: all are candidates) are left out. Exact.
+/// Throws ValueError for k below 1, or naming the item when a score is not finite.
+std::vector<ScoredItem> top_k(std::span<const float> scores, std::int64_t k,
+                              std::span<const std::int32_t> excluded = {},
+                              std::span<const std::uint8_t> candidates = {});
+
+/// top_k of every history, scored in blocks of `users_per_block`. With SeenFilter::full a history's own items are left
+/// out. Results do not depend on threads.
+std::vector<std::vector<ScoredItem>> recommend(const Ranker& ranker, const Sequences& histories, std::int64_t k,
+                                               SeenFilter seen = SeenFilter::full,
+                                               std::span<const std::uint8_t> candidates = {});
+
+}  // namespace tally::recsys
