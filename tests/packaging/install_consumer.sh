@@ -39,8 +39,10 @@ PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name tally.pc)")
 export PKG_CONFIG_PATH
 static=()
 if [ "$kind" = static ]; then static=(--static); fi
+# The program in the README, so that it stays true.
+sed -n '/^```cpp/,/^```$/{/^```/d;p}' "$here/../../README.md" >"$scratch/readme.cpp"
 # shellcheck disable=SC2046  # the flags are separate words
-"$compiler" -std=c++20 "$here/consumer/main.cpp" -o "$scratch/by_pkg_config" \
+"$compiler" -std=c++20 "$scratch/readme.cpp" -o "$scratch/by_pkg_config" \
   $(pkg-config --cflags tally) $(pkg-config "${static[@]}" --libs tally)
 LD_LIBRARY_PATH=$(pkg-config --variable=libdir tally) "$scratch/by_pkg_config"
 
