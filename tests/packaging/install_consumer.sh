@@ -47,9 +47,9 @@ sed -n '/^```cpp/,/^```$/{/^```/d;p}' "$here/../../README.md" >"$scratch/readme.
 LD_LIBRARY_PATH=$(pkg-config --variable=libdir tally) "$scratch/by_pkg_config"
 
 echo "== every header stands alone"
-(cd "$prefix/include" && find tally -name '*.h' | sort | sed 's/.*/#include "&"/') >"$scratch/headers"
-while read -r line; do
-  echo "$line" >"$scratch/header.cpp"
-  "$compiler" -std=c++20 -fsyntax-only -I"$prefix/include" "$scratch/header.cpp" || { echo "in: $line" >&2; exit 1; }
-done <"$scratch/headers"
+(cd "$prefix/include" && find tally -name '*.h') >"$scratch/headers"
+# shellcheck disable=SC2016  # the inner shell expands
+xargs -P "$(nproc)" -I HEADER sh -c \
+  'echo "#include \"$1\"" | "$2" -std=c++20 -fsyntax-only -I"$3" -x c++ - || { echo "in $1" >&2; exit 255; }' \
+  sh HEADER "$compiler" "$prefix/include" <"$scratch/headers"
 wc -l <"$scratch/headers" | sed 's/$/ headers/'
