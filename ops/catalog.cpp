@@ -28,6 +28,8 @@ const Catalog& standard_catalog() {
   static const Catalog catalog = [] {
     Catalog all;
     entries::add_dropout(all);
+    entries::add_elementwise_binary(all);
+    entries::add_elementwise_unary(all);
     entries::add_embedding(all);
     entries::add_linear(all);
     entries::add_matmul(all);

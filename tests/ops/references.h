@@ -16,6 +16,7 @@ using References = std::map<std::string, Reference>;
 
 /// One function per test file of references; all_references() calls them all.
 void add_dropout_references(References& references);
+void add_elementwise_references(References& references);
 void add_embedding_references(References& references);
 void add_linear_references(References& references);
 void add_matmul_references(References& references);

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+// The elementwise families: one entry for all functions of one argument, one for its derivatives, one for arithmetic of
+// two. f32 is SIMD, dispatched at run time; f64 is plain std::. Pointers need no alignment; outputs may be the same
+// array as an input. All run on the calling thread, and an element's value does not depend on where it stands.
+
+namespace tally::kernels {
+
+enum class UnaryOp {
+  negate,
+  absolute,
+  exp,
+  log,
+  square,
+  sqrt,
+  tanh,
+  sigmoid,
+  relu,
+  gelu,      ///< x Phi(x), Phi the normal distribution function
+  silu,      ///< x sigmoid(x)
+  softplus,  ///< log(1 + e^x)
+  elu,       ///< x, or alpha (e^x - 1) for x <= 0
+  power,     ///< x^exponent; std::pow, also in f32
+  clamp,     ///< x brought into [low, high]
+};
+
+/// Constants of those functions that have any.
+struct UnaryConstants {
+  double alpha = 1;
+  double exponent = 1;
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+};
+
+/// What the derivative of a function is computed from.
+enum class DerivativeOf { nothing, input, output };
+DerivativeOf derivative_of(UnaryOp op);
+
+/// y[i] = op(x[i])
+void unary(UnaryOp op, const float* x, float* y, std::int64_t n, const UnaryConstants& constants = {});
+void unary(UnaryOp op, const double* x, double* y, std::int64_t n, const UnaryConstants& constants = {});
+
+/// gx[i] = gy[i] op'(.); `saved` holds the inputs or outputs of op as derivative_of(op) says (null for nothing).
+void unary_backward(UnaryOp op, const float* gy, const float* saved, float* gx, std::int64_t n,
+                    const UnaryConstants& constants = {});
+void unary_backward(UnaryOp op, const double* gy, const double* saved, double* gx, std::int64_t n,
+                    const UnaryConstants& constants = {});
+
+enum class BinaryOp { add, subtract, multiply, divide };
+
+/// An operand of rows: element (i, j) is at data[i * row_stride + j * step]; step is 0 (one value for a row) or 1.
+template <class T>
+struct RowOperand {
+  const T* data;
+  std::int64_t row_stride;
+  std::int64_t step;
+};
+
+/// y[i n + j] = op(a(i, j), b(i, j)) for `rows` rows of n.
+void binary_rows(BinaryOp op, const RowOperand<float>& a, const RowOperand<float>& b, float* y, std::int64_t rows,
+                 std::int64_t n);
+void binary_rows(BinaryOp op, const RowOperand<double>& a, const RowOperand<double>& b, double* y, std::int64_t rows,
+                 std::int64_t n);
+
+/// y(i, j) = a(i, j) where the mask is not 0, else b(i, j).
+template <class T>
+void select_rows(const RowOperand<std::uint8_t>& mask, const RowOperand<T>& a, const RowOperand<T>& b, T* y,
+                 std::int64_t rows, std::int64_t n) {
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const std::uint8_t* pm = mask.data + i * mask.row_stride;
+    const T *pa = a.data + i * a.row_stride, *pb = b.data + i * b.row_stride;
+    for (std::int64_t j = 0; j < n; ++j) y[i * n + j] = pm[j * mask.step] != 0 ? pa[j * a.step] : pb[j * b.step];
+  }
+}
+
+}  // namespace tally::kernels

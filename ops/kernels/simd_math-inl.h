@@ -1,0 +1,129 @@
+// Vector functions on f32 that the kernels of ops share. Compiled once per SIMD target: include it inside a file that
+// Highway re-includes, after <hwy/foreach_target.h>. Every function accepts any float: infinities and NaN as std::
+// would.
+#if defined(TALLY_OPS_KERNELS_SIMD_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TALLY_OPS_KERNELS_SIMD_MATH_INL_H_
+#undef TALLY_OPS_KERNELS_SIMD_MATH_INL_H_
+#else
+#define TALLY_OPS_KERNELS_SIMD_MATH_INL_H_
+#endif
+
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+#include <limits>
+
+HWY_BEFORE_NAMESPACE();
+namespace tally::kernels {
+namespace HWY_NAMESPACE {
+namespace simd {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using Floats = hn::ScalableTag<float>;
+
+/// e^x, below 1.5 ulp where the result is normal. 0 below -104, infinity above 88.73.
+template <class V>
+HWY_INLINE V exp(Floats d, V x) {
+  // Highway's Exp builds 2^q from bits and wraps for q far outside the exponent's range; 89 overflows already.
+  const V bounded = hn::Max(hn::Min(x, hn::Set(d, 89.0f)), hn::Set(d, -105.0f));
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, bounded));
+}
+
+/// e^x - 1, accurate near 0.
+template <class V>
+HWY_INLINE V expm1(Floats d, V x) {
+  const V bounded = hn::Max(hn::Min(x, hn::Set(d, 89.0f)), hn::Set(d, -105.0f));
+  // The polynomial near 0 would turn -0 into 0.
+  return hn::IfThenElse(hn::Or(hn::IsNaN(x), hn::Eq(x, hn::Zero(d))), x, hn::Expm1(d, bounded));
+}
+
+/// Natural logarithm: -infinity at 0, NaN below.
+template <class V>
+HWY_INLINE V log(Floats d, V x) {
+  const auto infinity = hn::Set(d, std::numeric_limits<float>::infinity());
+  const V usual = hn::Log(d, x);
+  const V special = hn::IfThenElse(hn::Eq(x, hn::Zero(d)), hn::Neg(infinity), hn::Sub(x, x));  // NaN for negative x
+  const V negative =
+      hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Set(d, std::numeric_limits<float>::quiet_NaN()), special);
+  const auto ordinary = hn::And(hn::Gt(x, hn::Zero(d)), hn::Lt(x, infinity));
+  return hn::IfThenElse(ordinary, usual, hn::IfThenElse(hn::Eq(x, infinity), infinity, negative));
+}
+
+template <class V>
+HWY_INLINE V tanh(Floats d, V x) {
+  const V bounded = hn::Max(hn::Min(x, hn::Set(d, 20.0f)), hn::Set(d, -20.0f));
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Tanh(d, bounded));
+}
+
+/// 1 / (1 + e^-x).
+template <class V>
+HWY_INLINE V sigmoid(Floats d, V x) {
+  const V one = hn::Set(d, 1.0f);
+  return hn::Div(one, hn::Add(one, exp(d, hn::Neg(x))));
+}
+
+/// log(1 + e^x) = max(x, 0) + log1p(e^-|x|).
+template <class V>
+HWY_INLINE V softplus(Floats d, V x) {
+  const V rest = hn::Log1p(d, exp(d, hn::Neg(hn::Abs(x))));
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Add(hn::Max(x, hn::Zero(d)), rest));
+}
+
+/// The standard normal distribution function and its density.
+template <class V>
+struct Normal {
+  V distribution;  ///< P(X <= x), relative error below 4 ulp also in the lower tail
+  V density;       ///< e^(-x^2/2) / sqrt(2 pi)
+};
+
+/// Both at once, as they share e^(-x^2/2). Below -13.2 the distribution is 0 (it would be denormal).
+///
+/// |x| < 1: 1/2 + x P(x^2). Beyond: the tail is e^(-x^2/2) t Q(t) with t = 1 / (1 + |x| / 4). P and Q interpolate
+/// (Phi(x) - 1/2) / x and e^(x^2/2) (1 - Phi(x)) / t at Chebyshev nodes; relative errors 7.5e-10 on [0, 1] and 1.1e-8
+/// on [0.95, 13.3] before their coefficients are rounded.
+template <class V>
+HWY_INLINE Normal<V> normal(Floats d, V x) {
+  const hn::RebindToUnsigned<Floats> bits;
+  const V one = hn::Set(d, 1.0f);
+  const V z = hn::Min(hn::Abs(x), hn::Set(d, 20.0f));
+  const V square = hn::Mul(z, z);
+  // What rounding took from z^2: the upper half of z has an exact square, with or without FMA.
+  const V upper = hn::BitCast(d, hn::And(hn::BitCast(bits, z), hn::Set(bits, 0xFFFFF000u)));
+  const V lower = hn::Sub(z, upper);
+  const V lost = hn::Add(hn::Add(hn::Sub(hn::Mul(upper, upper), square), hn::Mul(hn::Add(upper, upper), lower)),
+                         hn::Mul(lower, lower));
+  const V half = hn::Mul(square, hn::Set(d, 0.5f));
+  const V rough = hn::IfThenElseZero(hn::Lt(half, hn::Set(d, 87.33f)), hn::Exp(d, hn::Neg(half)));
+  const V gauss = hn::NegMulAdd(hn::Mul(lost, hn::Set(d, 0.5f)), rough, rough);
+
+  const V t = hn::Div(one, hn::MulAdd(z, hn::Set(d, 0.25f), one));
+  V q = hn::Set(d, 0.0129987644f);
+  for (const float coefficient : {-0.099407509f, 0.200618327f, -0.11090859f, 0.144605562f, 0.0542703234f, 0.0989284664f,
+                                  0.0991175696f, 0.0997658223f}) {
+    q = hn::MulAdd(q, t, hn::Set(d, coefficient));
+  }
+  const V tail = hn::Mul(hn::Mul(q, t), gauss);
+
+  V p = hn::Set(d, -7.66053836e-06f);
+  for (const float coefficient : {0.000113502298f, -0.00118634396f, 0.00997332856f, -0.0664903596f, 0.398942292f}) {
+    p = hn::MulAdd(p, square, hn::Set(d, coefficient));
+  }
+  const V centre = hn::MulAdd(x, p, hn::Set(d, 0.5f));
+  const V outer = hn::IfThenElse(hn::Gt(x, hn::Zero(d)), hn::Sub(one, tail), tail);
+  const V distribution = hn::IfThenElse(hn::Lt(z, one), centre, outer);
+  return {hn::IfThenElse(hn::IsNaN(x), x, distribution), hn::Mul(gauss, hn::Set(d, 0.398942280f))};
+}
+
+/// x, or the lowest finite number for -infinity: products with a factor that tends to 0 then have their limit, not NaN.
+template <class V>
+HWY_INLINE V above_infinity(Floats d, V x) {
+  const V infinity = hn::Set(d, std::numeric_limits<float>::infinity());
+  return hn::IfThenElse(hn::Eq(x, hn::Neg(infinity)), hn::Set(d, std::numeric_limits<float>::lowest()), x);
+}
+
+}  // namespace simd
+}  // namespace HWY_NAMESPACE
+}  // namespace tally::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif
