@@ -110,7 +110,10 @@ float max_f32(const float* x, std::int64_t n) {
   const float lowest = -std::numeric_limits<float>::infinity();
   auto largest = hn::Set(d, lowest);
   std::int64_t i = vectors(n, [&](std::int64_t j) { largest = hn::Max(largest, hn::LoadU(d, x + j)); });
-  float result = hn::GetLane(hn::MaxOfLanes(d, largest));
+  // Lane by lane: MaxOfLanes of Highway's emulated target knows nothing below the lowest finite number.
+  HWY_ALIGN float lanes[HWY_MAX_BYTES / sizeof(float)];
+  hn::Store(largest, d, lanes);
+  float result = *std::max_element(lanes, lanes + hn::Lanes(d));
   for (; i < n; ++i) result = std::max(result, x[i]);
   return result;
 }

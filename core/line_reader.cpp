@@ -158,21 +158,23 @@ LineReader::LineReader(LineReader&&) noexcept = default;
 LineReader& LineReader::operator=(LineReader&&) noexcept = default;
 
 bool LineReader::next_across_blocks(std::string_view& line) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
   std::size_t searched = end_ - position_;
   while (true) {
     const bool at_start = block_ == nullptr;
-    const std::size_t added = source_->advance(position_, *this);
-    block_ = source_->data();
+    std::size_t added = 0;
+    // The buffer may move even when nothing is added to it.
+    const auto advance = [&](std::size_t used) {
+      added = source_->advance(used, *this);
+      block_ = source_->data();
+      end_ = source_->size();
+    };
+    advance(position_);
     position_ = 0;
-    end_ = source_->size();
     if (at_start) {
       // A mark split over two short reads of a pipe is completed first.
-      while (end_ < 3 && std::string_view("\xEF\xBB\xBF").starts_with(std::string_view(block_, end_)) &&
-             source_->advance(0, *this) > 0) {
-        block_ = source_->data();
-        end_ = source_->size();
-      }
-      if (std::string_view(block_, end_).starts_with("\xEF\xBB\xBF")) position_ = 3;
+      while (added > 0 && end_ < 3 && kByteOrderMark.starts_with(std::string_view(block_, end_))) advance(0);
+      if (std::string_view(block_, end_).starts_with(kByteOrderMark)) position_ = 3;
       searched = position_;
     }
     const void* newline = end_ > searched ? std::memchr(block_ + searched, '\n', end_ - searched) : nullptr;

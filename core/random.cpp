@@ -5,6 +5,7 @@
 // Highway must come after foreach_target.
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <numeric>
@@ -107,6 +108,7 @@ RngKey RngKey::fold_in(std::string_view name) const {
 
 std::vector<RngKey> RngKey::split(int n) const {
   std::vector<RngKey> keys;
+  keys.reserve(static_cast<std::size_t>(std::max(n, 0)));
   for (int i = 0; i < n; ++i) keys.push_back(fold_in(static_cast<std::uint64_t>(i)));
   return keys;
 }

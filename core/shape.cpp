@@ -47,8 +47,7 @@ Shape Shape::without(int i) const {
 }
 
 void Shape::throw_bad_dim(int i) const {
-  fail<ShapeError>("shape", "needs a dimension in [", -int{rank_}, ", ", int{rank_}, ") for shape ", *this, "; got ",
-                   i);
+  fail<ShapeError>("shape", "needs a dimension in [", -rank_, ", ", rank_, ") for shape ", *this, "; got ", i);
 }
 
 std::ostream& operator<<(std::ostream& out, const Shape& shape) {

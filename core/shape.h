@@ -53,7 +53,7 @@ class Shape {
   [[noreturn]] void throw_bad_dim(int i) const;
 
   std::array<std::int64_t, kMaxRank> sizes_{};
-  std::int8_t rank_ = 0;
+  int rank_ = 0;
 };
 
 /// Prints `[2, 3]`.

@@ -70,7 +70,8 @@ To convert(From value) {
       fits = std::in_range<To>(value);
     } else {
       // Both bounds are powers of two (or one less than 0), hence exact in any floating type; NaN fails both.
-      constexpr From kAbove = static_cast<From>(std::numeric_limits<To>::max() / 2 + 1) * From{2};
+      constexpr To kHalf = std::numeric_limits<To>::max() / 2 + 1;
+      constexpr From kAbove = static_cast<From>(kHalf) * From{2};
       constexpr From kLowest = static_cast<From>(std::numeric_limits<To>::min());
       fits = value < kAbove && (value >= kLowest || std::trunc(value) >= kLowest);
     }

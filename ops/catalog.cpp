@@ -31,6 +31,7 @@ const Catalog& standard_catalog() {
     entries::add_elementwise_binary(all);
     entries::add_elementwise_unary(all);
     entries::add_embedding(all);
+    entries::add_item_cross_entropy(all);
     entries::add_linear(all);
     entries::add_matmul(all);
     return all;

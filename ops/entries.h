@@ -11,6 +11,7 @@ void add_dropout(Catalog& catalog);
 void add_elementwise_binary(Catalog& catalog);
 void add_elementwise_unary(Catalog& catalog);
 void add_embedding(Catalog& catalog);
+void add_item_cross_entropy(Catalog& catalog);
 void add_linear(Catalog& catalog);
 void add_matmul(Catalog& catalog);
 

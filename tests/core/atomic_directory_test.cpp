@@ -120,7 +120,8 @@ TEST_CASE("a process killed while it replaces a directory leaves a whole one", "
   const auto path = parent / "best";
   commit_generation(path, 0);
   std::int64_t last = 0, changes = 0;
-  for (int round = 0; round < 100; ++round) {
+  // On a busy machine few children get as far as a commit: go on until ten did.
+  for (int round = 0; round < 100 || (changes < 10 && round < 2000); ++round) {
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
     if (child == 0) {
@@ -135,5 +136,5 @@ TEST_CASE("a process killed while it replaces a directory leaves a whole one", "
     changes += step != last ? 1 : 0;
     last = step;
   }
-  CHECK(changes > 10);
+  CHECK(changes >= 10);
 }
