@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "tally/ops/kernels/elementwise.h"
 #include "tally/ops/sum_dims.h"
 
 namespace tally::ops {

@@ -7,10 +7,13 @@
 
 #include "tally/core/parallel.h"
 #include "tally/core/tensor.h"
-#include "tally/ops/kernels/elementwise.h"
 
 // Broadcasting, solved once: shapes are aligned at their last dimension, and a size of 1 (or a missing leading
 // dimension) repeats, as in NumPy. Forward walks operands with BroadcastLoop, reverse sums with sum_to.
+
+namespace tally::kernels {
+enum class BinaryOp;
+}
 
 namespace tally::ops {
 

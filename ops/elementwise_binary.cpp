@@ -4,6 +4,7 @@
 #include "tally/ops/broadcast.h"
 #include "tally/ops/elementwise.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/kernels/elementwise.h"
 
 namespace tally::ops {
 namespace {
