@@ -3,7 +3,10 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <fstream>
+#include <sstream>
 #include <string>
 
 #include "tally/core/error.h"
@@ -31,8 +34,18 @@ int default_num_threads() {
   }
   cpu_set_t cpus;
   CPU_ZERO(&cpus);
-  if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0) return 1;
-  return CPU_COUNT(&cpus);
+  const int allowed = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+  std::string cpu_max;
+  std::getline(std::ifstream("/sys/fs/cgroup/cpu.max"), cpu_max);
+  const int quota = quota_in_cpus(cpu_max);
+  return quota > 0 ? std::min(allowed, quota) : allowed;
+}
+
+int quota_in_cpus(const std::string& cpu_max) {
+  std::istringstream in(cpu_max);
+  std::int64_t microseconds = 0, period = 0;
+  if (!(in >> microseconds >> period) || microseconds <= 0 || period <= 0) return 0;
+  return static_cast<int>(std::min<std::int64_t>((microseconds - 1) / period + 1, 4096));
 }
 
 }  // namespace detail

@@ -28,7 +28,7 @@ class BlockBody {
 }  // namespace detail
 
 /// Number of threads that parallel regions use, this one included. The first default is TALLY_NUM_THREADS, else the
-/// CPUs this process may run on.
+/// CPUs this process may run on, by affinity and by the container's quota.
 int num_threads();
 /// Sets it; also raises the scheduler's own limit, so that 8 threads really run on 2 cores. Must not be called inside a
 /// parallel region. Throws ValueError below 1.

@@ -3,6 +3,7 @@
 // Between parallel.cpp and the thread backend the build chose (TALLY_PARALLEL): not for other users.
 
 #include <cstdint>
+#include <string>
 
 #include "tally/core/parallel.h"
 
@@ -10,6 +11,8 @@ namespace tally::detail {
 
 bool& inside_parallel_region();
 int default_num_threads();
+/// CPUs that a line of cgroup's cpu.max ("150000 100000": microseconds per period) allows, rounded up; 0 for no limit.
+int quota_in_cpus(const std::string& cpu_max);
 
 /// Calls `body(b, b + 1)` once for every b in [0, blocks), on up to num_threads() threads, the calling one included.
 void run_blocks(std::int64_t blocks, BlockBody body);

@@ -53,6 +53,7 @@ TEST_CASE("the checker of rooms finds planted violations", "[layers]") {
     CHECK(count("ops/softmax.h", "#include \"tally/ops/kernels/softmax.h\"\n") == 1);
     CHECK(count("ops/softmax.cpp", "#include \"tally/ops/kernels/softmax.h\"\n") == 0);
     CHECK(count("autograd/tape.cpp", "#include \"tally/core/parallel_backend.h\"\n") == 1);
+    CHECK(count("tests/core/parallel_test.cpp", "#include \"tally/core/parallel_backend.h\"\n") == 0);
     CHECK(count("core/parallel_std.cpp", "#include \"tally/core/parallel_backend.h\"\n") == 0);
   }
   SECTION("third-party headers") {

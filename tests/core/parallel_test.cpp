@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tally/core/error.h"
+#include "tally/core/parallel_backend.h"
 
 using namespace tally;
 
@@ -58,6 +59,18 @@ TEST_CASE("blocks depend on the size and the grain only", "[parallel]") {
   CHECK(blocks_of(-3, 2).empty());
   CHECK_THROWS_AS(parallel_for(1, 0, [](std::int64_t, std::int64_t) {}), ValueError);
   CHECK_THROWS_AS(set_num_threads(0), ValueError);
+}
+
+TEST_CASE("a container's quota bounds the number of threads", "[parallel]") {
+  CHECK(detail::quota_in_cpus("max 100000") == 0);
+  CHECK(detail::quota_in_cpus("150000 100000") == 2);
+  CHECK(detail::quota_in_cpus("200000 100000") == 2);
+  CHECK(detail::quota_in_cpus("1000 100000") == 1);
+  CHECK(detail::quota_in_cpus("") == 0);
+  CHECK(detail::quota_in_cpus("-1 100000") == 0);
+  CHECK(detail::quota_in_cpus("100000 0") == 0);
+  CHECK(detail::quota_in_cpus("9000000000000000000 1") == 4096);
+  CHECK(detail::default_num_threads() >= 1);
 }
 
 TEST_CASE("eight threads really run, on two cores too", "[parallel]") {
