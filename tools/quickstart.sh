@@ -16,7 +16,7 @@ tools/packages.sh
 current="building (into build/)"
 step "$current"
 cmake --preset release
-cmake --build --preset release --parallel "${JOBS:-$(nproc)}" --target tally
+cmake --build --preset release --parallel "${JOBS:-$(nproc)}" --target tools/tally
 
 current="training (examples/quickstart.json)"
 step "$current"
