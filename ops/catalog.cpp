@@ -32,8 +32,11 @@ const Catalog& standard_catalog() {
     entries::add_elementwise_unary(all);
     entries::add_embedding(all);
     entries::add_item_cross_entropy(all);
+    entries::add_layer_norm(all);
     entries::add_linear(all);
     entries::add_matmul(all);
+    entries::add_residual_dropout_norm(all);
+    entries::add_rms_norm(all);
     return all;
   }();
   return catalog;

@@ -38,14 +38,18 @@ struct DropoutRule {
 
 }  // namespace
 
+void check_dropout(std::string_view op, const Shape& x, const DropoutOptions& options) {
+  check<ShapeError>(x.rank() >= 1, op, "needs x [..., D]; got ", x);
+  check<ValueError>(options.rate >= 0 && options.rate < 1, op, "needs a rate in [0, 1); got ", options.rate);
+  constexpr std::uint64_t kRows = std::uint64_t{1} << 32;
+  const auto rows = static_cast<std::uint64_t>(x.without(-1).numel());
+  check<ValueError>(options.first_row <= kRows && rows <= kRows - options.first_row, op, "needs rows below 2^32; got ",
+                    rows, " rows from ", options.first_row);
+}
+
 Var dropout(const Var& x, const DropoutOptions& options) {
   check<DTypeError>(is_floating(x.dtype()), "dropout", "needs f32 or f64; got ", x.dtype());
-  check<ShapeError>(x.rank() >= 1, "dropout", "needs x [..., D]; got ", x.shape());
-  check<ValueError>(options.rate >= 0 && options.rate < 1, "dropout", "needs a rate in [0, 1); got ", options.rate);
-  const auto rows = static_cast<std::uint64_t>(x.shape().without(-1).numel());
-  check<ValueError>(
-      options.first_row <= (std::uint64_t{1} << 32) && rows <= (std::uint64_t{1} << 32) - options.first_row, "dropout",
-      "needs rows below 2^32; got ", rows, " rows from ", options.first_row);
+  check_dropout("dropout", x.shape(), options);
   if (options.rate == 0) return x;
   const kernels::DropoutMask mask = kernels::dropout_mask(options.rate, options.key);
   return record(DropoutRule{mask, options.first_row}, {&x}, apply(mask, options.first_row, x.value().contiguous()));

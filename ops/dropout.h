@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string_view>
+
 #include "tally/autograd/var.h"
 #include "tally/core/random.h"
 
@@ -18,5 +20,8 @@ struct DropoutOptions {
 /// Keeps nothing but the key: backward draws the mask again. A dropped NaN or infinity becomes 0.
 /// Throws ValueError for a rate outside [0, 1) or rows beyond 2^32; ShapeError for a scalar; DTypeError.
 Var dropout(const Var& x, const DropoutOptions& options);
+
+/// Throws what dropout() throws for options that do not fit x of this shape, in the name of `op`.
+void check_dropout(std::string_view op, const Shape& x, const DropoutOptions& options);
 
 }  // namespace tally::ops

@@ -12,7 +12,10 @@ void add_elementwise_binary(Catalog& catalog);
 void add_elementwise_unary(Catalog& catalog);
 void add_embedding(Catalog& catalog);
 void add_item_cross_entropy(Catalog& catalog);
+void add_layer_norm(Catalog& catalog);
 void add_linear(Catalog& catalog);
 void add_matmul(Catalog& catalog);
+void add_residual_dropout_norm(Catalog& catalog);
+void add_rms_norm(Catalog& catalog);
 
 }  // namespace tally::ops::entries

@@ -11,6 +11,7 @@ const References& all_references() {
     add_item_cross_entropy_references(all);
     add_linear_references(all);
     add_matmul_references(all);
+    add_norm_references(all);
     return all;
   }();
   return references;

@@ -21,6 +21,7 @@ void add_embedding_references(References& references);
 void add_item_cross_entropy_references(References& references);
 void add_linear_references(References& references);
 void add_matmul_references(References& references);
+void add_norm_references(References& references);
 
 const References& all_references();
 
