@@ -27,6 +27,7 @@ const OpEntry& Catalog::find(std::string_view name) const {
 const Catalog& standard_catalog() {
   static const Catalog catalog = [] {
     Catalog all;
+    entries::add_binary_cross_entropy(all);
     entries::add_dropout(all);
     entries::add_elementwise_binary(all);
     entries::add_elementwise_unary(all);
@@ -37,6 +38,7 @@ const Catalog& standard_catalog() {
     entries::add_matmul(all);
     entries::add_residual_dropout_norm(all);
     entries::add_rms_norm(all);
+    entries::add_sampled_softmax(all);
     return all;
   }();
   return catalog;

@@ -7,6 +7,7 @@
 
 namespace tally::ops::entries {
 
+void add_binary_cross_entropy(Catalog& catalog);
 void add_dropout(Catalog& catalog);
 void add_elementwise_binary(Catalog& catalog);
 void add_elementwise_unary(Catalog& catalog);
@@ -17,5 +18,6 @@ void add_linear(Catalog& catalog);
 void add_matmul(Catalog& catalog);
 void add_residual_dropout_norm(Catalog& catalog);
 void add_rms_norm(Catalog& catalog);
+void add_sampled_softmax(Catalog& catalog);
 
 }  // namespace tally::ops::entries

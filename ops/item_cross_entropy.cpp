@@ -116,11 +116,17 @@ void entries::add_item_cross_entropy(Catalog& catalog) {
                  {sample_normal({2, 0}, 18), sample_normal({3, 0}, 19), ids({1, 2}), sample_normal({3}, 20), {}}});
             samples.push_back(
                 {"ties", {Tensor::zeros({2, 3}, DType::f64), sample_normal({6, 3}, 21), ids({5, 0}), {}, {}}});
-            samples.push_back({"two tiles and two blocks",
+            samples.push_back({"two tiles",
                                {sample_normal({130, 2}, 22),
-                                sample_normal({515, 2}, 23),
-                                sample_integers({130}, 24, 515),
-                                sample_normal({515}, 25),
+                                sample_normal({4, 2}, 23),
+                                sample_integers({130}, 24, 4),
+                                sample_normal({4}, 25),
+                                {}}});
+            samples.push_back({"two blocks",
+                               {sample_normal({2, 2}, 28),
+                                sample_normal({515, 2}, 29),
+                                ids({514, 3}),
+                                sample_normal({515}, 30),
                                 {}}});
             samples.push_back({"extreme",
                                {Tensor::from<double>({1e4, -1e4, 0, 1}, {4, 1}),

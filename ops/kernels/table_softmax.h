@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-namespace tally::ops::kernels {
+namespace tally::kernels {
 
 /// Cross-entropy of tokens against all rows of a table, as raw views: scores s = x table^T + bias, of which each
 /// counted token has one that is right. That one is a column of s (`targets`), or stands beside the columns
@@ -38,4 +38,4 @@ struct TableSoftmaxGradients {
 double table_softmax(const TableSoftmax<float>& problem, const TableSoftmaxGradients<float>& gradients);
 double table_softmax(const TableSoftmax<double>& problem, const TableSoftmaxGradients<double>& gradients);
 
-}  // namespace tally::ops::kernels
+}  // namespace tally::kernels

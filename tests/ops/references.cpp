@@ -5,6 +5,7 @@ namespace tally::testing {
 const References& all_references() {
   static const References references = [] {
     References all;
+    add_binary_cross_entropy_references(all);
     add_dropout_references(all);
     add_elementwise_references(all);
     add_embedding_references(all);
@@ -12,6 +13,7 @@ const References& all_references() {
     add_linear_references(all);
     add_matmul_references(all);
     add_norm_references(all);
+    add_sampled_softmax_references(all);
     return all;
   }();
   return references;

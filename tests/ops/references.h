@@ -15,6 +15,7 @@ using Reference = std::function<std::vector<Tensor>(std::span<const Tensor> inpu
 using References = std::map<std::string, Reference>;
 
 /// One function per test file of references; all_references() calls them all.
+void add_binary_cross_entropy_references(References& references);
 void add_dropout_references(References& references);
 void add_elementwise_references(References& references);
 void add_embedding_references(References& references);
@@ -22,6 +23,7 @@ void add_item_cross_entropy_references(References& references);
 void add_linear_references(References& references);
 void add_matmul_references(References& references);
 void add_norm_references(References& references);
+void add_sampled_softmax_references(References& references);
 
 const References& all_references();
 
