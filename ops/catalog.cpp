@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tally/core/json_fields.h"
 #include "tally/core/random.h"
 #include "tally/ops/entries.h"
 
@@ -19,9 +20,13 @@ bool Catalog::contains(std::string_view name) const {
 }
 
 const OpEntry& Catalog::find(std::string_view name) const {
-  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const OpEntry& entry) { return entry.name == name; });
-  check<ConfigError>(found != entries_.end(), "catalog", "no op named '", name, "'");
-  return *found;
+  const auto found =
+      std::find_if(entries_.begin(), entries_.end(), [&](const OpEntry& entry) { return entry.name == name; });
+  if (found != entries_.end()) return *found;
+  std::vector<std::string> names;
+  for (const OpEntry& entry : entries_) names.push_back(entry.name);
+  const std::string nearest = nearest_name(name, names);
+  fail<ConfigError>("catalog", "no op named '", name, "'", nearest.empty() ? "" : "; did you mean '" + nearest + "'?");
 }
 
 const Catalog& standard_catalog() {

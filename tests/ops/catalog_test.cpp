@@ -1,0 +1,190 @@
+// Every entry of the standard catalog against every check.
+#include "tally/ops/catalog.h"
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <set>
+
+#include "tally/core/simd.h"
+#include "tally/ops/check.h"
+#include "tests/ops/references.h"
+#include "tests/support/entry_checks.h"
+
+using namespace tally;
+using namespace tally::testing;
+using ops::OpEntry;
+using ops::OpSample;
+using ops::standard_catalog;
+
+namespace {
+
+/// Runs `body(entry, sample)` in a section of its own for each sample of each op.
+template <class Body>
+void for_each_sample(Body&& body) {
+  for (const OpEntry& entry : standard_catalog().entries()) {
+    DYNAMIC_SECTION(entry.name) {
+      for (const OpSample& sample : entry.samples()) {
+        INFO(entry.name << ": " << ops::describe(sample));
+        body(entry, sample);
+      }
+    }
+  }
+}
+
+void expect_none(const Complaints& complaints) {
+  CHECK(complaints.empty());
+  for (const std::string& complaint : complaints) {
+    INFO(complaint);
+    CHECK(false);
+  }
+}
+
+std::string explain(const ops::EntryReport& report) {
+  std::string text = report.complaint;
+  for (const ops::SampleReport& sample : report.samples) {
+    if (!sample.error.empty()) text += "\n  " + sample.sample + ": " + sample.error;
+    for (const LeafReport& leaf : sample.gradients.leaves) {
+      if (leaf.verdict == GradientVerdict::ok) continue;
+      text += "\n  " + sample.sample + ": " + leaf.name + " " + name_of(leaf.verdict) + " " + leaf.hint;
+      for (const ElementError& element : leaf.worst) {
+        text += detail::join("\n    at ", element.index, " analytic ", element.analytic, " numeric ", element.numeric);
+      }
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("every op agrees with its naive reference", "[catalog]") {
+  for (const auto& [name, reference] : all_references()) {
+    INFO("reference '" << name << "'");
+    CHECK(standard_catalog().contains(name));
+  }
+  for (const OpEntry& entry : standard_catalog().entries()) {
+    DYNAMIC_SECTION(entry.name) {
+      const auto reference = all_references().find(entry.name);
+      REQUIRE(reference != all_references().end());
+      for (const OpSample& sample : entry.samples()) {
+        INFO(entry.name << ": " << ops::describe(sample));
+        const std::vector<Tensor> outputs = ops::evaluate(entry, sample.inputs, sample.options);
+        CHECK(outputs.size() == entry.outputs.size());
+        expect_none(compare_with_reference(outputs, reference->second(sample.inputs, sample.options)));
+      }
+    }
+  }
+}
+
+TEST_CASE("every op passes the gradient check", "[catalog]") {
+  for (const OpEntry& entry : standard_catalog().entries()) {
+    DYNAMIC_SECTION(entry.name) {
+      const ops::EntryReport report = ops::check_entry(entry);
+      INFO(explain(report));
+      const bool fine = report.verdict == ops::EntryVerdict::pass || report.verdict == ops::EntryVerdict::skip;
+      CHECK(fine);
+    }
+  }
+}
+
+TEST_CASE("an injected bug fails the gradient check of every op", "[catalog]") {
+  for (const OpEntry& entry : standard_catalog().entries()) {
+    DYNAMIC_SECTION(entry.name) {
+      const ops::EntryReport report = ops::check_entry(entry, {.max_elements = 4, .injected_bug = 1.001});
+      const bool fails = report.verdict == ops::EntryVerdict::fail || report.verdict == ops::EntryVerdict::skip;
+      CHECK(fails);
+    }
+  }
+}
+
+TEST_CASE("f32 agrees with f64 on every SIMD target", "[catalog]") {
+  struct Restore {
+    ~Restore() { set_simd_target(""); }
+  } restore;
+  for (const std::string& target : simd_targets()) {
+    set_simd_target(target);
+    DYNAMIC_SECTION(target) {
+      for_each_sample([&](const OpEntry& entry, const OpSample& sample) { expect_none(check_f32(entry, sample)); });
+    }
+  }
+}
+
+TEST_CASE("ops give back all memory", "[catalog]") {
+  for_each_sample([](const OpEntry& entry, const OpSample& sample) { expect_none(check_leaks(entry, sample)); });
+}
+
+TEST_CASE("ops notice that a saved tensor was overwritten", "[catalog]") {
+  for_each_sample([](const OpEntry& entry, const OpSample& sample) { expect_none(check_versions(entry, sample)); });
+}
+
+TEST_CASE("ops record only what is tracked", "[catalog]") {
+  for_each_sample([](const OpEntry& entry, const OpSample& sample) { expect_none(check_tracking(entry, sample)); });
+}
+
+TEST_CASE("backward is linear in the cotangents", "[catalog]") {
+  for_each_sample([](const OpEntry& entry, const OpSample& sample) {
+    if (sample.gradient) expect_none(check_cotangents(entry, sample));
+  });
+}
+
+TEST_CASE("ops give the same bits on 1, 2 and 8 threads", "[catalog]") {
+  for_each_sample([](const OpEntry& entry, const OpSample& sample) { expect_none(check_threads(entry, sample)); });
+}
+
+TEST_CASE("large calls give the same bits on 1, 2 and 8 threads", "[catalog][slow]") {
+  for (const OpEntry& entry : standard_catalog().entries()) {
+    if (!entry.large) continue;
+    DYNAMIC_SECTION(entry.name) { expect_none(check_threads(entry, entry.large())); }
+  }
+}
+
+TEST_CASE("views give the same bits as contiguous inputs", "[catalog]") {
+  for_each_sample([](const OpEntry& entry, const OpSample& sample) { expect_none(check_views(entry, sample)); });
+}
+
+TEST_CASE("wrong calls are refused with the promised message", "[catalog]") {
+  for (const OpEntry& entry : standard_catalog().entries()) {
+    if (!entry.errors) continue;
+    DYNAMIC_SECTION(entry.name) {
+      for (const ops::OpError& error : entry.errors()) {
+        INFO(entry.name << ": " << error.name);
+        expect_none(check_error(entry, error));
+      }
+    }
+  }
+}
+
+TEST_CASE("every op is documented, and its samples use every option", "[catalog]") {
+  for (const OpEntry& entry : standard_catalog().entries()) {
+    DYNAMIC_SECTION(entry.name) { expect_none(check_documentation(entry)); }
+  }
+}
+
+TEST_CASE("every public function of ops that returns a Var has an entry", "[catalog]") {
+  // Declarations of the form "Var name(" or "std::vector<Var> name(" at the beginning of a line.
+  const std::regex declaration(R"(^(?:Var|std::\w+<.*\bVar\b.*>|\w*(?:Result|Output)\w*) (\w+)\()");
+  std::set<std::string> missing;
+  int found = 0;
+  for (const auto& file : std::filesystem::directory_iterator(TALLY_SOURCE_DIR "/ops")) {
+    if (file.path().extension() != ".h" || file.path().filename() == "check.h") continue;
+    std::ifstream in(file.path());
+    for (std::string line; std::getline(in, line);) {
+      std::smatch match;
+      if (!std::regex_search(line, match, declaration) || match[1].str() == "operator") continue;
+      ++found;
+      if (!standard_catalog().contains(match[1].str())) missing.insert(match[1].str());
+    }
+  }
+  CHECK(found > 0);
+  for (const std::string& name : missing) {
+    INFO("ops::" << name << " has no catalog entry");
+    CHECK(false);
+  }
+}
+
+TEST_CASE("an unknown op is refused with the nearest name", "[catalog]") {
+  using Catch::Matchers::Contains;
+  CHECK_THROWS_AS(standard_catalog().find("matmull"), ConfigError);
+  CHECK_THROWS_WITH(standard_catalog().find("matmull"), Contains("matmull") && Contains("did you mean 'matmul'"));
+}
