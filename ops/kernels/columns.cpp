@@ -52,8 +52,13 @@ void add_column_sums(double* sums, const float* x, std::int64_t rows, std::int64
   HWY_DYNAMIC_DISPATCH(add_column_sums_f32)(sums, x, rows, columns, stride);
 }
 void add_column_sums(double* sums, const double* x, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t j = 0; j < columns; ++j) sums[j] += x[row * stride + j];
+  for (std::int64_t first = 0; first < rows; first += kRowRun) {
+    const std::int64_t end = std::min(rows, first + kRowRun);
+    for (std::int64_t j = 0; j < columns; ++j) {
+      double total = 0;
+      for (std::int64_t row = first; row < end; ++row) total += x[row * stride + j];
+      sums[j] += total;
+    }
   }
 }
 
