@@ -67,6 +67,7 @@ void entries::add_residual_dropout_norm(Catalog& catalog) {
                 return OpOptions{{"kind", std::string(kind)},
                                  {"rate", rate},
                                  {"seed", seed},
+                                 {"stream", seed - 5},
                                  {"first_row", first_row},
                                  {"epsilon", 1e-2}};
               };
