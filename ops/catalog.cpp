@@ -44,6 +44,7 @@ const Catalog& standard_catalog() {
     entries::add_residual_dropout_norm(all);
     entries::add_rms_norm(all);
     entries::add_sampled_softmax(all);
+    entries::add_reduce(all);
     return all;
   }();
   return catalog;

@@ -19,5 +19,6 @@ void add_matmul(Catalog& catalog);
 void add_residual_dropout_norm(Catalog& catalog);
 void add_rms_norm(Catalog& catalog);
 void add_sampled_softmax(Catalog& catalog);
+void add_reduce(Catalog& catalog);
 
 }  // namespace tally::ops::entries

@@ -52,7 +52,7 @@ Shape reduced_shape(const Shape& shape, DimSet reduced, bool keepdims) {
   return result;
 }
 
-Tensor sum_dims(const Tensor& x, DimSet reduced) {
+Tensor sum_dims(const Tensor& x, DimSet reduced, double factor) {
   const Shape shape = reduced_shape(x.shape(), reduced, false);
   if (x.numel() == 0) return Tensor::zeros(shape, x.dtype());
   const Tensor source = x.contiguous();
@@ -86,7 +86,7 @@ Tensor sum_dims(const Tensor& x, DimSet reduced) {
                     }
                   });
         if (blocks > 1) continue;
-        for (std::int64_t j = 0; j < width; ++j) out[output * n + column + j] = static_cast<T>(total[j]);
+        for (std::int64_t j = 0; j < width; ++j) out[output * n + column + j] = static_cast<T>(total[j] * factor);
       }
     });
     if (blocks == 1) return;
@@ -95,7 +95,7 @@ Tensor sum_dims(const Tensor& x, DimSet reduced) {
       double* total = partial.data() + group * blocks * tile;
       const std::int64_t width = std::min(tile, n - column);
       for (std::int64_t b = 1; b < blocks; ++b) kernels::add_into(total, total + b * tile, width);
-      for (std::int64_t j = 0; j < width; ++j) out[output * n + column + j] = static_cast<T>(total[j]);
+      for (std::int64_t j = 0; j < width; ++j) out[output * n + column + j] = static_cast<T>(total[j] * factor);
     }
   });
   return result;

@@ -56,9 +56,10 @@ class ReductionWalk {
   std::int64_t outputs_ = 1, rows_ = 1, n_ = 1, run_ = 1;
 };
 
-/// Sums over a set of dimensions, which disappear. Accumulates in double over fixed blocks, so that long sums keep
-/// their digits and any number of threads gives the same bits. A sum of nothing is 0. Throws DTypeError.
-Tensor sum_dims(const Tensor& x, DimSet reduced);
+/// Sums over a set of dimensions, which disappear; `factor` multiplies each sum before it is rounded to the type of x.
+/// Accumulates in double over fixed blocks, so that long sums keep their digits and any number of threads gives the
+/// same bits. A sum of nothing is 0. Throws DTypeError.
+Tensor sum_dims(const Tensor& x, DimSet reduced, double factor = 1);
 
 /// The shape without a set of dimensions, or with sizes of 1 in their place.
 Shape reduced_shape(const Shape& shape, DimSet reduced, bool keepdims);

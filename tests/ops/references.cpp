@@ -14,6 +14,7 @@ const References& all_references() {
     add_matmul_references(all);
     add_norm_references(all);
     add_sampled_softmax_references(all);
+    add_reduce_references(all);
     return all;
   }();
   return references;

@@ -24,6 +24,7 @@ void add_linear_references(References& references);
 void add_matmul_references(References& references);
 void add_norm_references(References& references);
 void add_sampled_softmax_references(References& references);
+void add_reduce_references(References& references);
 
 const References& all_references();
 

@@ -1,0 +1,104 @@
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
+
+#include "tests/ops/references.h"
+
+namespace tally::testing {
+namespace {
+
+/// Collects the elements that go into each result and reduces them with `f`.
+Reference reduction(std::function<double(const std::vector<double>&)> f) {
+  return [f](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const Tensor& x = in[0];
+    std::vector<bool> reduced(static_cast<std::size_t>(x.rank()), options.integers("dims", {}).empty());
+    for (const std::int64_t dim : options.integers("dims", {})) {
+      reduced[static_cast<std::size_t>(dim < 0 ? dim + x.rank() : dim)] = true;
+    }
+    std::vector<std::int64_t> sizes, shape;
+    for (int d = 0; d < x.rank(); ++d) {
+      const bool gone = reduced[static_cast<std::size_t>(d)];
+      sizes.push_back(gone ? 1 : x.dim(d));
+      if (!gone || options.flag("keepdims", false)) shape.push_back(sizes.back());
+    }
+    const Shape result_shape{std::span<const std::int64_t>(shape)};
+    std::vector<std::vector<double>> groups(static_cast<std::size_t>(result_shape.numel()));
+    const std::vector<double> values = x.to_doubles();
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      auto rest = static_cast<std::int64_t>(i);
+      std::int64_t group = 0, step = 1;
+      for (int d = x.rank() - 1; d >= 0; --d) {
+        const std::int64_t position = rest % x.dim(d);
+        rest /= x.dim(d);
+        if (reduced[static_cast<std::size_t>(d)]) continue;
+        group += position * step;
+        step *= x.dim(d);
+      }
+      groups[static_cast<std::size_t>(group)].push_back(values[i]);
+    }
+    std::vector<double> result;
+    for (const std::vector<double>& group : groups) result.push_back(f(group));
+    return {Tensor::from(result, result_shape)};
+  };
+}
+
+double total(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+
+}  // namespace
+
+void add_reduce_references(References& references) {
+  references["sum"] = reduction(total);
+  references["mean"] = reduction([](const std::vector<double>& v) { return total(v) / static_cast<double>(v.size()); });
+  references["max"] = reduction([](const std::vector<double>& v) { return *std::max_element(v.begin(), v.end()); });
+  references["min"] = reduction([](const std::vector<double>& v) { return *std::min_element(v.begin(), v.end()); });
+  references["cumulative_sum"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const Tensor& x = in[0];
+    const auto dim = static_cast<int>(options.integer("dim", 0));
+    std::vector<double> values = x.to_doubles();
+    std::int64_t step = 1;
+    for (int d = dim < 0 ? dim + x.rank() + 1 : dim + 1; d < x.rank(); ++d) step *= x.dim(d);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const bool first = static_cast<std::int64_t>(i) / step % x.dim(dim) == 0;
+      if (!first) values[i] += values[i - static_cast<std::size_t>(step)];
+    }
+    return {Tensor::from(values, x.shape())};
+  };
+  references["log_sum_exp"] = [](std::span<const Tensor> in, const ops::OpOptions&) -> std::vector<Tensor> {
+    const Tensor& x = in[0];
+    const std::vector<double> values = x.to_doubles();
+    std::vector<double> result;
+    const auto n = static_cast<std::size_t>(x.dim(-1));
+    for (std::size_t row = 0; row + n <= values.size(); row += n) {
+      // In long double, whose exponents reach far enough for samples below 1e4; beyond, the largest decides alone.
+      const double largest = *std::max_element(values.begin() + static_cast<std::ptrdiff_t>(row),
+                                               values.begin() + static_cast<std::ptrdiff_t>(row + n));
+      long double sum = 0;
+      for (std::size_t i = row; i < row + n; ++i) sum += std::exp(static_cast<long double>(values[i]) - largest);
+      result.push_back(static_cast<double>(largest + std::log(sum)));
+    }
+    return {Tensor::from(result, x.shape().without(-1))};
+  };
+  references["top_k"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const Tensor& x = in[0];
+    const auto k = static_cast<std::size_t>(options.integer("k", 1)), n = static_cast<std::size_t>(x.dim(-1));
+    const std::vector<double> values = x.to_doubles();
+    std::vector<double> best;
+    std::vector<std::int64_t> where;
+    for (std::size_t row = 0; row + n <= values.size() && n > 0; row += n) {
+      std::vector<std::size_t> order(n);
+      std::iota(order.begin(), order.end(), row);
+      std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return values[a] > values[b]; });
+      for (std::size_t i = 0; i < k; ++i) {
+        best.push_back(values[order[i]]);
+        where.push_back(static_cast<std::int64_t>(order[i] - row));
+      }
+    }
+    Shape shape = x.shape();
+    shape.set(-1, static_cast<std::int64_t>(k));
+    return {Tensor::from(best, shape), Tensor::from(where, shape)};
+  };
+}
+
+}  // namespace tally::testing
