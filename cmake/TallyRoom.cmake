@@ -28,6 +28,17 @@ function(tally_room name)
   set_property(GLOBAL APPEND PROPERTY TALLY_ROOMS ${name})
 endfunction()
 
+# tally_revision(NAME): adds a source to the room that knows the commit being built.
+function(tally_revision name)
+  set(source ${PROJECT_BINARY_DIR}/generated/revision.cpp)
+  add_custom_target(tally_find_revision BYPRODUCTS ${source}
+    COMMAND ${CMAKE_COMMAND} -DSOURCE=${PROJECT_SOURCE_DIR} -DOUTPUT=${source}
+      -P ${PROJECT_SOURCE_DIR}/cmake/TallyRevision.cmake
+    COMMENT "Finding the revision")
+  target_sources(tally_${name} PRIVATE ${source})
+  add_dependencies(tally_${name} tally_find_revision)
+endfunction()
+
 function(tally_umbrella)
   add_library(tally_tally INTERFACE)
   add_library(tally::tally ALIAS tally_tally)
