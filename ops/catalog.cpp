@@ -45,6 +45,9 @@ const Catalog& standard_catalog() {
     entries::add_rms_norm(all);
     entries::add_sampled_softmax(all);
     entries::add_reduce(all);
+    entries::add_softmax(all);
+    entries::add_softmax_attention(all);
+    entries::add_softmax_attention_materialized(all);
     return all;
   }();
   return catalog;

@@ -15,6 +15,8 @@ const References& all_references() {
     add_norm_references(all);
     add_sampled_softmax_references(all);
     add_reduce_references(all);
+    add_softmax_attention_references(all);
+    add_softmax_references(all);
     return all;
   }();
   return references;

@@ -25,6 +25,8 @@ void add_matmul_references(References& references);
 void add_norm_references(References& references);
 void add_sampled_softmax_references(References& references);
 void add_reduce_references(References& references);
+void add_softmax_attention_references(References& references);
+void add_softmax_references(References& references);
 
 const References& all_references();
 
