@@ -1,0 +1,19 @@
+#pragma once
+
+#include "tally/core/random.h"
+#include "tally/core/tensor.h"
+
+// Initial values as pure functions of a key. All give f32.
+
+namespace tally::nn {
+
+Tensor normal(const Shape& shape, double deviation, RngKey key);
+/// Normal, redrawn beyond two deviations.
+Tensor truncated_normal(const Shape& shape, double deviation, RngKey key);
+Tensor uniform(const Shape& shape, double bound, RngKey key);
+/// Glorot & Bengio 2010: uniform in +-sqrt(6 / (fan_in + fan_out)) for a weight [out, in].
+Tensor xavier_uniform(const Shape& shape, RngKey key);
+/// He et al. 2015: normal with deviation sqrt(2 / fan_in) for a weight [out, in].
+Tensor he_normal(const Shape& shape, RngKey key);
+
+}  // namespace tally::nn

@@ -1,0 +1,83 @@
+#pragma once
+
+#include "tally/core/offsets.h"
+#include "tally/nn/module.h"
+#include "tally/ops/dropout.h"
+#include "tally/ops/linear.h"
+
+namespace tally::nn {
+
+struct LinearOptions {
+  std::int64_t in = 0;
+  std::int64_t out = 0;
+  bool bias = true;
+  double deviation = 0;  ///< of normal initial weights; 0 means Xavier uniform. Biases begin at zero.
+};
+
+/// y = activation(x W^T + b) for x [..., in], weight [out, in].
+struct Linear {
+  Parameter weight, bias;
+  static void fields(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("bias", self.bias);
+  }
+  static Linear make(const LinearOptions& options, RngKey key);
+  Var operator()(const Var& x, ops::Activation activation = ops::Activation::none) const;
+};
+
+struct EmbeddingOptions {
+  std::int64_t count = 0;
+  std::int64_t width = 0;
+  double deviation = 0.02;  ///< of normal initial rows
+};
+
+/// Rows of a table [count, width] by id; its gradient is sparse.
+struct Embedding {
+  Parameter table;
+  static void fields(auto& self, auto&& visit) { visit("table", self.table); }
+  static Embedding make(const EmbeddingOptions& options, RngKey key);
+  /// [ids..., width], each row times `scale`.
+  Var operator()(const Tensor& ids, double scale = 1) const;
+};
+
+struct NormOptions {
+  std::int64_t width = 0;
+  double epsilon = 1e-5;
+};
+
+/// Ba et al., arXiv 1607.06450: zero mean and unit variance over the last dimension, then weight and bias.
+struct LayerNorm {
+  Parameter weight, bias;
+  double epsilon = 1e-5;
+  static void fields(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("bias", self.bias);
+    visit("epsilon", self.epsilon);
+  }
+  static LayerNorm make(const NormOptions& options);
+  Var operator()(const Var& x) const;
+};
+
+/// Zhang & Sennrich, arXiv 1910.07467: unit root mean square over the last dimension, then weight.
+struct RmsNorm {
+  Parameter weight;
+  double epsilon = 1e-5;
+  static void fields(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("epsilon", self.epsilon);
+  }
+  static RmsNorm make(const NormOptions& options);
+  Var operator()(const Var& x) const;
+};
+
+/// Zeroes elements with probability `rate` in training and scales the others by 1 / (1 - rate). The mask is a function of
+/// the context's key and the element's global row and column.
+struct Dropout {
+  double rate = 0;
+  static void fields(auto& self, auto&& visit) { visit("rate", self.rate); }
+  Var operator()(const Var& x, const Context& context) const;
+  /// For fused ops that drop out inside: the rate is 0 outside training.
+  ops::DropoutOptions options(const Context& context) const;
+};
+
+}  // namespace tally::nn

@@ -1,0 +1,128 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tally/autograd/gradients.h"
+#include "tally/nn/module.h"
+
+namespace tally::optim {
+
+/// What an optimizer does with the rows of a table that a row gradient does not mention.
+enum class RowPolicy {
+  exact,  ///< the result of a dense gradient with zeros there, bit for bit
+  lazy,   ///< leave them, and their state, as they are
+};
+
+/// Changes parameters by their gradients. State is keyed by the parameter's path, so it survives saving, loading and moving.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+
+  /// Used by the next step; a Schedule changes it from step to step.
+  double learning_rate;
+
+  /// One step. Frozen parameters, and those without a gradient, are left alone. Throws ShapeError when a gradient or a loaded
+  /// state does not fit its parameter.
+  void step(const nn::ParameterList& parameters, const Gradients& gradients);
+
+  std::int64_t steps() const { return steps_; }
+  /// State tensors by name (`adam.m/blocks.0.weight`), shared, and the step count as `steps` i64 [1].
+  std::map<std::string, Tensor> state() const;
+  /// Throws ValueError for a name this optimizer does not keep.
+  void load_state(const std::map<std::string, Tensor>& state);
+
+ protected:
+  virtual std::string name() const = 0;
+  /// Names of the state tensors of one parameter, each of the parameter's shape.
+  virtual std::vector<std::string> slots() const = 0;
+  /// Changes `n` elements of a parameter and of its slots, in the order of slots(). A null gradient stands for zeros.
+  virtual void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n) const = 0;
+  virtual void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n) const = 0;
+  virtual RowPolicy row_policy() const = 0;
+
+  explicit Optimizer(double rate) : learning_rate(rate) {}
+
+ private:
+  template <class T>
+  void update(Tensor& value, std::vector<Tensor>& slots, const Gradient& gradient);
+
+  std::map<std::string, std::vector<Tensor>> state_;
+  std::int64_t steps_ = 0;
+};
+
+struct SgdOptions {
+  double learning_rate = 1e-2;
+  double momentum = 0;
+  double weight_decay = 0;  ///< added to the gradient
+  RowPolicy rows = RowPolicy::exact;
+};
+
+/// w -= learning_rate * v with v = momentum * v + g + weight_decay * w.
+class Sgd final : public Optimizer {
+ public:
+  explicit Sgd(const SgdOptions& options = {});
+
+ private:
+  std::string name() const override { return "sgd"; }
+  std::vector<std::string> slots() const override;
+  void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n) const override;
+  void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n) const override;
+  RowPolicy row_policy() const override { return options_.rows; }
+
+  SgdOptions options_;
+};
+
+struct AdamOptions {
+  double learning_rate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0;  ///< decoupled (AdamW, Loshchilov & Hutter, arXiv 1711.05101): w -= lr * weight_decay * w
+  RowPolicy rows = RowPolicy::exact;
+};
+
+/// Kingma & Ba, arXiv 1412.6980; AdamW with a weight decay.
+class Adam final : public Optimizer {
+ public:
+  explicit Adam(const AdamOptions& options = {});
+
+ private:
+  std::string name() const override { return "adam"; }
+  std::vector<std::string> slots() const override { return {"m", "v"}; }
+  void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n) const override;
+  void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n) const override;
+  RowPolicy row_policy() const override { return options_.rows; }
+
+  AdamOptions options_;
+};
+
+struct AdagradOptions {
+  double learning_rate = 1e-2;
+  double epsilon = 1e-10;
+};
+
+/// Duchi et al. 2011: s += g^2, w -= learning_rate * g / (sqrt(s) + epsilon). A row without a gradient does not change, so
+/// exact and lazy are the same.
+class Adagrad final : public Optimizer {
+ public:
+  explicit Adagrad(const AdagradOptions& options = {});
+
+ private:
+  std::string name() const override { return "adagrad"; }
+  std::vector<std::string> slots() const override { return {"sum"}; }
+  void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n) const override;
+  void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n) const override;
+  RowPolicy row_policy() const override { return RowPolicy::lazy; }
+
+  AdagradOptions options_;
+};
+
+/// Scales the gradients of `parameters` so that their joint 2-norm is at most `limit`; returns the norm before. Throws
+/// ValueError when the norm is not finite.
+double clip_by_global_norm(const nn::ParameterList& parameters, Gradients& gradients, double limit);
+/// The joint 2-norm, summed in the order of the list.
+double global_norm(const nn::ParameterList& parameters, const Gradients& gradients);
+
+}  // namespace tally::optim

@@ -1,0 +1,91 @@
+#include "tally/nn/transformer.h"
+
+#include "tally/ops/elementwise.h"
+#include "tally/ops/residual_dropout_norm.h"
+
+namespace tally::nn {
+
+MultiHeadAttention MultiHeadAttention::make(const MultiHeadAttentionOptions& options, RngKey key) {
+  check<ValueError>(options.heads > 0 && options.width % options.heads == 0, "MultiHeadAttention",
+                    "needs a width that divides by the heads; got width ", options.width, ", heads ", options.heads);
+  const LinearOptions square{.in = options.width, .out = options.width, .deviation = options.deviation};
+  return {.query = Linear::make(square, key.fold_in("query")),
+          .key = Linear::make(square, key.fold_in("key")),
+          .value = Linear::make(square, key.fold_in("value")),
+          .output = Linear::make(square, key.fold_in("output")),
+          .heads = options.heads,
+          .dropout = options.dropout,
+          .mask = options.mask,
+          .window = options.window};
+}
+
+Var MultiHeadAttention::operator()(const Var& queries, const Var& source, const Offsets& offsets,
+                                   const Context& context) const {
+  const Var attended = ops::softmax_attention(query(queries), key(source), value(source), offsets,
+                                              {.heads = heads,
+                                               .mask = mask,
+                                               .window = window,
+                                               .dropout = {.rate = context.training ? dropout : 0,
+                                                           .key = context.at("attention").key,
+                                                           .first_row = static_cast<std::uint64_t>(context.first_row)}});
+  return output(attended);
+}
+
+FeedForward FeedForward::make(const FeedForwardOptions& options, RngKey key) {
+  return {.inner = Linear::make({.in = options.width, .out = options.inner, .deviation = options.deviation}, key.fold_in("inner")),
+          .outer = Linear::make({.in = options.inner, .out = options.width, .deviation = options.deviation}, key.fold_in("outer")),
+          .activation = options.activation,
+          .dropout = {options.dropout}};
+}
+
+Var FeedForward::operator()(const Var& x, const Context& context) const {
+  return outer(dropout(inner(x, activation), context.at("dropout")));
+}
+
+TransformerBlock TransformerBlock::make(const TransformerBlockOptions& options, RngKey key) {
+  const std::int64_t inner = options.inner > 0 ? options.inner : options.width;
+  return {.attention_norm = LayerNorm::make({options.width, options.epsilon}),
+          .feed_forward_norm = LayerNorm::make({options.width, options.epsilon}),
+          .attention = MultiHeadAttention::make({.width = options.width,
+                                                 .heads = options.heads,
+                                                 .dropout = options.attention_dropout,
+                                                 .deviation = options.deviation},
+                                                key.fold_in("attention")),
+          .feed_forward = FeedForward::make({.width = options.width,
+                                             .inner = inner,
+                                             .activation = options.activation,
+                                             .dropout = options.hidden_dropout,
+                                             .deviation = options.deviation},
+                                            key.fold_in("feed_forward")),
+          .dropout = {options.hidden_dropout},
+          .norm = options.norm};
+}
+
+Var TransformerBlock::operator()(const Var& x, const Offsets& offsets, const Context& context) const {
+  const Context in_attention = context.at("attention"), in_feed_forward = context.at("feed_forward");
+  const Context after_attention = context.at("attention_dropout"), after_feed_forward = context.at("feed_forward_dropout");
+  // The end of the attention half and the norm before or after it in one pass: {norm(sum), sum = residual + dropout(branch)}.
+  const auto end_attention = [&](const Var& branch, const Var& residual, const LayerNorm& ending, const Dropout& dropped) {
+    return ops::residual_dropout_norm(branch, residual, ending.weight, ending.bias,
+                                      {.epsilon = ending.epsilon, .dropout = dropped.options(after_attention)});
+  };
+  switch (norm) {
+    case NormPlacement::sasrec: {
+      const Var q = attention_norm(x);
+      const Var z = end_attention(attention(q, x, offsets, in_attention), q, feed_forward_norm, Dropout{}).normalized;
+      return z + dropout(feed_forward(z, in_feed_forward), after_feed_forward);
+    }
+    case NormPlacement::pre: {
+      const Var q = attention_norm(x);
+      const auto [z, y] = end_attention(attention(q, q, offsets, in_attention), x, feed_forward_norm, dropout);
+      return y + dropout(feed_forward(z, in_feed_forward), after_feed_forward);
+    }
+    case NormPlacement::post: {
+      const Var y = end_attention(attention(x, x, offsets, in_attention), x, attention_norm, dropout).normalized;
+      return feed_forward_norm(y + dropout(feed_forward(y, in_feed_forward), after_feed_forward));
+    }
+  }
+  fail<ValueError>("TransformerBlock", "unknown norm placement");
+}
+
+}  // namespace tally::nn
