@@ -2,6 +2,7 @@
 
 #include <cblas.h>
 
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -11,6 +12,8 @@
 
 namespace tally::blas {
 namespace {
+
+std::atomic<std::uint64_t> operation_count{0};
 
 constexpr CBLAS_TRANSPOSE flag(Transpose t) { return t == Transpose::yes ? CblasTrans : CblasNoTrans; }
 
@@ -84,6 +87,7 @@ void checked_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, st
     }
     return;
   }
+  operation_count.fetch_add(2 * static_cast<std::uint64_t>(m * n * k), std::memory_order_relaxed);
   call(ta, tb, narrow(m), narrow(n), narrow(k), alpha, a, narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
 }
 
@@ -143,6 +147,8 @@ void checked_gemv(Transpose ta, std::int64_t rows, std::int64_t columns, T alpha
 }
 
 }  // namespace
+
+std::uint64_t operations() { return operation_count.load(std::memory_order_relaxed); }
 
 void verify() {
   static const bool verified = verify_once();

@@ -34,6 +34,9 @@ void gemv(Transpose a_transposed, std::int64_t rows, std::int64_t columns, float
 void gemv(Transpose a_transposed, std::int64_t rows, std::int64_t columns, double alpha, const double* a,
           std::int64_t lda, const double* x, double beta, double* y);
 
+/// Operations (2 m n k) of all matrix products so far in this process: what a training step's speed is measured by.
+std::uint64_t operations();
+
 /// Verifies the library as the first gemm would.
 void verify();
 /// "OpenBLAS 0.3.21 ... SkylakeX, pthread, 1 thread".

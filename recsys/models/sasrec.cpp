@@ -1,0 +1,43 @@
+#include "tally/recsys/models/sasrec.h"
+
+#include <cmath>
+
+#include "tally/ops/elementwise.h"
+
+namespace tally::recsys {
+
+SasRec SasRec::make(const SasRecOptions& options, RngKey key) {
+  check<ValueError>(options.blocks >= 1, "SasRec", "needs at least one block; got ", options.blocks);
+  SasRec model{
+      .items = nn::Embedding::make({options.items, options.width, options.deviation}, key.fold_in("items")),
+      .positions = nn::Embedding::make({options.window, options.width, options.deviation}, key.fold_in("positions")),
+      .dropout = {options.hidden_dropout},
+      .blocks = {},
+      .norm = nn::LayerNorm::make({options.width, options.epsilon}),
+      .window = options.window,
+      .alignment = options.alignment,
+  };
+  for (std::int64_t b = 0; b < options.blocks; ++b) {
+    model.blocks.push_back(nn::TransformerBlock::make({.width = options.width,
+                                                       .heads = options.heads,
+                                                       .inner = options.inner,
+                                                       .activation = options.activation,
+                                                       .attention_dropout = options.attention_dropout,
+                                                       .hidden_dropout = options.hidden_dropout,
+                                                       .deviation = options.deviation,
+                                                       .epsilon = options.epsilon,
+                                                       .norm = options.norm},
+                                                      key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b))));
+  }
+  return model;
+}
+
+Var SasRec::encode(const Sequences& batch, const nn::Context& context) const {
+  const double scale = std::sqrt(static_cast<double>(items.table.shape()[1]));
+  const Var embedded = items(batch.items, scale) + positions(recsys::positions(batch.offsets, window, alignment));
+  Var x = dropout(embedded, context.at("embedding"));
+  for (std::size_t b = 0; b < blocks.size(); ++b) x = blocks[b](x, batch.offsets, context.at("blocks").at(b));
+  return norm(x);
+}
+
+}  // namespace tally::recsys
