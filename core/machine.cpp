@@ -30,7 +30,8 @@ double measure_sgemm_rate(double seconds) {
     parallel_for(threads, 1, [&](std::int64_t t, std::int64_t) {
       const auto i = static_cast<std::size_t>(t);
       for (int r = 0; r < kRepeats; ++r) {
-        blas::gemm(blas::Transpose::no, blas::Transpose::no, n, n, n, 1.0f, a[i].data(), n, b[i].data(), n, 0.0f, c[i].data(), n);
+        blas::gemm(blas::Transpose::no, blas::Transpose::no, n, n, n, 1.0f, a[i].data(), n, b[i].data(), n, 0.0f,
+                   c[i].data(), n);
       }
     });
     const double elapsed = std::chrono::duration<double>(Clock::now() - round).count();

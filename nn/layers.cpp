@@ -22,12 +22,14 @@ Var Linear::operator()(const Var& x, ops::Activation activation) const {
 }
 
 Embedding Embedding::make(const EmbeddingOptions& options, RngKey key) {
-  check<ValueError>(options.count > 0 && options.width > 0, "Embedding", "needs sizes above 0; got count ", options.count,
-                    ", width ", options.width);
+  check<ValueError>(options.count > 0 && options.width > 0, "Embedding", "needs sizes above 0; got count ",
+                    options.count, ", width ", options.width);
   return {Parameter(normal({options.count, options.width}, options.deviation, key))};
 }
 
-Var Embedding::operator()(const Tensor& ids, double scale) const { return ops::embedding(table, ids, {.scale = scale}); }
+Var Embedding::operator()(const Tensor& ids, double scale) const {
+  return ops::embedding(table, ids, {.scale = scale});
+}
 
 LayerNorm LayerNorm::make(const NormOptions& options) {
   check<ValueError>(options.width > 0, "LayerNorm", "needs a width above 0; got ", options.width);
@@ -43,9 +45,7 @@ RmsNorm RmsNorm::make(const NormOptions& options) {
 
 Var RmsNorm::operator()(const Var& x) const { return ops::rms_norm(x, weight, {.epsilon = epsilon}); }
 
-Var Dropout::operator()(const Var& x, const Context& context) const {
-  return ops::dropout(x, options(context));
-}
+Var Dropout::operator()(const Var& x, const Context& context) const { return ops::dropout(x, options(context)); }
 
 ops::DropoutOptions Dropout::options(const Context& context) const {
   return {.rate = context.training ? rate : 0,

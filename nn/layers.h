@@ -70,8 +70,8 @@ struct RmsNorm {
   Var operator()(const Var& x) const;
 };
 
-/// Zeroes elements with probability `rate` in training and scales the others by 1 / (1 - rate). The mask is a function of
-/// the context's key and the element's global row and column.
+/// Zeroes elements with probability `rate` in training and scales the others by 1 / (1 - rate). The mask is a function
+/// of the context's key and the element's global row and column.
 struct Dropout {
   double rate = 0;
   static void fields(auto& self, auto&& visit) { visit("rate", self.rate); }

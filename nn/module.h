@@ -20,8 +20,8 @@
 //     static void fields(auto& self, auto&& visit) { visit("weight", self.weight); visit("bias", self.bias); }
 //   };
 //
-// Everything else (paths, saving, counting, freezing, conversion) walks that list. List every member: walkers skip plain
-// values, and a test compares the list with the number of members.
+// Everything else (paths, saving, counting, freezing, conversion) walks that list. List every member: walkers skip
+// plain values, and a test compares the list with the number of members.
 
 namespace tally::nn {
 
@@ -40,13 +40,17 @@ struct IsOptional<std::optional<T>> : std::true_type {};
 }  // namespace detail
 
 template <class M>
-concept Module = requires(std::remove_const_t<M>& module) { std::remove_const_t<M>::fields(module, detail::IgnoreField{}); };
+concept Module = requires(std::remove_const_t<M>& module) {
+  std::remove_const_t<M>::fields(module, detail::IgnoreField{});
+};
 
 /// Calls visit(path, field) for every Parameter and Buffer below `field`, depth first in the order of the lists.
 template <class Field, class Visit>
 void walk(const std::string& path, Field& field, Visit&& visit) {
   using Plain = std::remove_const_t<Field>;
-  const auto below = [&](std::string_view name) { return path.empty() ? std::string(name) : path + '.' + std::string(name); };
+  const auto below = [&](std::string_view name) {
+    return path.empty() ? std::string(name) : path + '.' + std::string(name);
+  };
   if constexpr (std::is_same_v<Plain, Parameter> || std::is_same_v<Plain, Buffer>) {
     if (field.defined()) visit(path, field);
   } else if constexpr (Module<Plain>) {
@@ -57,8 +61,9 @@ void walk(const std::string& path, Field& field, Visit&& visit) {
     if (field) walk(path, *field, visit);
   } else {
     // A plain value. Anything that could own parameters is not trivially copyable, and must be a module.
-    static_assert(std::is_trivially_copyable_v<Plain> || std::is_same_v<Plain, std::string>,
-                  "a module's field must be a parameter, a buffer, a module (or a vector or optional of them), or plain data");
+    static_assert(
+        std::is_trivially_copyable_v<Plain> || std::is_same_v<Plain, std::string>,
+        "a module's field must be a parameter, a buffer, a module (or a vector or optional of them), or plain data");
   }
 }
 
@@ -136,7 +141,9 @@ struct Context {
 
   /// The context of a part of the module.
   Context at(std::string_view name) const { return {training, key.fold_in(name), first_row, updates}; }
-  Context at(std::size_t index) const { return {training, key.fold_in(static_cast<std::uint64_t>(index)), first_row, updates}; }
+  Context at(std::size_t index) const {
+    return {training, key.fold_in(static_cast<std::uint64_t>(index)), first_row, updates};
+  }
 };
 
 }  // namespace tally::nn

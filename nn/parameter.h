@@ -4,8 +4,8 @@
 
 namespace tally::nn {
 
-/// A trained tensor with an identity of its own. Copying copies the values and makes a new identity; moving keeps it, so a
-/// module can be moved after an optimizer has met it.
+/// A trained tensor with an identity of its own. Copying copies the values and makes a new identity; moving keeps it,
+/// so a module can be moved after an optimizer has met it.
 class Parameter {
  public:
   Parameter() = default;
@@ -36,7 +36,8 @@ class Parameter {
   bool frozen_ = false;
 };
 
-/// A tensor that is saved with the module but not trained: running statistics, codebooks updated by averages, usage counts.
+/// A tensor that is saved with the module but not trained: running statistics, codebooks updated by averages, usage
+/// counts.
 class Buffer {
  public:
   Buffer() = default;

@@ -22,8 +22,8 @@ std::map<std::string, std::string> load_state(const std::filesystem::path& path,
     if (found == file.tensors.end()) {
       list(missing, name);
     } else if (found->second.shape() != tensor->shape() || found->second.dtype() != tensor->dtype()) {
-      list(mismatched, tally::detail::join(name, " (needs ", tensor->dtype(), tensor->shape(), ", got ", found->second.dtype(),
-                                    found->second.shape(), ')'));
+      list(mismatched, tally::detail::join(name, " (needs ", tensor->dtype(), tensor->shape(), ", got ",
+                                           found->second.dtype(), found->second.shape(), ')'));
     }
   }
   for (const auto& [name, tensor] : file.tensors) {

@@ -21,19 +21,22 @@ MultiHeadAttention MultiHeadAttention::make(const MultiHeadAttentionOptions& opt
 
 Var MultiHeadAttention::operator()(const Var& queries, const Var& source, const Offsets& offsets,
                                    const Context& context) const {
-  const Var attended = ops::softmax_attention(query(queries), key(source), value(source), offsets,
-                                              {.heads = heads,
-                                               .mask = mask,
-                                               .window = window,
-                                               .dropout = {.rate = context.training ? dropout : 0,
-                                                           .key = context.at("attention").key,
-                                                           .first_row = static_cast<std::uint64_t>(context.first_row)}});
+  const Var attended =
+      ops::softmax_attention(query(queries), key(source), value(source), offsets,
+                             {.heads = heads,
+                              .mask = mask,
+                              .window = window,
+                              .dropout = {.rate = context.training ? dropout : 0,
+                                          .key = context.at("attention").key,
+                                          .first_row = static_cast<std::uint64_t>(context.first_row)}});
   return output(attended);
 }
 
 FeedForward FeedForward::make(const FeedForwardOptions& options, RngKey key) {
-  return {.inner = Linear::make({.in = options.width, .out = options.inner, .deviation = options.deviation}, key.fold_in("inner")),
-          .outer = Linear::make({.in = options.inner, .out = options.width, .deviation = options.deviation}, key.fold_in("outer")),
+  return {.inner = Linear::make({.in = options.width, .out = options.inner, .deviation = options.deviation},
+                                key.fold_in("inner")),
+          .outer = Linear::make({.in = options.inner, .out = options.width, .deviation = options.deviation},
+                                key.fold_in("outer")),
           .activation = options.activation,
           .dropout = {options.dropout}};
 }
@@ -63,9 +66,12 @@ TransformerBlock TransformerBlock::make(const TransformerBlockOptions& options, 
 
 Var TransformerBlock::operator()(const Var& x, const Offsets& offsets, const Context& context) const {
   const Context in_attention = context.at("attention"), in_feed_forward = context.at("feed_forward");
-  const Context after_attention = context.at("attention_dropout"), after_feed_forward = context.at("feed_forward_dropout");
-  // The end of the attention half and the norm before or after it in one pass: {norm(sum), sum = residual + dropout(branch)}.
-  const auto end_attention = [&](const Var& branch, const Var& residual, const LayerNorm& ending, const Dropout& dropped) {
+  const Context after_attention = context.at("attention_dropout"),
+                after_feed_forward = context.at("feed_forward_dropout");
+  // The end of the attention half and the norm before or after it in one pass: {norm(sum), sum = residual +
+  // dropout(branch)}.
+  const auto end_attention = [&](const Var& branch, const Var& residual, const LayerNorm& ending,
+                                 const Dropout& dropped) {
     return ops::residual_dropout_norm(branch, residual, ending.weight, ending.bias,
                                       {.epsilon = ending.epsilon, .dropout = dropped.options(after_attention)});
   };

@@ -14,8 +14,8 @@ struct MultiHeadAttentionOptions {
   std::int64_t window = 0;  ///< of the sliding-window mask
 };
 
-/// Vaswani et al., arXiv 1706.03762, over packed sequences: queries from one tensor of rows [T, width], keys and values from
-/// another (often the same).
+/// Vaswani et al., arXiv 1706.03762, over packed sequences: queries from one tensor of rows [T, width], keys and values
+/// from another (often the same).
 struct MultiHeadAttention {
   Linear query, key, value, output;
   std::int64_t heads = 1;

@@ -41,7 +41,8 @@ void Optimizer::update(Tensor& value, std::vector<Tensor>& slots, const Gradient
   const std::int64_t grain = std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, width));
   if (row_policy() == RowPolicy::lazy) {
     parallel_for(rows.rows.numel(), grain, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t k = begin; k < end; ++k) change(touched[static_cast<std::size_t>(k)] * width, width, g + k * width);
+      for (std::int64_t k = begin; k < end; ++k)
+        change(touched[static_cast<std::size_t>(k)] * width, width, g + k * width);
     });
     return;
   }
@@ -105,15 +106,17 @@ void Optimizer::load_state(const std::map<std::string, Tensor>& state) {
     }
     const std::size_t slash = key.find('/');
     const std::string slot = key.substr(0, slash);
-    const auto found = std::find_if(names.begin(), names.end(), [&](const auto& n) { return slot == name() + '.' + n; });
-    check<ValueError>(slash != std::string::npos && found != names.end(), "optimizer", "state '", key, "' is not one of ",
-                      name());
+    const auto found =
+        std::find_if(names.begin(), names.end(), [&](const auto& n) { return slot == name() + '.' + n; });
+    check<ValueError>(slash != std::string::npos && found != names.end(), "optimizer", "state '", key,
+                      "' is not one of ", name());
     auto& kept = loaded[key.substr(slash + 1)];
     kept.resize(names.size());
     kept[static_cast<std::size_t>(found - names.begin())] = tensor.clone();
   }
   for (const auto& [path, kept] : loaded) {
-    for (const Tensor& tensor : kept) check<ValueError>(tensor.defined(), "optimizer", "state of '", path, "' is incomplete");
+    for (const Tensor& tensor : kept)
+      check<ValueError>(tensor.defined(), "optimizer", "state of '", path, "' is incomplete");
   }
   state_ = std::move(loaded);
   steps_ = steps;

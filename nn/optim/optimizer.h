@@ -15,7 +15,8 @@ enum class RowPolicy {
   lazy,   ///< leave them, and their state, as they are
 };
 
-/// Changes parameters by their gradients. State is keyed by the parameter's path, so it survives saving, loading and moving.
+/// Changes parameters by their gradients. State is keyed by the parameter's path, so it survives saving, loading and
+/// moving.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -23,8 +24,8 @@ class Optimizer {
   /// Used by the next step; a Schedule changes it from step to step.
   double learning_rate;
 
-  /// One step. Frozen parameters, and those without a gradient, are left alone. Throws ShapeError when a gradient or a loaded
-  /// state does not fit its parameter.
+  /// One step. Frozen parameters, and those without a gradient, are left alone. Throws ShapeError when a gradient or a
+  /// loaded state does not fit its parameter.
   void step(const nn::ParameterList& parameters, const Gradients& gradients);
 
   std::int64_t steps() const { return steps_; }
@@ -103,8 +104,8 @@ struct AdagradOptions {
   double epsilon = 1e-10;
 };
 
-/// Duchi et al. 2011: s += g^2, w -= learning_rate * g / (sqrt(s) + epsilon). A row without a gradient does not change, so
-/// exact and lazy are the same.
+/// Duchi et al. 2011: s += g^2, w -= learning_rate * g / (sqrt(s) + epsilon). A row without a gradient does not change,
+/// so exact and lazy are the same.
 class Adagrad final : public Optimizer {
  public:
   explicit Adagrad(const AdagradOptions& options = {});

@@ -9,12 +9,13 @@
 namespace tally::optim {
 
 double Schedule::at(std::int64_t step) const {
-  check<ValueError>(peak > 0 && warmup >= 0, "schedule", "needs a peak above 0 and a warm-up of at least 0; got ", peak, " and ",
-                    warmup);
+  check<ValueError>(peak > 0 && warmup >= 0, "schedule", "needs a peak above 0 and a warm-up of at least 0; got ", peak,
+                    " and ", warmup);
   if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup);
   const std::int64_t since = step - warmup;
   switch (decay) {
-    case Decay::constant: return peak;
+    case Decay::constant:
+      return peak;
     case Decay::cosine: {
       check<ValueError>(total > warmup, "schedule", "needs more steps than the warm-up's ", warmup, "; got ", total);
       const double share = std::min(1.0, static_cast<double>(since) / static_cast<double>(total - warmup));

@@ -10,8 +10,8 @@
 namespace tally::recsys {
 namespace {
 
-// Histories are encoded and scored in groups of this many, the last group filled up with zero rows: OpenBLAS rounds rows
-// differently in products of another height, and a user's scores must not depend on the company.
+// Histories are encoded and scored in groups of this many, the last group filled up with zero rows: OpenBLAS rounds
+// rows differently in products of another height, and a user's scores must not depend on the company.
 constexpr std::int64_t kGroup = 16;
 
 Tensor score(const SequenceModel& model, const Sequences& all) {

@@ -16,24 +16,25 @@ T look_up(const std::map<std::string, T>& names, const std::string& word) {
 }
 
 SasRecOptions sasrec_options(const ModelConfig& config, std::int64_t items) {
-  return {.items = items,
-          .width = config.hidden_size,
-          .blocks = config.n_layers,
-          .heads = config.n_heads,
-          .inner = config.inner_size,
-          .window = config.max_item_list_length,
-          .hidden_dropout = config.hidden_dropout_prob,
-          .attention_dropout = config.attn_dropout_prob,
-          .deviation = config.initializer_range,
-          .activation = look_up<ops::Activation>(
-              {{"relu", ops::Activation::relu}, {"gelu", ops::Activation::gelu}, {"silu", ops::Activation::silu}}, config.hidden_act),
-          .norm = look_up<nn::NormPlacement>({{"sasrec", nn::NormPlacement::sasrec},
-                                              {"pre", nn::NormPlacement::pre},
-                                              {"post", nn::NormPlacement::post}},
-                                             config.norm),
-          .alignment = look_up<PositionAlignment>({{"start", PositionAlignment::start}, {"end", PositionAlignment::end}},
-                                                  config.position_alignment),
-          .epsilon = config.layer_norm_eps};
+  return {
+      .items = items,
+      .width = config.hidden_size,
+      .blocks = config.n_layers,
+      .heads = config.n_heads,
+      .inner = config.inner_size,
+      .window = config.max_item_list_length,
+      .hidden_dropout = config.hidden_dropout_prob,
+      .attention_dropout = config.attn_dropout_prob,
+      .deviation = config.initializer_range,
+      .activation = look_up<ops::Activation>(
+          {{"relu", ops::Activation::relu}, {"gelu", ops::Activation::gelu}, {"silu", ops::Activation::silu}},
+          config.hidden_act),
+      .norm = look_up<nn::NormPlacement>(
+          {{"sasrec", nn::NormPlacement::sasrec}, {"pre", nn::NormPlacement::pre}, {"post", nn::NormPlacement::post}},
+          config.norm),
+      .alignment = look_up<PositionAlignment>({{"start", PositionAlignment::start}, {"end", PositionAlignment::end}},
+                                              config.position_alignment),
+      .epsilon = config.layer_norm_eps};
 }
 
 }  // namespace

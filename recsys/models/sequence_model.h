@@ -8,8 +8,8 @@
 
 namespace tally::recsys {
 
-/// A model that reads item sequences, as the trainer and the evaluation see it. Models themselves are plain modules; this
-/// type-erased face is made once, where a config names one (models/registry.h).
+/// A model that reads item sequences, as the trainer and the evaluation see it. Models themselves are plain modules;
+/// this type-erased face is made once, where a config names one (models/registry.h).
 class SequenceModel {
  public:
   virtual ~SequenceModel() = default;
@@ -34,7 +34,9 @@ class SequenceModelOf final : public SequenceModel {
   SequenceModelOf(std::string name, M module) : name_(std::move(name)), module_(std::move(module)) {}
 
   std::string name() const override { return name_; }
-  Var encode(const Sequences& batch, const nn::Context& context) const override { return module_.encode(batch, context); }
+  Var encode(const Sequences& batch, const nn::Context& context) const override {
+    return module_.encode(batch, context);
+  }
   Var item_table() const override { return module_.item_table(); }
   std::int64_t window() const override { return module_.window; }
   nn::ParameterList parameters() override { return nn::parameters(module_); }

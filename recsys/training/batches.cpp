@@ -7,8 +7,8 @@ namespace tally::recsys {
 ShiftedBatches::ShiftedBatches(std::vector<std::span<const std::int32_t>> histories, const Options& options, RngKey key)
     : histories_(std::move(histories)), options_(options), key_(key) {
   check<ConfigError>(options.batch_size >= 1 && options.window >= 1 && options.shard_tokens >= 1, "batches",
-                     "needs a batch size, window and shard budget of at least 1; got ", options.batch_size, ", ", options.window,
-                     " and ", options.shard_tokens);
+                     "needs a batch size, window and shard budget of at least 1; got ", options.batch_size, ", ",
+                     options.window, " and ", options.shard_tokens);
   std::erase_if(histories_, [](const auto& history) { return history.size() < 2; });
   for (auto& history : histories_) {
     const auto kept = std::min(history.size(), static_cast<std::size_t>(options.window) + 1);

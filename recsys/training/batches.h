@@ -23,9 +23,9 @@ struct TrainingBatch {
   std::int64_t targets = 0;  ///< target positions in all shards
 };
 
-/// Cuts the training part of each user's sequence into batches: every user with at least two training items once an epoch,
-/// its last `window + 1` items shifted by one, in an order drawn by (key, epoch). A batch is `batch_size` users, cut into
-/// shards of whole sequences up to `shard_tokens` rows. Cuts depend on sizes only.
+/// Cuts the training part of each user's sequence into batches: every user with at least two training items once an
+/// epoch, its last `window + 1` items shifted by one, in an order drawn by (key, epoch). A batch is `batch_size` users,
+/// cut into shards of whole sequences up to `shard_tokens` rows. Cuts depend on sizes only.
 class ShiftedBatches {
  public:
   struct Options {

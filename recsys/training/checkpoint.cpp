@@ -36,8 +36,8 @@ void save_checkpoint(const std::filesystem::path& directory, SequenceModel& mode
   files.commit(Json::object({{"format", kFormat}, {"identity", identity}, {"progress", progress.to_json()}}));
 }
 
-TrainerProgress load_checkpoint(const std::filesystem::path& directory, SequenceModel& model, optim::Optimizer& optimizer,
-                                const Json& identity) {
+TrainerProgress load_checkpoint(const std::filesystem::path& directory, SequenceModel& model,
+                                optim::Optimizer& optimizer, const Json& identity) {
   const Json fields = open(directory, identity);
   const TrainerProgress progress = TrainerProgress::from_json(fields.at("progress"));
   optimizer.load_state(load_safetensors(directory / kOptimizerFile).tensors);

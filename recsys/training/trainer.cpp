@@ -41,8 +41,9 @@ TrainerProgress TrainerProgress::from_json(const Json& json) {
 Trainer::Trainer(SequenceModel& model, optim::Optimizer& optimizer, const ShiftedBatches& batches,
                  const TrainerOptions& options, TrainerHooks hooks)
     : model_(model), optimizer_(optimizer), batches_(batches), options_(options), hooks_(std::move(hooks)) {
-  check<ConfigError>(options.epochs >= 1 && options.evaluate_every >= 1 && options.patience >= 0 && options.clip_norm >= 0,
-                     "trainer", "needs at least one epoch between and in all, and no negative patience or clipping norm");
+  check<ConfigError>(
+      options.epochs >= 1 && options.evaluate_every >= 1 && options.patience >= 0 && options.clip_norm >= 0, "trainer",
+      "needs at least one epoch between and in all, and no negative patience or clipping norm");
   check<ConfigError>(batches.users() > 0, "trainer", "needs at least one user with two training items; got none");
   check<ConfigError>(hooks_.validate != nullptr, "trainer", "needs a validation");
 }

@@ -20,11 +20,11 @@ struct TrainerOptions {
   optim::Schedule schedule;
   LossStage loss_stage = LossStage::automatic;
   bool trace_non_finite = false;
-  RngKey key;                         ///< of the run: every draw of training follows from it
+  RngKey key;  ///< of the run: every draw of training follows from it
 };
 
-/// Where a run stands. With the weights and the optimizer's state it is all that resuming needs: every random draw is keyed
-/// by seed, epoch and step.
+/// Where a run stands. With the weights and the optimizer's state it is all that resuming needs: every random draw is
+/// keyed by seed, epoch and step.
 struct TrainerProgress {
   std::int64_t epoch = 0;  ///< of the next step
   std::int64_t batch = 0;  ///< within the epoch, of the next step
@@ -61,19 +61,19 @@ struct TrainerHooks {
   std::function<double(std::int64_t epochs)> validate;
   std::function<void(const TrainerProgress&, const StepReport&)> on_step;
   std::function<void(const TrainerProgress&, const EpochReport&)> on_epoch;
-  std::function<void(const TrainerProgress&)> on_best;        ///< the validation just made is the best so far
-  std::function<void(const TrainerProgress&)> save;           ///< write a checkpoint
-  std::function<bool()> stop_requested;                       ///< asked after each step
+  std::function<void(const TrainerProgress&)> on_best;  ///< the validation just made is the best so far
+  std::function<void(const TrainerProgress&)> save;     ///< write a checkpoint
+  std::function<bool()> stop_requested;                 ///< asked after each step
 };
 
 enum class TrainingOutcome { finished, interrupted };
 
-/// Runs epochs of training steps with validation and early stopping. Interrupted between steps it saves and returns; started
-/// again with the saved progress it goes on to the same bits.
+/// Runs epochs of training steps with validation and early stopping. Interrupted between steps it saves and returns;
+/// started again with the saved progress it goes on to the same bits.
 class Trainer {
  public:
-  Trainer(SequenceModel& model, optim::Optimizer& optimizer, const ShiftedBatches& batches, const TrainerOptions& options,
-          TrainerHooks hooks);
+  Trainer(SequenceModel& model, optim::Optimizer& optimizer, const ShiftedBatches& batches,
+          const TrainerOptions& options, TrainerHooks hooks);
 
   TrainingOutcome run(TrainerProgress& progress);
 

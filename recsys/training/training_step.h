@@ -13,9 +13,9 @@ enum class LossStage {
   batch,      ///< once for the whole batch, parallel inside: one table gradient
 };
 
-/// Mean cross-entropy of the next item over the whole item table, and its gradients, over all targets of the batch. `key` is
-/// that of the step: every dropout mask is drawn from it. Buffer updates of the model are applied before it returns.
-/// `configure` sees every tape before it records.
+/// Mean cross-entropy of the next item over the whole item table, and its gradients, over all targets of the batch.
+/// `key` is that of the step: every dropout mask is drawn from it. Buffer updates of the model are applied before it
+/// returns. `configure` sees every tape before it records.
 StageResult training_step(const SequenceModel& model, const TrainingBatch& batch, RngKey key,
                           LossStage stage = LossStage::automatic, const std::function<void(Tape&)>& configure = {});
 

@@ -41,8 +41,14 @@ std::vector<std::span<const std::int32_t>> spans(const std::vector<std::vector<s
 }
 
 SasRecOptions small_sasrec(nn::NormPlacement norm = nn::NormPlacement::sasrec) {
-  return {.items = kItems, .width = 16, .blocks = 2, .heads = 2, .window = 20, .hidden_dropout = 0.2,
-          .attention_dropout = 0.2, .norm = norm};
+  return {.items = kItems,
+          .width = 16,
+          .blocks = 2,
+          .heads = 2,
+          .window = 20,
+          .hidden_dropout = 0.2,
+          .attention_dropout = 0.2,
+          .norm = norm};
 }
 
 std::unique_ptr<SequenceModel> small_model(nn::NormPlacement norm = nn::NormPlacement::sasrec) {
@@ -74,8 +80,8 @@ TrainerOptions small_options() {
 }
 
 /// Trains a fresh small model.
-std::unique_ptr<SequenceModel> train(const std::vector<std::vector<std::int32_t>>& data, const ShiftedBatches::Options& cuts,
-                                     LossStage stage = LossStage::automatic) {
+std::unique_ptr<SequenceModel> train(const std::vector<std::vector<std::int32_t>>& data,
+                                     const ShiftedBatches::Options& cuts, LossStage stage = LossStage::automatic) {
   auto model = small_model();
   optim::Adam adam;
   const ShiftedBatches batches(spans(data), cuts, RngKey{7, 8});
@@ -205,7 +211,8 @@ TEST_CASE("the loss per shard and per batch are the same function", "[training]"
   CHECK(by_shard.loss == Approx(std::log(kItems)).epsilon(0.05));
   for (const auto& [path, parameter] : model->parameters()) {
     INFO(path);
-    const auto a = by_shard.gradients[parameter->id()].to_doubles(), b = by_batch.gradients[parameter->id()].to_doubles();
+    const auto a = by_shard.gradients[parameter->id()].to_doubles(),
+               b = by_batch.gradients[parameter->id()].to_doubles();
     double difference = 0, size = 0;
     for (std::size_t i = 0; i < a.size(); ++i) difference += std::pow(a[i] - b[i], 2), size += b[i] * b[i];
     CHECK(std::sqrt(difference) <= 1e-5 * std::sqrt(size) + 1e-9);

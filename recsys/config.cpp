@@ -1,0 +1,215 @@
+#include "tally/recsys/config.h"
+
+#include "tally/core/json_fields.h"
+
+namespace tally::recsys {
+namespace {
+
+/// Lists the members of each section once, for reading and for writing: `visit(name, member)`, and for a choice
+/// `visit(name, member, choices)`.
+template <class Config, class Visit>
+void data_fields(Config& c, Visit&& visit) {
+  visit("path", c.path);
+  visit("separator", c.separator);
+  visit("USER_ID_FIELD", c.user_column);
+  visit("ITEM_ID_FIELD", c.item_column);
+  visit("RATING_FIELD", c.rating_column);
+  visit("TIME_FIELD", c.order_column);
+  visit("tie_rule", c.tie_rule, std::vector<std::string>{"file_order", "item_id"});
+  visit("rm_dup_inter", c.duplicates, std::vector<std::string>{"keep", "first", "last"});
+  visit("min_rating", c.min_rating);
+  visit("bad_rows", c.bad_rows, std::vector<std::string>{"error", "skip"});
+  visit("titles", c.titles);
+}
+
+template <class Config, class Visit>
+void model_fields(Config& c, Visit&& visit) {
+  visit("name", c.name, std::vector<std::string>{"sasrec"});
+  visit("hidden_size", c.hidden_size);
+  visit("n_layers", c.n_layers);
+  visit("n_heads", c.n_heads);
+  visit("inner_size", c.inner_size);
+  visit("MAX_ITEM_LIST_LENGTH", c.max_item_list_length);
+  visit("hidden_dropout_prob", c.hidden_dropout_prob);
+  visit("attn_dropout_prob", c.attn_dropout_prob);
+  visit("hidden_act", c.hidden_act, std::vector<std::string>{"relu", "gelu", "silu"});
+  visit("norm", c.norm, std::vector<std::string>{"sasrec", "pre", "post"});
+  visit("position_alignment", c.position_alignment, std::vector<std::string>{"start", "end"});
+  visit("initializer_range", c.initializer_range);
+  visit("layer_norm_eps", c.layer_norm_eps);
+}
+
+template <class Config, class Visit>
+void train_fields(Config& c, Visit&& visit) {
+  visit("epochs", c.epochs);
+  visit("train_batch_size", c.train_batch_size);
+  visit("shard_tokens", c.shard_tokens);
+  visit("learner", c.learner, std::vector<std::string>{"adam", "sgd", "adagrad"});
+  visit("learning_rate", c.learning_rate);
+  visit("beta1", c.beta1);
+  visit("beta2", c.beta2);
+  visit("weight_decay", c.weight_decay);
+  visit("clip_grad_norm", c.clip_grad_norm);
+  visit("warmup_steps", c.warmup_steps);
+  visit("decay", c.decay, std::vector<std::string>{"constant", "cosine"});
+  visit("loss_type", c.loss_type, std::vector<std::string>{"CE"});
+  visit("eval_step", c.eval_step);
+  visit("stopping_step", c.stopping_step);
+  visit("valid_metric", c.valid_metric);
+  visit("checkpoint_steps", c.checkpoint_steps);
+  visit("seed", c.seed);
+  visit("flush_denormals", c.flush_denormals);
+  visit("detect_anomaly", c.detect_anomaly);
+}
+
+template <class Config, class Visit>
+void evaluation_fields(Config& c, Visit&& visit) {
+  visit("topk", c.topk);
+  visit("filter_seen", c.filter_seen, std::vector<std::string>{"none", "full"});
+  visit("rank_ties", c.rank_ties, std::vector<std::string>{"mean", "pessimistic", "optimistic"});
+  visit("candidates", c.candidates, std::vector<std::string>{"all", "train"});
+}
+
+/// Calls visit(section name, fields function, section) for each section.
+template <class Config, class Visit>
+void sections(Config& c, Visit&& visit) {
+  visit(
+      "data", [](auto& section, auto&& v) { data_fields(section, v); }, c.data);
+  visit(
+      "model", [](auto& section, auto&& v) { model_fields(section, v); }, c.model);
+  visit(
+      "train", [](auto& section, auto&& v) { train_fields(section, v); }, c.train);
+  visit(
+      "evaluation", [](auto& section, auto&& v) { evaluation_fields(section, v); }, c.evaluation);
+}
+
+struct ReadField {
+  JsonFields& fields;
+  template <class T>
+  void operator()(const char* name, T& member) {
+    member = fields.get<T>(name, member);
+  }
+  void operator()(const char* name, std::string& member, const std::vector<std::string>& choices) {
+    member = fields.choice(name, member, choices);
+  }
+};
+
+struct WriteField {
+  Json& json;
+  template <class T>
+  void operator()(const char* name, const T& member) {
+    json.set(name, Json(member));
+  }
+  void operator()(const char* name, const std::string& member, const std::vector<std::string>&) {
+    json.set(name, Json(member));
+  }
+};
+
+void check_domain(const RunConfig& config) {
+  const auto at_least = [](const char* key, auto value, auto least) {
+    check<ConfigError>(value >= least, key, "needs at least ", least, "; got ", value);
+  };
+  const auto rate = [](const char* key, double value) {
+    check<ConfigError>(value >= 0 && value < 1, key, "needs a value in [0, 1); got ", value);
+  };
+  const ModelConfig& model = config.model;
+  at_least("model.hidden_size", model.hidden_size, 1);
+  at_least("model.n_layers", model.n_layers, 1);
+  at_least("model.n_heads", model.n_heads, 1);
+  at_least("model.MAX_ITEM_LIST_LENGTH", model.max_item_list_length, 1);
+  at_least("model.inner_size", model.inner_size, 0);
+  check<ConfigError>(model.hidden_size % model.n_heads == 0, "model.hidden_size", "needs a multiple of n_heads ",
+                     model.n_heads, "; got ", model.hidden_size);
+  rate("model.hidden_dropout_prob", model.hidden_dropout_prob);
+  rate("model.attn_dropout_prob", model.attn_dropout_prob);
+  check<ConfigError>(model.initializer_range > 0, "model.initializer_range", "needs a value above 0; got ",
+                     model.initializer_range);
+  const TrainConfig& train = config.train;
+  at_least("train.epochs", train.epochs, 1);
+  at_least("train.train_batch_size", train.train_batch_size, 1);
+  at_least("train.shard_tokens", train.shard_tokens, 1);
+  at_least("train.eval_step", train.eval_step, 1);
+  at_least("train.stopping_step", train.stopping_step, 0);
+  at_least("train.checkpoint_steps", train.checkpoint_steps, 0);
+  at_least("train.warmup_steps", train.warmup_steps, 0);
+  at_least("train.seed", train.seed, 0);
+  check<ConfigError>(train.learning_rate > 0, "train.learning_rate", "needs a value above 0; got ",
+                     train.learning_rate);
+  rate("train.beta1", train.beta1);
+  rate("train.beta2", train.beta2);
+  check<ConfigError>(train.weight_decay >= 0 && train.clip_grad_norm >= 0, "train",
+                     "needs weight_decay and clip_grad_norm of at least 0");
+  check<ConfigError>(!config.data.path.empty(), "data.path", "is missing; it names the file of interactions");
+  check<ConfigError>(!config.data.separator.empty(), "data.separator", "needs at least one character");
+  check<ConfigError>(!config.evaluation.topk.empty(), "evaluation.topk", "needs at least one K");
+  for (const std::int64_t k : config.evaluation.topk) at_least("evaluation.topk", k, 1);
+}
+
+}  // namespace
+
+RunConfig parse_config(const Json& json) {
+  RunConfig config;
+  check<ConfigError>(json.is(Json::Kind::object), "config", "needs a JSON object");
+  JsonFields top(json);
+  sections(config, [&](const char* name, auto&& list, auto& section) {
+    JsonFields fields = top.child(name);
+    ReadField read{fields};
+    list(section, read);
+    fields.finish();
+  });
+  config.output = top.get("output", config.output);
+  config.show_user = top.get("show_user", config.show_user);
+  top.finish();
+  check_domain(config);
+  return config;
+}
+
+Json to_json(const RunConfig& config) {
+  Json json = Json::object();
+  sections(config, [&](const char* name, auto&& list, auto& section) {
+    Json object = Json::object();
+    WriteField write{object};
+    list(section, write);
+    json.set(name, std::move(object));
+  });
+  json.set("output", config.output);
+  json.set("show_user", config.show_user);
+  return json;
+}
+
+void apply_override(Json& config, const std::string& assignment) {
+  const std::size_t equals = assignment.find('=');
+  check<ConfigError>(equals != std::string::npos && equals > 0, "--" + assignment, "needs the form --key=value");
+  std::string key = assignment.substr(0, equals);
+  const std::string text = assignment.substr(equals + 1);
+  if (key.find('.') == std::string::npos) {
+    const Json defaults = to_json(RunConfig{});
+    std::vector<std::string> homes, known;
+    for (const auto& [name, value] : defaults.members()) {
+      known.push_back(name);
+      if (name == key && !value.is(Json::Kind::object)) homes.push_back(name);
+      if (!value.is(Json::Kind::object)) continue;
+      for (const auto& [member, unused] : value.members()) {
+        known.push_back(member);
+        if (member == key) homes.push_back(name + '.' + member);
+      }
+    }
+    if (homes.empty()) {
+      const std::string nearest = nearest_name(key, known);
+      fail<ConfigError>("--" + key, "is no key of a config",
+                        nearest.empty() ? "" : "; did you mean '" + nearest + "'?");
+    }
+    check<ConfigError>(homes.size() == 1, "--" + key, "stands in several sections; write the section too, e.g. --",
+                       homes[0]);
+    key = homes[0];
+  }
+  // What is text in a config is text here, quotes or not: a user id of 42, say.
+  const std::size_t dot = key.find('.');
+  const Json defaults = to_json(RunConfig{});
+  const Json* otherwise = defaults.find(key.substr(0, dot));
+  if (otherwise != nullptr && dot != std::string::npos) otherwise = otherwise->find(key.substr(dot + 1));
+  const bool is_text = otherwise != nullptr && otherwise->is(Json::Kind::string);
+  config.set_at(key, is_text ? Json(text) : parse_json(text, "--" + key));
+}
+
+}  // namespace tally::recsys

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tally/core/json.h"
+
+// The configuration of a run: a JSON file, read strictly. Keys are RecBole's where it has the same thing.
+
+namespace tally::recsys {
+
+struct DataConfig {
+  std::string path;                        ///< delimited text, plain or gzip'd; relative to the config file
+  std::string separator = ",";             ///< one or more characters, "\t" for tabs
+  std::string user_column = "user_id";     // USER_ID_FIELD
+  std::string item_column = "item_id";     // ITEM_ID_FIELD
+  std::string rating_column;               // RATING_FIELD; empty: none
+  std::string order_column = "timestamp";  // TIME_FIELD; empty: file order
+  std::string tie_rule = "file_order";     ///< file_order | item_id
+  std::string duplicates = "keep";         ///< keep | first | last
+  double min_rating = 0;                   ///< rows rated below are left out; 0: none
+  std::string bad_rows = "error";          ///< error | skip
+  std::string titles;                      ///< file of item titles; empty: none
+};
+
+struct ModelConfig {
+  std::string name = "sasrec";
+  std::int64_t hidden_size = 64;
+  std::int64_t n_layers = 2;
+  std::int64_t n_heads = 1;
+  std::int64_t inner_size = 0;  ///< 0: hidden_size
+  std::int64_t max_item_list_length = 200;
+  double hidden_dropout_prob = 0.1;
+  double attn_dropout_prob = 0.1;
+  std::string hidden_act = "relu";           ///< relu | gelu | silu
+  std::string norm = "sasrec";               ///< sasrec | pre | post
+  std::string position_alignment = "start";  ///< start | end
+  double initializer_range = 0.02;
+  double layer_norm_eps = 1e-8;
+};
+
+struct TrainConfig {
+  std::int64_t epochs = 100;
+  std::int64_t train_batch_size = 128;
+  std::int64_t shard_tokens = 2048;  ///< rows that one core works on at a time
+  std::string learner = "adam";      ///< adam | sgd | adagrad
+  double learning_rate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double weight_decay = 0;
+  double clip_grad_norm = 0;  ///< 0: none
+  std::int64_t warmup_steps = 0;
+  std::string decay = "constant";  ///< constant | cosine
+  std::string loss_type = "CE";
+  std::int64_t eval_step = 1;       ///< epochs between validations
+  std::int64_t stopping_step = 10;  ///< validations without improvement before stopping; 0: never
+  std::string valid_metric = "NDCG@10";
+  std::int64_t checkpoint_steps = 0;  ///< steps between checkpoints, beside one after each epoch
+  std::int64_t seed = 42;
+  bool flush_denormals = true;
+  bool detect_anomaly = false;  ///< search every op's values for NaN and infinity
+};
+
+struct EvaluationConfig {
+  std::vector<std::int64_t> topk = {10};
+  std::string filter_seen = "full";  ///< none | full
+  std::string rank_ties = "mean";    ///< mean | pessimistic | optimistic
+  std::string candidates = "all";    ///< all | train
+};
+
+struct RunConfig {
+  DataConfig data;
+  ModelConfig model;
+  TrainConfig train;
+  EvaluationConfig evaluation;
+  std::string output = "runs";  ///< directory that run directories go into
+  std::string show_user;        ///< user id whose recommendations are printed at the end; empty: the first test user
+};
+
+/// Throws ConfigError for an unknown key (naming the nearest), a value of another type, or one outside its domain.
+RunConfig parse_config(const Json& json);
+/// Every value, defaults included: what the run directory records.
+Json to_json(const RunConfig& config);
+
+/// Applies `key=value` to a config, `key` dotted ("train.learning_rate") or, when only one section has it, bare
+/// ("learning_rate"). The value is JSON, or else text. Throws ConfigError for an unknown or ambiguous key.
+void apply_override(Json& config, const std::string& assignment);
+
+}  // namespace tally::recsys

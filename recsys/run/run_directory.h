@@ -1,0 +1,41 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "tally/core/json.h"
+#include "tally/recsys/config.h"
+#include "tally/recsys/evaluation/evaluate.h"
+
+namespace tally::recsys {
+
+/// Where the files of a run lie.
+struct RunDirectory {
+  std::filesystem::path path;
+
+  std::filesystem::path config() const { return path / "config.resolved.json"; }
+  std::filesystem::path environment() const { return path / "environment.json"; }
+  std::filesystem::path data() const { return path / "data.json"; }
+  std::filesystem::path metrics() const { return path / "metrics.jsonl"; }
+  std::filesystem::path last_checkpoint() const { return path / "checkpoints" / "last"; }
+  std::filesystem::path best_weights() const { return path / "checkpoints" / "best"; }
+  std::filesystem::path test_metrics() const { return path / "test_metrics.json"; }
+  std::filesystem::path ranks() const { return path / "ranks.tsv"; }
+  std::filesystem::path recommendations() const { return path / "recommendations.tsv"; }
+};
+
+/// A new directory `<output>/<data>_<model>_<seed>_<UTC time>`, with a number behind it when the name is taken.
+RunDirectory create_run_directory(const RunConfig& config);
+
+/// Machine and build: CPU kernels, SIMD target, threads, compiler, version, denormals.
+Json environment();
+
+/// Drops the lines of a JSON-lines file whose `step` is above `step`: what was logged after the checkpoint that a run
+/// resumes from would be logged again.
+void drop_lines_after_step(const std::filesystem::path& path, std::int64_t step);
+
+/// Metrics of evaluations as JSON, and the ranks of every user as a table.
+Json to_json(const Evaluation& evaluation);
+void write_ranks(const std::filesystem::path& path, const Split& split, const Evaluation& evaluation);
+
+}  // namespace tally::recsys

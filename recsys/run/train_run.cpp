@@ -1,0 +1,349 @@
+#include "tally/recsys/run/train_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "tally/core/blas.h"
+#include "tally/core/file.h"
+#include "tally/core/machine.h"
+#include "tally/core/memory.h"
+#include "tally/core/parallel.h"
+#include "tally/recsys/baselines/markov.h"
+#include "tally/recsys/baselines/popularity.h"
+#include "tally/recsys/data/statistics.h"
+#include "tally/recsys/evaluation/top_k.h"
+#include "tally/recsys/models/neural_ranker.h"
+#include "tally/recsys/models/registry.h"
+#include "tally/recsys/training/checkpoint.h"
+
+namespace tally::recsys {
+namespace {
+
+constexpr std::int64_t kRecommended = 10;
+
+/// What a checkpoint must have in common with the run that loads it.
+Json identity(const RunConfig& config, const RunData& data) {
+  return Json::object({{"model", to_json(config).at("model")}, {"data", data.hash}});
+}
+
+RngKey run_key(const RunConfig& config) { return RngKey{static_cast<std::uint64_t>(config.train.seed), 0}; }
+
+std::unique_ptr<optim::Optimizer> make_optimizer(const TrainConfig& config) {
+  if (config.learner == "sgd") {
+    return std::make_unique<optim::Sgd>(
+        optim::SgdOptions{.learning_rate = config.learning_rate, .weight_decay = config.weight_decay});
+  }
+  if (config.learner == "adagrad") return std::make_unique<optim::Adagrad>(optim::AdagradOptions{config.learning_rate});
+  return std::make_unique<optim::Adam>(optim::AdamOptions{.learning_rate = config.learning_rate,
+                                                          .beta1 = config.beta1,
+                                                          .beta2 = config.beta2,
+                                                          .weight_decay = config.weight_decay});
+}
+
+/// "NDCG@10" as the metric of an evaluation. Throws ConfigError for another form or a cut-off that is not evaluated.
+double metric_of(const Evaluation& evaluation, const std::string& name) {
+  const std::size_t at = name.find('@');
+  for (const Metrics& metrics : evaluation.metrics) {
+    if (at == std::string::npos || name.substr(at + 1) != std::to_string(metrics.k)) continue;
+    const std::string kind = name.substr(0, at);
+    if (kind == "NDCG") return metrics.ndcg;
+    if (kind == "HR" || kind == "Recall") return metrics.hit_rate;
+    if (kind == "MRR") return metrics.mrr;
+  }
+  fail<ConfigError>("train.valid_metric", "needs NDCG@K, HR@K, Recall@K or MRR@K with a K of evaluation.topk; got '",
+                    name, "'");
+}
+
+class TrainingRun {
+ public:
+  TrainingRun(const RunConfig& config, RunDirectory directory, Console& console, std::function<bool()> stop_requested)
+      : config_(config),
+        directory_(std::move(directory)),
+        console_(console),
+        stop_requested_(std::move(stop_requested)),
+        data_(load_run_data(config.data)),
+        identity_(identity(config, data_)),
+        model_(make_sequence_model(config.model, data_.interactions->num_items(), run_key(config).fold_in("model"))),
+        optimizer_(make_optimizer(config.train)),
+        batches_(histories(), {config.train.train_batch_size, model_->window(), config.train.shard_tokens},
+                 run_key(config).fold_in("order")),
+        evaluation_(evaluation_options(config.evaluation)) {}
+
+  RunOutcome run(bool resume) {
+    describe_data();
+    TrainerProgress progress;
+    if (resume) progress = restore();
+    LineWriter metrics(directory_.metrics());
+    if (!resume) {
+      write_file_atomically(directory_.config(), to_json(config_).dump(2) + '\n');
+      write_file_atomically(directory_.environment(), environment().dump(2) + '\n');
+    }
+    baselines_ = {evaluate(Popularity(*data_.split), *data_.split, Part::test, evaluation_),
+                  evaluate(Markov(*data_.split), *data_.split, Part::test, evaluation_)};
+    for (const Evaluation& baseline : baselines_) console_.block(baseline.to_text());
+    describe_training();
+    RunOutcome outcome{directory_, train(progress, metrics), {}};
+    if (outcome.training == TrainingOutcome::interrupted) {
+      console_.line(fmt::format("stopped after step {}; go on with: tally train --resume {}", progress.step,
+                                directory_.path.string()));
+      return outcome;
+    }
+    outcome.test = finish(progress, metrics);
+    return outcome;
+  }
+
+ private:
+  std::vector<std::span<const std::int32_t>> histories() const {
+    std::vector<std::span<const std::int32_t>> all;
+    for (std::int64_t u = 0; u < data_.interactions->num_users(); ++u) all.push_back(data_.split->training(u));
+    return all;
+  }
+
+  void describe_data() {
+    const Statistics statistics = recsys::statistics(*data_.interactions);
+    console_.line("data: " + config_.data.path);
+    console_.block(statistics.to_text());
+    write_file_atomically(directory_.data(), Json::object({{"path", config_.data.path},
+                                                           {"content_sha256", data_.hash},
+                                                           {"users", statistics.users},
+                                                           {"items", statistics.items},
+                                                           {"events", statistics.events},
+                                                           {"density", statistics.density},
+                                                           {"mean_length", statistics.mean_length},
+                                                           {"median_length", statistics.median_length},
+                                                           {"repeats", statistics.repeats},
+                                                           {"tied_last_users", statistics.tied_last_users},
+                                                           {"split", data_.split->name()}})
+                                                     .dump(2) +
+                                                 '\n');
+  }
+
+  void describe_training() {
+    std::int64_t count = 0;
+    for (const auto& [path, parameter] : model_->parameters()) count += parameter->value().numel();
+    console_.line(
+        fmt::format("model: {} with {} parameters; {} users and {} target positions an epoch, {} batches; {} threads",
+                    model_->name(), count, batches_.users(), batches_.targets_per_epoch(), batches_.batches_per_epoch(),
+                    num_threads()));
+    sgemm_rate_ = measure_sgemm_rate();
+  }
+
+  TrainerProgress restore() {
+    if (!std::filesystem::exists(directory_.last_checkpoint())) {
+      console_.line("no checkpoint yet: starting from the beginning");
+      drop_lines_after_step(directory_.metrics(), -1);
+      return {};
+    }
+    const TrainerProgress progress = load_checkpoint(directory_.last_checkpoint(), *model_, *optimizer_, identity_);
+    drop_lines_after_step(directory_.metrics(), progress.step);
+    console_.line(fmt::format("resuming after step {} (epoch {})", progress.step, progress.epoch + 1));
+    return progress;
+  }
+
+  TrainingOutcome train(TrainerProgress& progress, LineWriter& metrics) {
+    const TrainConfig& config = config_.train;
+    TrainerOptions options;
+    options.epochs = config.epochs;
+    options.evaluate_every = config.eval_step;
+    options.patience = config.stopping_step;
+    options.checkpoint_steps = config.checkpoint_steps;
+    options.clip_norm = config.clip_grad_norm;
+    options.trace_non_finite = config.detect_anomaly;
+    options.key = run_key(config_).fold_in("training");
+    options.schedule = {.peak = config.learning_rate,
+                        .warmup = config.warmup_steps,
+                        .decay = config.decay == "cosine" ? optim::Decay::cosine : optim::Decay::constant,
+                        .total = config.epochs * batches_.batches_per_epoch()};
+    const Ranker ranker = make_ranker(*model_);
+    double training_seconds = 0, training_operations = 0;
+    std::uint64_t operations_before = blas::operations();
+    TrainerHooks hooks;
+    hooks.stop_requested = stop_requested_;
+    hooks.on_step = [&](const TrainerProgress& now, const StepReport& step) {
+      console_.progress(
+          fmt::format("epoch {}", now.epoch + 1), now.batch, batches_.batches_per_epoch(),
+          fmt::format("loss {:.4f}  {:.0f} tokens/s", step.loss, static_cast<double>(step.targets) / step.seconds));
+    };
+    hooks.on_epoch = [&](const TrainerProgress& now, const EpochReport& epoch) {
+      epoch_ = epoch;
+      training_seconds = epoch.seconds;
+      training_operations = static_cast<double>(blas::operations() - operations_before);
+      metrics.write_line(Json::object({{"event", "epoch"},
+                                       {"step", now.step},
+                                       {"epoch", epoch.epoch},
+                                       {"loss", epoch.loss},
+                                       {"targets", epoch.targets},
+                                       {"seconds", epoch.seconds},
+                                       {"tokens_per_second", static_cast<double>(epoch.targets) / epoch.seconds},
+                                       {"sgemm_share", training_operations / training_seconds / sgemm_rate_},
+                                       {"peak_memory", memory_stats().peak_bytes}})
+                             .dump());
+    };
+    hooks.validate = [&](std::int64_t epochs) {
+      const auto start = std::chrono::steady_clock::now();
+      const Evaluation validation = evaluate(ranker, *data_.split, Part::validation, evaluation_);
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      const double score = metric_of(validation, config.valid_metric);
+      Json record =
+          Json::object({{"event", "validation"}, {"step", epochs * batches_.batches_per_epoch()}, {"epoch", epochs}});
+      const Json scores = to_json(validation);
+      for (const auto& [name, value] : scores.members()) record.set(name, value);
+      record.set("seconds", seconds);
+      metrics.write_line(record.dump());
+      // After resuming at the very end of an epoch there is no speed to report: nothing was trained in this process.
+      console_.line(fmt::format(
+          "epoch {:3d}  loss {:.4f}  valid {} {:.4f}  {:.1f} s + {:.1f} s  {:.0f} tokens/s ({:.0f} % of sgemm)", epochs,
+          epoch_.loss, config.valid_metric, score, training_seconds, seconds,
+          static_cast<double>(epoch_.targets) / training_seconds,
+          100 * training_operations / training_seconds / sgemm_rate_));
+      operations_before = blas::operations();
+      return score;
+    };
+    hooks.on_best = [&](const TrainerProgress&) { save_weights(directory_.best_weights(), *model_, identity_); };
+    hooks.save = [&](const TrainerProgress& now) {
+      save_checkpoint(directory_.last_checkpoint(), *model_, *optimizer_, now, identity_);
+    };
+    Trainer trainer(*model_, *optimizer_, batches_, options, hooks);
+    return trainer.run(progress);
+  }
+
+  std::vector<Evaluation> finish(const TrainerProgress& progress, LineWriter& metrics) {
+    load_weights(directory_.best_weights(), *model_, identity_);
+    const Ranker ranker = make_ranker(*model_);
+    std::vector<Evaluation> test = baselines_;
+    test.push_back(evaluate(ranker, *data_.split, Part::test, evaluation_));
+    const Evaluation& result = test.back();
+    Json report = Json::object({{"best_epoch", progress.best_epoch}, {"best_validation", progress.best_score}});
+    Json evaluations = Json::array();
+    for (const Evaluation& evaluation : test) evaluations.push_back(to_json(evaluation));
+    report.set("test", std::move(evaluations));
+    write_file_atomically(directory_.test_metrics(), report.dump(2) + '\n');
+    write_ranks(directory_.ranks(), *data_.split, result);
+    Json record = Json::object({{"event", "test"}, {"step", progress.step}, {"best_epoch", progress.best_epoch}});
+    const Json scores = to_json(result);
+    for (const auto& [name, value] : scores.members()) record.set(name, value);
+    metrics.write_line(record.dump());
+    metrics.sync();
+    console_.line(fmt::format("best epoch {} of {} (validation {} {:.4f}); test, {}:", progress.best_epoch,
+                              progress.epoch, config_.train.valid_metric, progress.best_score, result.protocol));
+    console_.block(metrics_table(test));
+    write_recommendations(ranker);
+    console_.line("run directory: " + directory_.path.string());
+    return test;
+  }
+
+  /// Top items of every user's whole history, and those of one user on the console.
+  void write_recommendations(const Ranker& ranker) {
+    const Interactions& data = *data_.interactions;
+    std::vector<std::vector<std::int32_t>> sequences;
+    for (std::int64_t u = 0; u < data.num_users(); ++u) {
+      const auto sequence = data.sequence(u);
+      sequences.emplace_back(sequence.begin(), sequence.end());
+    }
+    const auto lists = recommend(ranker, Sequences::from(sequences, data.num_items()), kRecommended, evaluation_.seen);
+    std::string text = "user_id\titem_id\tscore\trank\n";
+    for (std::size_t u = 0; u < lists.size(); ++u) {
+      for (std::size_t r = 0; r < lists[u].size(); ++r) {
+        text += fmt::format("{}\t{}\t{:.6g}\t{}\n", data.users.name(static_cast<std::int32_t>(u)),
+                            data.items.name(lists[u][r].item), lists[u][r].score, r + 1);
+      }
+    }
+    write_file_atomically(directory_.recommendations(), text);
+    const std::int32_t shown = shown_user();
+    const auto history = data.sequence(shown);
+    console_.line(fmt::format("user {}, latest items:", data.users.name(shown)));
+    for (const std::int32_t item : history.last(std::min<std::size_t>(5, history.size()))) {
+      console_.line("      " + data_.label(item));
+    }
+    console_.line("recommended next:");
+    const auto& list = lists[static_cast<std::size_t>(shown)];
+    for (std::size_t r = 0; r < list.size(); ++r)
+      console_.line(fmt::format("{:4d}  {}", r + 1, data_.label(list[r].item)));
+  }
+
+  std::int32_t shown_user() const {
+    if (config_.show_user.empty()) return data_.split->targets(Part::test).front().user;
+    const auto user = data_.interactions->users.find(config_.show_user);
+    check<ConfigError>(user.has_value(), "show_user", "no user '", config_.show_user, "' in ", config_.data.path);
+    return *user;
+  }
+
+  RunConfig config_;
+  RunDirectory directory_;
+  Console& console_;
+  std::function<bool()> stop_requested_;
+  RunData data_;
+  Json identity_;
+  std::unique_ptr<SequenceModel> model_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  ShiftedBatches batches_;
+  EvaluationOptions evaluation_;
+  std::vector<Evaluation> baselines_;
+  EpochReport epoch_;
+  double sgemm_rate_ = 1;
+};
+
+RunConfig read_run_config(const RunDirectory& directory) {
+  check<IoError>(std::filesystem::exists(directory.config()), directory.path.string(),
+                 "is no run directory: it has no config.resolved.json");
+  return parse_config(read_json(directory.config()));
+}
+
+}  // namespace
+
+RunOutcome train_run(const RunConfig& config, Console& console, const std::function<bool()>& stop_requested) {
+  flush_denormals(config.train.flush_denormals);
+  // Everything that can be wrong with the config or the data is found before a directory is made.
+  load_run_data(config.data);
+  return TrainingRun(config, create_run_directory(config), console, stop_requested).run(false);
+}
+
+RunOutcome resume_run(const RunDirectory& directory, Console& console, const std::function<bool()>& stop_requested) {
+  const RunConfig config = read_run_config(directory);
+  flush_denormals(config.train.flush_denormals);
+  return TrainingRun(config, directory, console, stop_requested).run(true);
+}
+
+OpenedRun open_run(const RunDirectory& directory) {
+  OpenedRun run;
+  run.config = read_run_config(directory);
+  flush_denormals(run.config.train.flush_denormals);
+  run.data = load_run_data(run.config.data);
+  run.model = make_sequence_model(run.config.model, run.data.interactions->num_items(), run_key(run.config));
+  check<IoError>(std::filesystem::exists(directory.best_weights()), directory.path.string(),
+                 "has no weights yet: its first validation is still to come");
+  load_weights(directory.best_weights(), *run.model, identity(run.config, run.data));
+  return run;
+}
+
+EvaluationOptions evaluation_options(const EvaluationConfig& config) {
+  EvaluationOptions options;
+  options.seen = config.filter_seen == "none" ? SeenFilter::none : SeenFilter::full;
+  options.candidates = config.candidates == "train" ? Candidates::train : Candidates::all;
+  options.ties = config.rank_ties == "pessimistic"  ? RankTies::pessimistic
+                 : config.rank_ties == "optimistic" ? RankTies::optimistic
+                                                    : RankTies::mean;
+  options.cutoffs = config.topk;
+  return options;
+}
+
+std::string metrics_table(const std::vector<Evaluation>& evaluations) {
+  std::string text = fmt::format("{:<12}", "");
+  for (const Metrics& metrics : evaluations.front().metrics) {
+    for (const char* name : {"HR", "NDCG", "MRR"})
+      text += fmt::format("  {:>8}", fmt::format("{}@{}", name, metrics.k));
+  }
+  text += '\n';
+  for (const Evaluation& evaluation : evaluations) {
+    text += fmt::format("{:<12}", evaluation.ranker);
+    for (const Metrics& metrics : evaluation.metrics) {
+      text += fmt::format("  {:8.4f}  {:8.4f}  {:8.4f}", metrics.hit_rate, metrics.ndcg, metrics.mrr);
+    }
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace tally::recsys

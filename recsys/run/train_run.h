@@ -1,0 +1,47 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tally/recsys/evaluation/evaluate.h"
+#include "tally/recsys/models/sequence_model.h"
+#include "tally/recsys/run/console.h"
+#include "tally/recsys/run/run_data.h"
+#include "tally/recsys/run/run_directory.h"
+#include "tally/recsys/training/trainer.h"
+
+namespace tally::recsys {
+
+/// How a run ended.
+struct RunOutcome {
+  RunDirectory directory;
+  TrainingOutcome training = TrainingOutcome::finished;
+  std::vector<Evaluation> test;  ///< popularity, Markov, then the model at its best epoch; empty when interrupted
+};
+
+/// Trains the model of a config on its data, with baselines, validation, checkpoints and a final evaluation, in a
+/// directory of its own. `stop_requested` is asked after each step: the run then saves and returns.
+RunOutcome train_run(const RunConfig& config, Console& console, const std::function<bool()>& stop_requested = {});
+
+/// Goes on with a run from its last checkpoint (from the start when there is none yet). The weights come out as those
+/// of a run that was never interrupted, bit for bit.
+RunOutcome resume_run(const RunDirectory& directory, Console& console,
+                      const std::function<bool()>& stop_requested = {});
+
+/// A finished (or stopped) run for use: data and the weights of its best epoch. Throws IoError when the directory is no
+/// run or has no weights yet.
+struct OpenedRun {
+  RunConfig config;
+  RunData data;
+  std::unique_ptr<SequenceModel> model;
+};
+OpenedRun open_run(const RunDirectory& directory);
+
+/// The options that a config stands for.
+EvaluationOptions evaluation_options(const EvaluationConfig& config);
+
+/// A table of evaluations for people: one row each, HR, NDCG and MRR at every cut-off.
+std::string metrics_table(const std::vector<Evaluation>& evaluations);
+
+}  // namespace tally::recsys
