@@ -1,0 +1,151 @@
+#include "tally/nn/layers.h"
+
+#include <catch2/catch.hpp>
+
+#include "tally/autograd/gradient_check.h"
+#include "tally/nn/initializers.h"
+#include "tally/nn/transformer.h"
+#include "tally/ops/reduce.h"
+
+using namespace tally;
+
+namespace {
+
+/// Converts to any member of an aggregate: counts how many initialisers it takes.
+struct AnyMember {
+  template <class T>
+  operator T() const;  // NOLINT: never called
+};
+
+template <class M, class... Members>
+constexpr std::size_t member_count(Members... members) {
+  if constexpr (requires { M{members..., AnyMember{}}; }) {
+    return member_count<M>(members..., AnyMember{});
+  } else {
+    return sizeof...(Members);
+  }
+}
+
+template <class M>
+std::size_t listed_fields(M module) {
+  std::size_t count = 0;
+  M::fields(module, [&](std::string_view, auto&) { ++count; });
+  return count;
+}
+
+template <class M>
+void check_complete(const char* name) {
+  INFO(name);
+  CHECK(listed_fields(M{}) == member_count<M>());
+}
+
+struct ForgetsOne {
+  nn::Parameter a, b;
+  static void fields(auto& self, auto&& visit) { visit("a", self.a); }
+};
+
+Tensor rows(std::int64_t count, std::int64_t width, std::uint64_t stream) {
+  Tensor x({count, width}, DType::f64);
+  fill_normal(RngKey{5, stream}, x, 0, 1);
+  return x;
+}
+
+/// Checks the gradients of a module's parameters and of its input in double.
+template <class M, class F>
+void check_module(M& module, Tensor input, F&& forward) {
+  nn::convert(module, DType::f64);
+  // Biases begin at zero and norm weights at one: move them off these special points.
+  std::uint64_t stream = 100;
+  for (const auto& [path, parameter] : nn::parameters(module)) {
+    Tensor noise(parameter->shape(), DType::f64);
+    fill_normal(RngKey{6, stream++}, noise, 0, 0.1);
+    auto values = parameter->mutable_value().template mutable_span<double>();
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += noise.data<double>()[i];
+  }
+  const Var x = Var::leaf(input);
+  std::vector<CheckedLeaf> leaves{{"input", input, x.leaf_id()}};
+  for (const auto& [path, parameter] : nn::parameters(module)) leaves.push_back({path, parameter->value(), parameter->id()});
+  const GradientReport report = check_gradients([&] { return std::vector<Var>{forward(x)}; }, leaves);
+  for (const LeafReport& leaf : report.leaves) {
+    INFO(leaf.name << ": " << leaf.hint << " scaled error " << leaf.max_scaled);
+    CHECK(leaf.verdict == GradientVerdict::ok);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every module lists all its members", "[layers]") {
+  check_complete<nn::Linear>("Linear");
+  check_complete<nn::Embedding>("Embedding");
+  check_complete<nn::LayerNorm>("LayerNorm");
+  check_complete<nn::RmsNorm>("RmsNorm");
+  check_complete<nn::Dropout>("Dropout");
+  check_complete<nn::MultiHeadAttention>("MultiHeadAttention");
+  check_complete<nn::FeedForward>("FeedForward");
+  check_complete<nn::TransformerBlock>("TransformerBlock");
+  CHECK(listed_fields(ForgetsOne{}) != member_count<ForgetsOne>());
+}
+
+TEST_CASE("layers have right gradients", "[layers]") {
+  SECTION("linear") {
+    auto layer = nn::Linear::make({.in = 3, .out = 4}, RngKey{1});
+    check_module(layer, rows(5, 3, 1), [&](const Var& x) { return layer(x, ops::Activation::gelu); });
+  }
+  SECTION("layer norm") {
+    auto layer = nn::LayerNorm::make({6});
+    check_module(layer, rows(5, 6, 2), [&](const Var& x) { return layer(x); });
+  }
+  SECTION("rms norm") {
+    auto layer = nn::RmsNorm::make({6});
+    check_module(layer, rows(5, 6, 3), [&](const Var& x) { return layer(x); });
+  }
+  SECTION("feed-forward with dropout") {
+    auto layer = nn::FeedForward::make(
+        {.width = 4, .inner = 6, .activation = ops::Activation::silu, .dropout = 0.3}, RngKey{2});
+    check_module(layer, rows(5, 4, 4), [&](const Var& x) { return layer(x, {.training = true, .key = RngKey{3}}); });
+  }
+}
+
+TEST_CASE("transformer blocks have right gradients in every placement of the norm", "[layers]") {
+  const std::vector<std::int64_t> lengths{4, 0, 1, 3};
+  const Offsets offsets = Offsets::from_lengths(lengths);
+  for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::post, nn::NormPlacement::sasrec}) {
+    auto block = nn::TransformerBlock::make({.width = 4,
+                                             .heads = 2,
+                                             .inner = 6,
+                                             .activation = ops::Activation::gelu,
+                                             .attention_dropout = 0.2,
+                                             .hidden_dropout = 0.2,
+                                             .norm = norm},
+                                            RngKey{4});
+    check_module(block, rows(8, 4, 5), [&](const Var& x) { return block(x, offsets, {.training = true, .key = RngKey{3}}); });
+  }
+}
+
+TEST_CASE("an embedding's gradient is sparse", "[layers]") {
+  const auto layer = nn::Embedding::make({.count = 100, .width = 3}, RngKey{1});
+  const Tensor ids = Tensor::from<std::int32_t>({7, 3, 7}, {3});
+  const auto [value, gradients] = value_and_gradients([&] { return ops::sum(layer(ids, 2)); });
+  const auto* rows = std::get_if<RowGrad>(gradients.find(layer.table.id()));
+  REQUIRE(rows != nullptr);
+  CHECK(rows->rows.to_doubles() == std::vector<double>{3, 7});
+  CHECK(rows->values.to_doubles() == std::vector<double>{2, 2, 2, 4, 4, 4});
+}
+
+TEST_CASE("dropout and blocks are deterministic outside training", "[layers]") {
+  const auto block = nn::TransformerBlock::make({.width = 4, .heads = 1, .attention_dropout = 0.5, .hidden_dropout = 0.5}, RngKey{4});
+  const Offsets offsets = Offsets::single(6);
+  const Tensor x = rows(6, 4, 6).to(DType::f32);
+  const Tensor once = block(x, offsets, {.key = RngKey{1}}).value(), again = block(x, offsets, {.key = RngKey{2}}).value();
+  CHECK(identical(once, again));
+  const Tensor trained = block(x, offsets, {.training = true, .key = RngKey{1}}).value();
+  CHECK_FALSE(identical(once, trained));
+  CHECK(identical(trained, block(x, offsets, {.training = true, .key = RngKey{1}}).value()));
+}
+
+TEST_CASE("wrong sizes are refused", "[layers]") {
+  CHECK_THROWS_AS(nn::Linear::make({.in = 0, .out = 4}, RngKey{1}), ValueError);
+  CHECK_THROWS_AS(nn::MultiHeadAttention::make({.width = 5, .heads = 2}, RngKey{1}), ValueError);
+  const auto layer = nn::Linear::make({.in = 3, .out = 4}, RngKey{1});
+  CHECK_THROWS_AS(layer(Tensor::zeros({2, 5})), ShapeError);
+}

@@ -1,0 +1,162 @@
+// tally train, evaluate and recommend.
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <iostream>
+
+#include "tally/core/file.h"
+#include "tally/core/parallel.h"
+#include "tally/recsys/evaluation/top_k.h"
+#include "tally/recsys/models/neural_ranker.h"
+#include "tally/recsys/run/train_run.h"
+#include "tools/commands.h"
+
+namespace tally::tools {
+namespace {
+
+using namespace recsys;
+
+/// The first SIGINT, SIGTERM or SIGHUP asks the run to stop after the step; a second SIGINT ends the program at once.
+std::atomic<int> received_signal{0};
+
+void on_signal(int number) {
+  received_signal = number;
+  std::signal(SIGINT, SIG_DFL);
+}
+
+void install_signal_handlers() {
+  ignore_write_signals();
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action {};
+    action.sa_handler = on_signal;
+    sigaction(number, &action, nullptr);
+  }
+}
+
+bool stop_requested() { return received_signal != 0; }
+
+/// A config file with overrides. Paths of data are relative to the file, so that a config works from any directory.
+RunConfig load_config(const std::string& path, const std::vector<std::string>& overrides) {
+  Json json = read_json(path);
+  const auto resolve = [&](const char* name) {
+    const Json* data = json.find("data");
+    const Json* file = data == nullptr ? nullptr : data->find(name);
+    if (file == nullptr || !file->is(Json::Kind::string) || file->as_string().empty()) return;
+    const std::filesystem::path given = file->as_string();
+    if (given.is_relative()) json.set_at(std::string("data.") + name, (std::filesystem::path(path).parent_path() / given).lexically_normal().string());
+  };
+  resolve("path");
+  resolve("titles");
+  for (const std::string& assignment : overrides) apply_override(json, assignment);
+  return parse_config(json);
+}
+
+/// `--key=value` words that CLI11 did not take, without their dashes.
+std::vector<std::string> overrides_of(const CLI::App& command) {
+  std::vector<std::string> overrides;
+  for (const std::string& word : command.remaining()) {
+    check<ConfigError>(word.starts_with("--"), word, "is neither an option nor --key=value");
+    overrides.push_back(word.substr(2));
+  }
+  return overrides;
+}
+
+int exit_code_of(const RunOutcome& outcome) {
+  return outcome.training == TrainingOutcome::interrupted ? 128 + received_signal : 0;
+}
+
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts;
+  std::size_t begin = 0;
+  while (begin <= text.size()) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    if (end > begin) parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, int& exit_code) {
+  struct Options {
+    std::string config, resume;
+    int threads = 0;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("train", "Train a recommender: a config file, then --key=value for any of its keys");
+  command->add_option("config", options->config, "JSON config file");
+  command->add_option("--resume", options->resume, "Go on with the run in this directory");
+  command->add_option("--threads", options->threads, "Threads to use (default: the CPUs of this process)");
+  command->allow_extras();
+  command->callback([=, &exit_code] {
+    check<ConfigError>(options->config.empty() != options->resume.empty(), "train", "needs a config file, or --resume RUN");
+    check<ConfigError>(options->resume.empty() || command->remaining().empty(), "train",
+                       "takes no --key=value with --resume: a run keeps its config");
+    install_signal_handlers();
+    Console console(std::cout, isatty(STDOUT_FILENO) != 0);
+    if (!options->resume.empty()) {
+      if (options->threads > 0) set_num_threads(options->threads);
+      exit_code = exit_code_of(resume_run({options->resume}, console, stop_requested));
+      return;
+    }
+    const RunConfig config = load_config(options->config, overrides_of(*command));
+    // Before the first thread exists: workers take over whether denormals are flushed.
+    flush_denormals(config.train.flush_denormals);
+    if (options->threads > 0) set_num_threads(options->threads);
+    exit_code = exit_code_of(train_run(config, console, stop_requested));
+  });
+}
+
+void add_evaluate(CLI::App& app, int& exit_code) {
+  auto directory = std::make_shared<std::string>();
+  auto part = std::make_shared<std::string>("test");
+  CLI::App* command = app.add_subcommand("evaluate", "Evaluate the best weights of a run again");
+  command->add_option("run", *directory, "Run directory")->required();
+  command->add_option("--part", *part, "test or validation")->check(CLI::IsMember({"test", "validation"}));
+  command->callback([=, &exit_code] {
+    const OpenedRun run = open_run({*directory});
+    const EvaluationOptions options = evaluation_options(run.config.evaluation);
+    const Evaluation evaluation =
+        evaluate(make_ranker(*run.model), *run.data.split, *part == "test" ? Part::test : Part::validation, options);
+    std::cout << evaluation.to_text();
+    exit_code = 0;
+  });
+}
+
+void add_recommend(CLI::App& app, int& exit_code) {
+  struct Options {
+    std::string directory, history;
+    std::int64_t k = 10;
+    bool keep_seen = false;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("recommend", "Recommend items for a history, of a user known or not");
+  command->add_option("run", options->directory, "Run directory")->required();
+  command->add_option("--history", options->history, "Item ids, oldest first, separated by commas")->required();
+  command->add_option("--k", options->k, "Number of items");
+  command->add_flag("--keep-seen", options->keep_seen, "Recommend items of the history too");
+  command->callback([=, &exit_code] {
+    check<ConfigError>(options->k >= 1, "--k", "needs at least 1; got ", options->k);
+    const OpenedRun run = open_run({options->directory});
+    const IdMap& items = run.data.interactions->items;
+    std::vector<std::int32_t> history;
+    for (const std::string& id : split_list(options->history)) {
+      const auto item = items.find(id);
+      check<ConfigError>(item.has_value(), "--history", "item '", id, "' is not in ", run.config.data.path);
+      history.push_back(*item);
+    }
+    check<ConfigError>(!history.empty(), "--history", "needs at least one item id");
+    const auto lists = recommend(make_ranker(*run.model), Sequences::from({history}, items.size()), options->k,
+                                 options->keep_seen ? SeenFilter::none : SeenFilter::full);
+    std::cout << "rank\titem_id\tscore\ttitle\n";
+    for (std::size_t r = 0; r < lists[0].size(); ++r) {
+      const ScoredItem& scored = lists[0][r];
+      std::cout << r + 1 << '\t' << items.name(scored.item) << '\t' << scored.score << '\t' << run.data.label(scored.item) << '\n';
+    }
+    exit_code = 0;
+  });
+}
+
+}  // namespace tally::tools
