@@ -60,6 +60,7 @@ bool self_test_passes() {
   return true;
 }
 
+/// docs/notes.md, Note [OpenBLAS variants].
 bool verify_once() {
   constexpr const char* kAdvice =
       "needs the pthread build of OpenBLAS; install libopenblas-pthread-dev (and choose it with 'update-alternatives "

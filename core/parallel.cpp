@@ -1,4 +1,4 @@
-// What the two thread backends (parallel_tbb.cpp, parallel_std.cpp) share.
+// What the two thread backends (parallel_tbb.cpp, parallel_std.cpp) share. docs/notes.md, Note [Threads].
 #include "tally/core/parallel.h"
 
 #include <sched.h>
