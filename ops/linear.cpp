@@ -1,19 +1,49 @@
 #include "tally/ops/linear.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
+#include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
 #include "tally/ops/entries.h"
-#include "tally/ops/kernels/activation.h"
 #include "tally/ops/kernels/columns.h"
+#include "tally/ops/kernels/elementwise.h"
+#include "tally/ops/kernels/relu_signs.h"
 
 namespace tally::ops {
 namespace {
 
 using blas::Transpose;
-using kernels::Kept;
+using kernels::UnaryOp;
+
+/// The function of the elementwise family; none for Activation::none.
+std::optional<UnaryOp> function_of(Activation activation) {
+  switch (activation) {
+    case Activation::none:
+      break;
+    case Activation::relu:
+      return UnaryOp::relu;
+    case Activation::gelu:
+      return UnaryOp::gelu;
+    case Activation::silu:
+      return UnaryOp::silu;
+    case Activation::tanh:
+      return UnaryOp::tanh;
+    case Activation::sigmoid:
+      return UnaryOp::sigmoid;
+  }
+  return std::nullopt;
+}
+
+/// What is kept of the outputs for the slope.
+enum class Kept : std::uint8_t { nothing, signs, before, after };
+Kept kept_for(Activation activation) {
+  if (activation == Activation::none) return Kept::nothing;
+  if (activation == Activation::relu) return Kept::signs;
+  return kernels::derivative_of(*function_of(activation)) == kernels::DerivativeOf::input ? Kept::before : Kept::after;
+}
 
 // Tiles of the product: about 256 KiB in f32, so that bias and activation find them in the core's cache.
 constexpr std::int64_t kTileElements = 1 << 16;
@@ -25,12 +55,13 @@ std::int64_t tile_rows(std::int64_t columns) {
 
 std::int64_t sign_bytes(std::int64_t columns) { return (columns + 7) / 8; }
 
-/// z = x W^T + b and y = activation(z); y is z when the sums need not be kept. `signs` may be null.
+/// z = x W^T + b and y = activation(z); y is z when the sums need not be kept. `signs` (of relu) may be null.
 template <class T>
 void forward_tiles(Activation activation, const Tensor& x, const Tensor& weight, const T* bias, T* z, T* y,
                    std::uint8_t* signs) {
   const std::int64_t in = weight.dim(1), out = weight.dim(0), rows = x.dim(0);
   const T *px = x.data<T>(), *pw = weight.data<T>();
+  const std::optional<UnaryOp> function = function_of(activation);
   const std::int64_t height = tile_rows(out), across = block_count(out, kTileColumns);
   parallel_for(block_count(rows, height) * across, 1, [&](std::int64_t tile, std::int64_t) {
     const std::int64_t row = tile / across * height, column = tile % across * kTileColumns;
@@ -38,9 +69,16 @@ void forward_tiles(Activation activation, const Tensor& x, const Tensor& weight,
     T* tile_z = z + row * out + column;
     blas::gemm(Transpose::no, Transpose::yes, m, n, in, T{1}, px + row * in, in, pw + column * in, in, T{0}, tile_z,
                out);
-    std::uint8_t* tile_signs = signs == nullptr ? nullptr : signs + row * sign_bytes(out) + column / 8;
-    kernels::activate(activation, tile_z, bias == nullptr ? nullptr : bias + column, y + row * out + column,
-                      {m, n, out, tile_signs, sign_bytes(out)});
+    for (std::int64_t i = 0; i < m; ++i) {
+      T* row_z = tile_z + i * out;
+      T* row_y = y + (row + i) * out + column;
+      if (bias != nullptr) kernels::add_into(row_z, bias + column, n);
+      if (signs != nullptr) {
+        kernels::relu_with_signs(row_y, signs + (row + i) * sign_bytes(out) + column / 8, n);
+      } else if (function) {
+        kernels::unary(*function, row_z, row_y, n);
+      }
+    }
   });
 }
 
@@ -61,7 +99,7 @@ struct LinearRule {
   /// Slope, bias gradient and x gradient of a tile of rows while it is in cache; then the weight's gradient.
   template <class T>
   void backward_tiles(BackwardContext& g, Tensor& gz, std::int64_t rows, std::int64_t in, std::int64_t out) const {
-    const Kept what = kernels::kept_for(activation);
+    const Kept what = kept_for(activation);
     const std::uint8_t* signs = what == Kept::signs ? kept.get().data<std::uint8_t>() : nullptr;
     const T* values = what == Kept::before || what == Kept::after ? kept.get().data<T>() : nullptr;
     T* writable = what == Kept::nothing ? nullptr : gz.mutable_data<T>();
@@ -78,7 +116,8 @@ struct LinearRule {
         }
       }
       if (values != nullptr) {
-        kernels::multiply_slope(activation, writable + begin * out, values + begin * out, (end - begin) * out);
+        T* tile = writable + begin * out;
+        kernels::unary_backward(*function_of(activation), tile, values + begin * out, tile, (end - begin) * out);
       }
       if (!sums.empty()) {
         kernels::add_column_sums(sums.data() + begin / height * out, pz + begin * out, end - begin, out, out);
@@ -120,7 +159,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias, const LinearOptions
   Shape shape = sx;
   shape.set(-1, out);
   const bool differentiated = recording(x, weight, bias);
-  const Kept what = differentiated ? kernels::kept_for(options.activation) : Kept::nothing;
+  const Kept what = differentiated ? kept_for(options.activation) : Kept::nothing;
   Tensor y(shape, x.dtype()), kept;
   if (what == Kept::signs) kept = Tensor({rows, sign_bytes(out)}, DType::u8);
   if (what == Kept::before) kept = Tensor({rows, out}, x.dtype());

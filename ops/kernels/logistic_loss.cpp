@@ -3,13 +3,12 @@
 #define HWY_TARGET_INCLUDE "tally/ops/kernels/logistic_loss.cpp"
 #include <hwy/foreach_target.h>
 // Highway must come after foreach_target.
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 #include <cmath>
 
-#include "tally/ops/kernels/activation-inl.h"
 #include "tally/ops/kernels/logistic_loss.h"
+#include "tally/ops/kernels/simd_math-inl.h"
 #include "tally/ops/kernels/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -26,13 +25,13 @@ void logistic_loss_f32(float* losses, float* slopes, const float* x, const float
     const auto negative = hn::Lt(v, zero);
     // max(x, 0) - target x, one side at a time: exactly 0 where the target says so.
     const auto linear = hn::Mul(v, hn::IfThenElse(negative, hn::Neg(target), hn::Sub(one, target)));
-    const auto e = exp_or_zero(d, hn::Neg(hn::Abs(v)));
-    store_lanes(keep_nan(v, hn::Add(linear, hn::Log1p(d, e))), d, losses + i, count);
+    const auto e = simd::exp(d, hn::Neg(hn::Abs(v)));
+    store_lanes(hn::Add(linear, hn::Log1p(d, e)), d, losses + i, count);
     if (slopes == nullptr) return;
     // sigmoid(x) - target as e / (1 + e) on the side where it is small.
     const auto small = hn::Div(e, hn::Add(one, e));
     const auto slope = hn::IfThenElse(negative, hn::Sub(small, target), hn::Sub(hn::Sub(one, target), small));
-    store_lanes(keep_nan(v, slope), d, slopes + i, count);
+    store_lanes(slope, d, slopes + i, count);
   });
 }
 
