@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numbers>
 #include <numeric>
 
@@ -19,45 +20,79 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// High and low halves of the products of 32-bit lanes.
-template <class V>
-HWY_INLINE void multiply_high_low(V a, V b, V& high, V& low) {
-  const hn::DFromV<V> d;
-  const hn::RepartitionToWide<decltype(d)> wide;
-  const auto even = hn::MulEven(a, b);
-  const auto odd = hn::MulEven(hn::BitCast(d, hn::ShiftRight<32>(hn::BitCast(wide, a))), b);
-  high = hn::OddEven(hn::BitCast(d, odd), hn::BitCast(d, hn::ShiftRight<32>(even)));
-  low = hn::OddEven(hn::BitCast(d, hn::ShiftLeft<32>(odd)), hn::BitCast(d, even));
+#if HWY_TARGET != HWY_SCALAR
+/// 0, 1, 2, ...: Highway's Iota stores lane by lane and waits for the reload.
+constexpr auto kCount = [] {
+  std::array<std::uint64_t, HWY_MAX_BYTES / sizeof(std::uint64_t)> count{};
+  for (std::size_t i = 0; i < count.size(); ++i) count[i] = i;
+  return count;
+}();
+
+/// A vector of counters with consecutive first words. A word lives in the lower half of a 64-bit lane and the upper
+/// half is ignored, as the multiplication does: its low result needs no extraction and its high one only a shift.
+struct Counters {
+  using D = hn::ScalableTag<std::uint64_t>;
+  using V = hn::Vec<D>;
+  static constexpr hn::Repartition<std::uint32_t, D> kWords{};
+
+  V c0, c1, c2, c3;
+
+  HWY_INLINE Counters(RngKey key, std::uint32_t row, std::uint32_t first_block)
+      : c0(hn::Add(hn::LoadU(D(), kCount.data()), hn::Set(D(), first_block))),
+        c1(hn::Set(D(), row)),
+        c2(hn::Set(D(), key.stream & 0xFFFFFFFFu)),
+        c3(hn::Set(D(), key.stream >> 32)) {}
+
+  HWY_INLINE void round(V k0, V k1) {
+    const V p0 = hn::MulEven(hn::BitCast(kWords, c0), hn::Set(kWords, 0xD2511F53u));
+    const V p1 = hn::MulEven(hn::BitCast(kWords, c2), hn::Set(kWords, 0xCD9E8D57u));
+    c0 = hn::Xor3(hn::ShiftRight<32>(p1), c1, k0);
+    c1 = p1;
+    c2 = hn::Xor3(hn::ShiftRight<32>(p0), c3, k1);
+    c3 = p0;
+  }
+
+  static HWY_INLINE V pair(V first, V second) {
+    return hn::BitCast(D(), hn::OddEven(hn::BitCast(kWords, hn::ShiftLeft<32>(second)), hn::BitCast(kWords, first)));
+  }
+
+  HWY_INLINE void store(std::uint32_t* out) const {
+    HWY_ALIGN std::uint64_t pairs[2 * HWY_MAX_BYTES / sizeof(std::uint64_t)];
+    hn::StoreInterleaved2(pair(c0, c1), pair(c2, c3), D(), pairs);
+    std::memcpy(out, pairs, 16 * hn::Lanes(D()));
+  }
+};
+
+/// Draws vectors of consecutive blocks, two at a time: one chain of multiplications alone would wait for its latency.
+HWY_INLINE void draw(RngKey key, Counters& a, Counters* b) {
+  auto k0 = static_cast<std::uint32_t>(key.seed), k1 = static_cast<std::uint32_t>(key.seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const auto v0 = hn::Set(Counters::D(), k0), v1 = hn::Set(Counters::D(), k1);
+    a.round(v0, v1);
+    if (b != nullptr) b->round(v0, v1);
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
 }
+#endif
 
 /// Blocks of four words for the counters (first_block + i, row, stream); writes 4 * blocks words.
 void philox_blocks(RngKey key, std::uint32_t row, std::uint32_t first_block, std::int64_t blocks, std::uint32_t* out) {
   std::int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-  const hn::ScalableTag<std::uint32_t> d;
-  using V = hn::Vec<decltype(d)>;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const V m0 = hn::Set(d, 0xD2511F53u);
-  const V m1 = hn::Set(d, 0xCD9E8D57u);
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(Counters::D()));
+  const auto counters = [&](std::int64_t at)
+                            HWY_ATTR { return Counters(key, row, first_block + static_cast<std::uint32_t>(at)); };
+  for (; i + 2 * lanes <= blocks; i += 2 * lanes) {
+    Counters a = counters(i), b = counters(i + lanes);
+    draw(key, a, &b);
+    a.store(out + 4 * i);
+    b.store(out + 4 * (i + lanes));
+  }
   for (; i + lanes <= blocks; i += lanes) {
-    V c0 = hn::Iota(d, first_block + static_cast<std::uint32_t>(i));
-    V c1 = hn::Set(d, row);
-    V c2 = hn::Set(d, static_cast<std::uint32_t>(key.stream));
-    V c3 = hn::Set(d, static_cast<std::uint32_t>(key.stream >> 32));
-    auto k0 = static_cast<std::uint32_t>(key.seed);
-    auto k1 = static_cast<std::uint32_t>(key.seed >> 32);
-    for (int round = 0; round < 10; ++round) {
-      V high0, low0, high1, low1;
-      multiply_high_low(c0, m0, high0, low0);
-      multiply_high_low(c2, m1, high1, low1);
-      c0 = hn::Xor(hn::Xor(high1, c1), hn::Set(d, k0));
-      c1 = low1;
-      c2 = hn::Xor(hn::Xor(high0, c3), hn::Set(d, k1));
-      c3 = low0;
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
-    }
-    hn::StoreInterleaved4(c0, c1, c2, c3, d, out + 4 * i);
+    Counters a = counters(i);
+    draw(key, a, nullptr);
+    a.store(out + 4 * i);
   }
 #endif
   for (; i < blocks; ++i) {
