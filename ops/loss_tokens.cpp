@@ -27,8 +27,9 @@ Tensor checked_ids(std::string_view op, std::string_view what, const Tensor& ids
   Tensor wide = ids.to(DType::i64).contiguous();
   const std::int64_t* id = wide.data<std::int64_t>();
   for (std::int64_t i = 0; i < wide.numel(); ++i) {
-    check<IndexError>(id[i] >= 0 && id[i] < bound, op, "needs ", what, " in [0, ", bound, "); got ", id[i],
-                      " at position ", position(ids.shape(), i));
+    if (id[i] >= 0 && id[i] < bound) continue;
+    fail<IndexError>(op, "needs ", what, " in [0, ", bound, "); got ", id[i], " at position ",
+                     position(ids.shape(), i));
   }
   return wide;
 }
