@@ -40,6 +40,8 @@ double measure_sgemm_rate(double seconds) {
   return best;
 }
 
+std::string version() { return TALLY_VERSION; }
+
 std::string build_description() {
 #if defined(__clang__)
   const std::string compiler = detail::join("Clang ", __clang_major__, '.', __clang_minor__);

@@ -44,7 +44,9 @@ RunConfig load_config(const std::string& path, const std::vector<std::string>& o
     const Json* file = data == nullptr ? nullptr : data->find(name);
     if (file == nullptr || !file->is(Json::Kind::string) || file->as_string().empty()) return;
     const std::filesystem::path given = file->as_string();
-    if (given.is_relative()) json.set_at(std::string("data.") + name, (std::filesystem::path(path).parent_path() / given).lexically_normal().string());
+    if (given.is_relative())
+      json.set_at(std::string("data.") + name,
+                  (std::filesystem::path(path).parent_path() / given).lexically_normal().string());
   };
   resolve("path");
   resolve("titles");
@@ -85,13 +87,15 @@ void add_train(CLI::App& app, int& exit_code) {
     int threads = 0;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("train", "Train a recommender: a config file, then --key=value for any of its keys");
+  CLI::App* command =
+      app.add_subcommand("train", "Train a recommender: a config file, then --key=value for any of its keys");
   command->add_option("config", options->config, "JSON config file");
   command->add_option("--resume", options->resume, "Go on with the run in this directory");
   command->add_option("--threads", options->threads, "Threads to use (default: the CPUs of this process)");
   command->allow_extras();
   command->callback([=, &exit_code] {
-    check<ConfigError>(options->config.empty() != options->resume.empty(), "train", "needs a config file, or --resume RUN");
+    check<ConfigError>(options->config.empty() != options->resume.empty(), "train",
+                       "needs a config file, or --resume RUN");
     check<ConfigError>(options->resume.empty() || command->remaining().empty(), "train",
                        "takes no --key=value with --resume: a run keeps its config");
     install_signal_handlers();
@@ -153,7 +157,8 @@ void add_recommend(CLI::App& app, int& exit_code) {
     std::cout << "rank\titem_id\tscore\ttitle\n";
     for (std::size_t r = 0; r < lists[0].size(); ++r) {
       const ScoredItem& scored = lists[0][r];
-      std::cout << r + 1 << '\t' << items.name(scored.item) << '\t' << scored.score << '\t' << run.data.label(scored.item) << '\n';
+      std::cout << r + 1 << '\t' << items.name(scored.item) << '\t' << scored.score << '\t'
+                << run.data.label(scored.item) << '\n';
     }
     exit_code = 0;
   });

@@ -39,7 +39,7 @@ RunDirectory create_run_directory(const RunConfig& config) {
 }
 
 Json environment() {
-  return Json::object({{"version", "0.1.0"},
+  return Json::object({{"version", version()},
                        {"build", build_description()},
                        {"blas", blas::description()},
                        {"simd", simd_target()},
