@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "tally/core/blas.h"
-#include "tally/core/error.h"
 #include "tally/core/parallel.h"
 
 namespace tally {
@@ -38,21 +37,6 @@ double measure_sgemm_rate(double seconds) {
     best = std::max(best, kRepeats * threads * kOperations / elapsed);
   } while (std::chrono::duration<double>(Clock::now() - start).count() < seconds);
   return best;
-}
-
-std::string version() { return TALLY_VERSION; }
-
-std::string build_description() {
-#if defined(__clang__)
-  const std::string compiler = detail::join("Clang ", __clang_major__, '.', __clang_minor__);
-#else
-  const std::string compiler = detail::join("GCC ", __GNUC__, '.', __GNUC_MINOR__);
-#endif
-#if defined(NDEBUG)
-  return compiler + ", release";
-#else
-  return compiler + ", with assertions";
-#endif
 }
 
 }  // namespace tally

@@ -5,9 +5,9 @@
 
 #include "tally/core/blas.h"
 #include "tally/core/error.h"
-#include "tally/core/machine.h"
 #include "tally/core/parallel.h"
 #include "tally/core/simd.h"
+#include "tally/core/version.h"
 
 namespace tally::tools {
 namespace {
@@ -19,7 +19,7 @@ constexpr int kUsage = 2;
 
 void add_version(CLI::App& app, int& exit_code) {
   app.add_subcommand("version", "Version, build and machine")->callback([&exit_code] {
-    std::cout << "tally " << version() << "\nbuild: " << build_description() << "\nblas: " << blas::description()
+    std::cout << "tally " << version_description() << "\nblas: " << blas::description()
               << "\nsimd: " << simd_target() << "\nthreads: " << num_threads() << '\n';
     exit_code = 0;
   });

@@ -6,9 +6,9 @@
 #include "tally/core/blas.h"
 #include "tally/core/file.h"
 #include "tally/core/line_reader.h"
-#include "tally/core/machine.h"
 #include "tally/core/parallel.h"
 #include "tally/core/simd.h"
+#include "tally/core/version.h"
 
 namespace tally::recsys {
 
@@ -39,8 +39,7 @@ RunDirectory create_run_directory(const RunConfig& config) {
 }
 
 Json environment() {
-  return Json::object({{"version", version()},
-                       {"build", build_description()},
+  return Json::object({{"version", version_description()},
                        {"blas", blas::description()},
                        {"simd", simd_target()},
                        {"threads", num_threads()},
