@@ -43,11 +43,12 @@ const Catalog& standard_catalog() {
     entries::add_matmul(all);
     entries::add_residual_dropout_norm(all);
     entries::add_rms_norm(all);
-    entries::add_sampled_softmax(all);
     entries::add_reduce(all);
     entries::add_softmax(all);
     entries::add_softmax_attention(all);
     entries::add_softmax_attention_materialized(all);
+    entries::add_sampled_softmax(all);
+    entries::add_shape(all);
     return all;
   }();
   return catalog;

@@ -18,10 +18,11 @@ void add_linear(Catalog& catalog);
 void add_matmul(Catalog& catalog);
 void add_residual_dropout_norm(Catalog& catalog);
 void add_rms_norm(Catalog& catalog);
-void add_sampled_softmax(Catalog& catalog);
 void add_reduce(Catalog& catalog);
 void add_softmax(Catalog& catalog);
 void add_softmax_attention(Catalog& catalog);
 void add_softmax_attention_materialized(Catalog& catalog);
+void add_sampled_softmax(Catalog& catalog);
+void add_shape(Catalog& catalog);
 
 }  // namespace tally::ops::entries

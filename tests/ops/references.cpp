@@ -13,10 +13,11 @@ const References& all_references() {
     add_linear_references(all);
     add_matmul_references(all);
     add_norm_references(all);
-    add_sampled_softmax_references(all);
     add_reduce_references(all);
     add_softmax_attention_references(all);
     add_softmax_references(all);
+    add_sampled_softmax_references(all);
+    add_shape_references(all);
     return all;
   }();
   return references;

@@ -23,10 +23,11 @@ void add_item_cross_entropy_references(References& references);
 void add_linear_references(References& references);
 void add_matmul_references(References& references);
 void add_norm_references(References& references);
-void add_sampled_softmax_references(References& references);
 void add_reduce_references(References& references);
 void add_softmax_attention_references(References& references);
 void add_softmax_references(References& references);
+void add_sampled_softmax_references(References& references);
+void add_shape_references(References& references);
 
 const References& all_references();
 

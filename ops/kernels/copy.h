@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// Copies and additions of rows. All run on the calling thread.
+
+namespace tally::kernels {
+
+/// Copies `rows` pieces of `bytes` each; the pieces begin `from_stride` and `to_stride` bytes apart.
+void copy_pieces(const std::byte* from, std::int64_t from_stride, std::byte* to, std::int64_t to_stride,
+                 std::int64_t rows, std::int64_t bytes);
+
+/// to[i] = from[indices[i]] for n rows of `bytes` each.
+void gather_rows(const std::byte* from, const std::int64_t* indices, std::byte* to, std::int64_t n, std::int64_t bytes);
+
+/// to[indices[i]] += from[i] for n rows, in order, over columns [begin, end) of rows of `width` elements.
+template <class T>
+void add_rows_at(T* to, const std::int64_t* indices, const T* from, std::int64_t n, std::int64_t width,
+                 std::int64_t begin, std::int64_t end);
+
+}  // namespace tally::kernels

@@ -1,0 +1,115 @@
+#include "tests/ops/references.h"
+
+namespace tally::testing {
+namespace {
+
+using Index = std::vector<std::int64_t>;
+
+Index index_of(std::int64_t position, const Shape& shape) {
+  Index index(static_cast<std::size_t>(shape.rank()));
+  for (std::size_t d = index.size(); d-- > 0;) {
+    const std::int64_t size = shape[static_cast<int>(d)];
+    index[d] = position % size;
+    position /= size;
+  }
+  return index;
+}
+
+std::int64_t position_of(const Index& index, const Shape& shape) {
+  std::int64_t position = 0;
+  for (std::size_t d = 0; d < index.size(); ++d) position = position * shape[static_cast<int>(d)] + index[d];
+  return position;
+}
+
+/// The tensor of a shape whose element at each index is source(index).
+template <class Source>
+Tensor filled(const Shape& shape, Source&& source) {
+  std::vector<double> values;
+  for (std::int64_t i = 0; i < shape.numel(); ++i) values.push_back(source(index_of(i, shape)));
+  return Tensor::from(values, shape);
+}
+
+double at(const Tensor& tensor, const Index& index) {
+  return tensor.to_doubles()[static_cast<std::size_t>(position_of(index, tensor.shape()))];
+}
+
+Shape shape_option(const ops::OpOptions& options) {
+  const Index sizes = options.integers("shape", {});
+  return Shape(std::span<const std::int64_t>(sizes));
+}
+
+std::size_t dim_option(const ops::OpOptions& options, const std::string& name, const Tensor& x) {
+  const std::int64_t dim = options.integer(name, 0);
+  return static_cast<std::size_t>(dim < 0 ? dim + x.rank() : dim);
+}
+
+}  // namespace
+
+void add_shape_references(References& references) {
+  references["reshape"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    return {Tensor::from(in[0].to_doubles(), shape_option(options))};
+  };
+  references["transpose"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const std::size_t a = dim_option(options, "a", in[0]), b = dim_option(options, "b", in[0]);
+    Shape shape = in[0].shape();
+    shape.set(static_cast<int>(a), in[0].dim(static_cast<int>(b)));
+    shape.set(static_cast<int>(b), in[0].dim(static_cast<int>(a)));
+    return {filled(shape, [&](Index index) {
+      std::swap(index[a], index[b]);
+      return at(in[0], index);
+    })};
+  };
+  references["slice"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const std::size_t dim = dim_option(options, "dim", in[0]);
+    const std::int64_t begin = options.integer("begin", 0);
+    Shape shape = in[0].shape();
+    shape.set(static_cast<int>(dim), options.integer("end", 0) - begin);
+    return {filled(shape, [&](Index index) {
+      index[dim] += begin;
+      return at(in[0], index);
+    })};
+  };
+  references["concat"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const std::size_t dim = dim_option(options, "dim", in[0]);
+    Shape shape = in[0].shape();
+    std::int64_t total = 0;
+    for (const Tensor& input : in) total += input.defined() ? input.dim(static_cast<int>(dim)) : 0;
+    shape.set(static_cast<int>(dim), total);
+    return {filled(shape, [&](Index index) {
+      std::size_t k = 0;
+      while (index[dim] >= in[k].dim(static_cast<int>(dim))) index[dim] -= in[k++].dim(static_cast<int>(dim));
+      return at(in[k], index);
+    })};
+  };
+  references["expand"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    return {filled(shape_option(options), [&](const Index& index) {
+      Index own(index.end() - in[0].rank(), index.end());
+      for (std::size_t d = 0; d < own.size(); ++d) {
+        if (in[0].dim(static_cast<int>(d)) == 1) own[d] = 0;
+      }
+      return at(in[0], own);
+    })};
+  };
+  references["gather"] = [](std::span<const Tensor> in, const ops::OpOptions&) -> std::vector<Tensor> {
+    Index sizes(in[1].shape().begin(), in[1].shape().end());
+    const auto own = static_cast<std::ptrdiff_t>(sizes.size());
+    sizes.insert(sizes.end(), in[0].shape().begin() + 1, in[0].shape().end());
+    return {filled(Shape(std::span<const std::int64_t>(sizes)), [&](const Index& index) {
+      Index from{static_cast<std::int64_t>(at(in[1], Index(index.begin(), index.begin() + own)))};
+      from.insert(from.end(), index.begin() + own, index.end());
+      return at(in[0], from);
+    })};
+  };
+  references["index_add"] = [](std::span<const Tensor> in, const ops::OpOptions&) -> std::vector<Tensor> {
+    std::vector<double> values = in[0].to_doubles();
+    const std::vector<double> added = in[2].to_doubles(), rows = in[1].to_doubles();
+    const std::size_t width = rows.empty() ? 0 : added.size() / rows.size();
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      for (std::size_t j = 0; j < width; ++j)
+        values[static_cast<std::size_t>(rows[i]) * width + j] += added[i * width + j];
+    }
+    return {Tensor::from(values, in[0].shape())};
+  };
+}
+
+}  // namespace tally::testing

@@ -1,0 +1,87 @@
+#include "tally/ops/shape.h"
+
+#include <catch2/catch.hpp>
+
+#include "tally/autograd/tape.h"
+#include "tally/core/parallel.h"
+#include "tally/core/random.h"
+
+namespace tally {
+namespace {
+
+TEST_CASE("shape ops move integers and views too", "[shape]") {
+  const Tensor ids = Tensor::from({1, 2, 3, 4, 5, 6}, {2, 3});
+  CHECK(ops::transpose(ids, 0, 1).value().to_doubles() == std::vector<double>{1, 4, 2, 5, 3, 6});
+  CHECK(ops::concat({ids, ids}, 1).value().to_doubles() == std::vector<double>{1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6});
+  CHECK(ops::gather(ids, Tensor::from({1, 0, 1}, {3})).value().to_doubles() ==
+        std::vector<double>{4, 5, 6, 1, 2, 3, 4, 5, 6});
+  CHECK(ops::reshape(ids, {3, -1}).shape() == Shape{3, 2});
+  CHECK(ops::reshape(ids, {-1}).dtype() == DType::i32);
+  const Tensor view = ids.transpose(0, 1);
+  CHECK(ops::reshape(view, Shape{6}).value().to_doubles() == std::vector<double>{1, 4, 2, 5, 3, 6});
+  CHECK(ops::slice(view, 1, 1, 2).value().to_doubles() == std::vector<double>{4, 5, 6});
+  CHECK(ops::concat({Var(view), Var(view)}, 0).value().is_contiguous());
+}
+
+TEST_CASE("reshape and a slice of rows share storage; every result is contiguous", "[shape]") {
+  const Tensor x = Tensor::from({1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f}, {3, 2});
+  CHECK(ops::reshape(x, {2, 3}).value().shares_storage_with(x));
+  CHECK(ops::slice(x, 0, 1, 3).value().shares_storage_with(x));
+  for (const Var& y : {ops::slice(x, 1, 0, 1), ops::transpose(x, 0, 1), ops::expand(x, {2, 3, 2})}) {
+    CHECK(y.value().is_contiguous());
+    CHECK_FALSE(y.value().shares_storage_with(x));
+  }
+}
+
+TEST_CASE("one Var may stand in a concat twice", "[shape]") {
+  Tape tape;
+  const Var x = tape.input(Tensor::from({1.0, 2.0}, {2}));
+  Var y;
+  {
+    const Recording on(tape);
+    y = ops::concat({x, Tensor::zeros({1}, DType::f64), x}, 0);
+  }
+  const Tensor cotangent = Tensor::from({1.0, 10.0, 100.0, 1000.0, 10000.0}, {5});
+  CHECK(tape.backward(std::span(&y, 1), std::span(&cotangent, 1))[x].to_doubles() == std::vector<double>{1001, 10010});
+  CHECK_THROWS_AS(ops::concat(std::vector<Var>{}, 0), ShapeError);
+}
+
+TEST_CASE("index_add and the gradient of gather add in order, with any number of threads", "[shape]") {
+  const std::int64_t rows = 50, width = 700, n = 2000;
+  Tensor values({n, width}), indices({n}, DType::i64);
+  fill_normal(RngKey{3, 1}, values, 0, 1);
+  for (std::int64_t i = 0; i < n; ++i) indices.mutable_data<std::int64_t>()[i] = (i * i + 3 * i) % rows;
+  // The same additions one by one, in f32.
+  std::vector<float> expected(static_cast<std::size_t>(rows * width));
+  for (std::int64_t i = 0; i < n; ++i) {
+    for (std::int64_t j = 0; j < width; ++j) {
+      expected[static_cast<std::size_t>(indices.data<std::int64_t>()[i] * width + j)] +=
+          values.data<float>()[i * width + j];
+    }
+  }
+  const Tensor wanted = Tensor::from(expected, {rows, width});
+  const int before = num_threads();
+  for (const int threads : {1, 2, 8}) {
+    set_num_threads(threads);
+    CHECK(identical(ops::index_add(Tensor::zeros({rows, width}), indices, values).value(), wanted));
+    Tape tape;
+    const Var x = tape.input(Tensor::zeros({rows, width}));
+    Var y;
+    {
+      const Recording on(tape);
+      y = ops::gather(x, indices);
+    }
+    CHECK(identical(tape.backward(std::span(&y, 1), std::span(&values, 1))[x], wanted));
+  }
+  set_num_threads(before);
+}
+
+TEST_CASE("index_add leaves its input alone", "[shape]") {
+  const Tensor x = Tensor::from({1.0, 2.0}, {2});
+  const Tensor y = ops::index_add(x, Tensor::from({1, 1}, {2}), Tensor::from({5.0, 7.0}, {2})).value();
+  CHECK(y.to_doubles() == std::vector<double>{1, 14});
+  CHECK(x.to_doubles() == std::vector<double>{1, 2});
+}
+
+}  // namespace
+}  // namespace tally
