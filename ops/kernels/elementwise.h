@@ -72,6 +72,12 @@ void select_rows(const RowOperand<std::uint8_t>& mask, const RowOperand<T>& a, c
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::uint8_t* pm = mask.data + i * mask.row_stride;
     const T *pa = a.data + i * a.row_stride, *pb = b.data + i * b.row_stride;
+    if (mask.step == 0) {
+      const T* chosen = *pm != 0 ? pa : pb;
+      const std::int64_t step = *pm != 0 ? a.step : b.step;
+      for (std::int64_t j = 0; j < n; ++j) y[i * n + j] = chosen[j * step];
+      continue;
+    }
     for (std::int64_t j = 0; j < n; ++j) y[i * n + j] = pm[j * mask.step] != 0 ? pa[j * a.step] : pb[j * b.step];
   }
 }
