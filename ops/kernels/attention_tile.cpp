@@ -3,7 +3,6 @@
 #define HWY_TARGET_INCLUDE "tally/ops/kernels/attention_tile.cpp"
 #include <hwy/foreach_target.h>
 // Highway must come after foreach_target.
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
@@ -22,13 +21,24 @@ using F = hn::ScalableTag<float>;
 using I = hn::RebindToSigned<F>;
 using U = hn::RebindToUnsigned<F>;
 
-/// exp of numbers up to about 0. Results below the smallest normal number are 0: denormals would slow down the product
-/// that follows. NaN stays NaN, which Highway's Exp does not promise.
+/// exp of numbers up to about 0, within 2 ulp (Cephes' polynomial). Results below the smallest normal number are 0:
+/// denormals would slow down the product that follows. NaN stays NaN. Shorter than Highway's Exp, which also serves
+/// large numbers: this is most of what happens between the products.
 template <class V>
 HWY_INLINE V exp_of_difference(F d, V x) {
-  const auto lowest = hn::Set(d, -87.33f);
-  const auto e = hn::IfThenElseZero(hn::Ge(x, lowest), hn::Exp(d, hn::Max(x, lowest)));
-  return hn::IfThenElse(hn::IsNaN(x), x, e);
+  const I di;
+  const auto whole = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504088896341f)));
+  const auto rest = hn::NegMulAdd(whole, hn::Set(d, -2.12194440e-4f),
+                                  hn::NegMulAdd(whole, hn::Set(d, 0.693359375f), x));  // x - whole log 2, in two parts
+  auto p = hn::MulAdd(hn::Set(d, 1.9875691500e-4f), rest, hn::Set(d, 1.3981999507e-3f));
+  p = hn::MulAdd(p, rest, hn::Set(d, 8.3334519073e-3f));
+  p = hn::MulAdd(p, rest, hn::Set(d, 4.1665795894e-2f));
+  p = hn::MulAdd(p, rest, hn::Set(d, 1.6666665459e-1f));
+  p = hn::MulAdd(p, rest, hn::Set(d, 5.0000001201e-1f));
+  p = hn::Add(hn::MulAdd(hn::Mul(rest, rest), p, rest), hn::Set(d, 1.0f));
+  // 2^whole by its exponent bits; what wraps around is below the limit, and set to 0.
+  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, whole), hn::Set(di, 127)));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.33f)), hn::Mul(p, hn::BitCast(d, exponent)));
 }
 
 /// Lanes of the vector at `column` that lie in [first, end).
@@ -57,33 +67,59 @@ HWY_INLINE Span span_of(TileBand band, std::int64_t row, std::int64_t columns, s
   return {first, end, first / lanes * lanes, (end + lanes - 1) / lanes * lanes};
 }
 
+/// Sets the columns [begin, end) to zero, and more up to whole vectors.
+HWY_INLINE void clear_f32(float* row, std::int64_t begin, std::int64_t end) {
+  const F d;
+  for (std::int64_t c = begin; c < end; c += static_cast<std::int64_t>(hn::Lanes(d)))
+    hn::StoreU(hn::Zero(d), d, row + c);
+}
+
+/// rescale = exp(before - now), 1 where both are minus infinity; `rescale` holds what was before.
+bool rescale_f32(const float* now, float* rescale, std::int64_t rows) {
+  const F d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto one = hn::Set(d, 1.0f);
+  bool any = false;
+  for (std::int64_t r = 0; r < rows; r += lanes) {
+    const auto before = hn::LoadU(d, rescale + r), after = hn::LoadU(d, now + r);
+    const auto same = hn::Eq(before, after);
+    hn::StoreU(hn::IfThenElse(same, one, exp_of_difference(d, hn::Sub(before, after))), d, rescale + r);
+    any = any || !hn::AllTrue(d, hn::Or(same, hn::Not(hn::FirstN(d, static_cast<std::size_t>(rows - r)))));
+  }
+  return any;
+}
+
 bool softmax_tile_f32(float* scores, std::int64_t stride, std::int64_t rows, std::int64_t columns, TileBand band,
                       const TileDropout& dropout, float* maximum, double* sum, float* rescale) {
   const F d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  bool any = false;
+  for (std::int64_t r = 0; r < rows; r += lanes) hn::StoreU(hn::LoadU(d, maximum + r), d, rescale + r);
+  // Maxima of all rows first: a row's chain of dependent steps then overlaps with the next row's.
+  for (std::int64_t r = 0; r < rows; ++r) {
+    float* row = scores + r * stride;
+    const Span span = span_of(band, r, columns, lanes);
+    if (span.first == span.end) continue;
+    auto largest = lowest;
+    for (std::int64_t c = span.begin_vector; c < span.end_vector; c += lanes) {
+      auto x = hn::LoadU(d, row + c);
+      if (c < span.first || c + lanes > span.end) {
+        x = hn::IfThenElse(inside(d, c, span.first, span.end), x, lowest);
+        hn::StoreU(x, d, row + c);
+      }
+      largest = hn::Max(largest, x);
+    }
+    maximum[r] = std::max(maximum[r], hn::GetLane(hn::MaxOfLanes(d, largest)));
+  }
+  const bool any = rescale_f32(maximum, rescale, rows);
   for (std::int64_t r = 0; r < rows; ++r) {
     float* row = scores + r * stride;
     const Span span = span_of(band, r, columns, lanes);
     if (span.first == span.end) {
       std::fill_n(row, columns, 0.0f);
-      rescale[r] = 1;
       continue;
     }
-    auto largest = lowest;
-    for (std::int64_t c = span.begin_vector; c < span.end_vector; c += lanes) {
-      const auto visible = inside(d, c, span.first, span.end);
-      const auto x = hn::IfThenElse(visible, hn::LoadU(d, row + c), lowest);
-      hn::StoreU(x, d, row + c);
-      largest = hn::Max(largest, x);
-    }
-    const float before = maximum[r];
-    const float now = std::max(before, hn::GetLane(hn::MaxOfLanes(d, largest)));
-    maximum[r] = now;
-    rescale[r] = before == now ? 1.0f : std::exp(before - now);
-    any = any || rescale[r] != 1.0f;
-    const auto shift = hn::Set(d, now);
+    const auto shift = hn::Set(d, maximum[r]);
     const std::uint32_t* bits = dropout.bits == nullptr ? nullptr : dropout.bits + r * stride;
     double total = sum[r] * static_cast<double>(rescale[r]);
     for (std::int64_t c = span.begin_vector; c < span.end_vector;) {
@@ -99,8 +135,8 @@ bool softmax_tile_f32(float* scores, std::int64_t stride, std::int64_t rows, std
       total += static_cast<double>(hn::GetLane(hn::SumOfLanes(d, partial)));
     }
     sum[r] = total;
-    for (std::int64_t c = 0; c < span.begin_vector; ++c) row[c] = 0;
-    for (std::int64_t c = span.end_vector; c < columns; ++c) row[c] = 0;
+    clear_f32(row, 0, span.begin_vector);
+    clear_f32(row, span.end_vector, columns);
   }
   return any;
 }
@@ -121,19 +157,22 @@ void softmax_tile_backward_f32(float* scores, float* gradients, std::int64_t str
     const std::int64_t begin = span.first == span.end ? 0 : span.begin_vector;
     const std::int64_t end = span.first == span.end ? 0 : span.end_vector;
     for (std::int64_t c = begin; c < end; c += lanes) {
+      auto p = exp_of_difference(d, hn::Sub(hn::LoadU(d, row + c), shift));
+      const bool border = c < span.first || c + lanes > span.end;
       const auto visible = inside(d, c, span.first, span.end);
-      const auto p = hn::IfThenElseZero(visible, exp_of_difference(d, hn::Sub(hn::LoadU(d, row + c), shift)));
+      if (border) p = hn::IfThenElseZero(visible, p);
       const auto keep = bits == nullptr ? hn::Set(d, 1.0f) : keep_factors(d, bits + c, dropout);
       hn::StoreU(hn::Mul(p, keep), d, row + c);
-      if (gradient != nullptr) {
-        const auto g = hn::MulSub(hn::LoadU(d, gradient + c), keep, mean);
-        hn::StoreU(hn::IfThenElseZero(visible, hn::Mul(hn::Mul(p, vscale), g)), d, gradient + c);
-      }
+      if (gradient == nullptr) continue;
+      auto g = hn::Mul(hn::Mul(p, vscale), hn::MulSub(hn::LoadU(d, gradient + c), keep, mean));
+      // What lies beyond the visible may be anything, and times zero not zero.
+      if (border) g = hn::IfThenElseZero(visible, g);
+      hn::StoreU(g, d, gradient + c);
     }
     for (float* each : {row, gradient}) {
       if (each == nullptr) continue;
-      for (std::int64_t c = 0; c < begin; ++c) each[c] = 0;
-      for (std::int64_t c = end; c < columns; ++c) each[c] = 0;
+      clear_f32(each, 0, begin);
+      clear_f32(each, end, columns);
     }
   }
 }

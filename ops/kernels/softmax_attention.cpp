@@ -17,8 +17,11 @@ namespace {
 using blas::Transpose;
 
 // Tile sizes are constants of the lengths and widths, never of the machine: they decide the order of sums.
-constexpr std::int64_t kQueryBlock = 64;
-constexpr std::int64_t kBackwardBlock = 64;
+// Rows of a block, at most. Products of small blocks are nearly as fast as those of large ones and waste less of a
+// causal tile; in long sequences that waste is small.
+constexpr std::int64_t kBlock = 48;
+constexpr std::int64_t kLongBlock = 96;
+constexpr std::int64_t kRowRoom = 128;  // kLongBlock rounded up for the kernels of tiles
 // A product up to this many multiplications goes through BLAS without packing, faster than a larger one.
 constexpr std::int64_t kProductLimit = 1000000;
 constexpr std::int64_t kMaxKeyTile = 256;
@@ -30,22 +33,23 @@ constexpr std::int64_t kTaskScores = 1 << 14;
 
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-/// Rows of a block when `length` rows are cut into blocks of at most `limit`, nearly equal so that little of a causal
-/// tile is wasted. A multiple of 4, the draws of one random counter, unless there is one block.
-std::int64_t block_rows(std::int64_t length, std::int64_t limit) {
-  const std::int64_t blocks = block_count(length, limit);
+std::int64_t block_limit(std::int64_t length) { return length > kLongSequence ? kLongBlock : std::min(length, kBlock); }
+
+/// Rows of the blocks that a sequence is cut into: nearly equal, so that little of a causal tile is wasted. A multiple
+/// of 4, the draws of one random counter, unless there is one block.
+std::int64_t block_rows(std::int64_t length) {
+  const std::int64_t blocks = block_count(length, block_limit(length));
   return blocks <= 1 ? std::max<std::int64_t>(length, 1) : round_up(block_count(length, blocks), 4);
 }
 
 /// Buffers of one task.
 template <class T>
 struct Scratch {
-  Scratch(const AttentionPlan& plan, std::int64_t block_limit, std::int64_t tile_limit, int tiles)
-      : stride(round_up(tile_limit, kTileAlignment)),
-        scores(Shape{std::int64_t{tiles}, block_limit, stride}, dtype_of<T>) {
-    if (plan.dropout) bits.resize(static_cast<std::size_t>(block_limit * stride));
+  Scratch(const AttentionPlan& plan, std::int64_t rows, std::int64_t columns, int tiles)
+      : stride(round_up(columns, kTileAlignment)), scores(Shape{std::int64_t{tiles}, rows, stride}, dtype_of<T>) {
+    if (plan.dropout) bits.resize(static_cast<std::size_t>(rows * stride));
     data = scores.template mutable_data<T>();
-    second = data + (tiles - 1) * block_limit * stride;
+    second = data + (tiles - 1) * rows * stride;
   }
   std::int64_t stride;
   Tensor scores;
@@ -139,9 +143,11 @@ class Schedule {
   std::vector<std::int64_t> long_;
 };
 
-std::int64_t key_tile(const AttentionPlan& plan) {
-  const std::int64_t width = std::max<std::int64_t>({plan.width, plan.value_width, 1});
-  return std::clamp<std::int64_t>(kProductLimit / (kQueryBlock * width) / 16 * 16, kQueryBlock, kMaxKeyTile);
+/// Keys of a tile of the forward pass over a sequence of this length, at most.
+std::int64_t key_tile(const AttentionPlan& plan, std::int64_t length) {
+  const std::int64_t block = length > kLongSequence ? kLongBlock : kBlock;
+  const std::int64_t width = std::max(plan.width, plan.value_width);
+  return std::clamp<std::int64_t>(kProductLimit / (block * width) / 16 * 16, kLongBlock, kMaxKeyTile);
 }
 
 template <class T>
@@ -157,16 +163,17 @@ struct Forward {
     const RngKey key = key_of(plan, at.head);
     const T* query = q.data + (at.row + begin) * q.stride + at.head * plan.width;
     T* out = output + (at.row + begin) * output_stride + at.head * plan.value_width;
-    T maximum[kQueryBlock], factor[kQueryBlock];
-    double sum[kQueryBlock];
-    std::fill_n(maximum, rows, -std::numeric_limits<T>::infinity());
+    T maximum[kRowRoom], factor[kRowRoom];
+    double sum[kRowRoom];
+    static_assert(kRowRoom % kTileAlignment == 0 && kRowRoom >= kLongBlock);
+    std::fill_n(maximum, round_up(rows, kTileAlignment), -std::numeric_limits<T>::infinity());
     std::fill_n(sum, rows, 0.0);
 
     const std::int64_t nearest = plan.window > 0 ? std::max<std::int64_t>(begin - plan.window + 1, 0) / 4 * 4 : 0;
     const std::int64_t farthest = plan.causal       ? end
                                   : plan.window > 0 ? std::min(end + plan.window - 1, at.length)
                                                     : at.length;
-    const std::int64_t tile = key_tile(plan);
+    const std::int64_t tile = key_tile(plan, at.length);
     for (std::int64_t first = nearest; first < farthest; first += tile) {
       const std::int64_t columns = std::min(tile, farthest - first);
       const T* keys = k.data + (at.row + first) * k.stride + at.head * plan.width;
@@ -190,20 +197,20 @@ struct Forward {
   }
 
   Scratch<T> scratch(std::int64_t longest) const {
-    return {plan, std::min(longest, kQueryBlock), std::min(longest, key_tile(plan)), 1};
+    return {plan, block_limit(longest), std::min(longest, std::max(key_tile(plan, 1), key_tile(plan, longest))), 1};
   }
 
   void run() const {
     const Schedule schedule(plan);
     schedule.over_blocks([&](std::int64_t longest) { return scratch(longest); },
                          [&](const Head& at, Scratch<T>& buffers) {
-                           const std::int64_t block = block_rows(at.length, kQueryBlock);
+                           const std::int64_t block = block_rows(at.length);
                            for (std::int64_t begin = 0; begin < at.length; begin += block) {
                              queries(at, begin, std::min(begin + block, at.length), buffers);
                            }
                          });
     schedule.over_long([&](std::int64_t row, std::int64_t length) {
-      const std::int64_t block = block_rows(length, kQueryBlock), blocks = block_count(length, block);
+      const std::int64_t block = block_rows(length), blocks = block_count(length, block);
       parallel_for(plan.heads * blocks, 1, [&](std::int64_t task, std::int64_t) {
         Scratch<T> buffers = scratch(length);
         const std::int64_t begin = task % blocks * block;
@@ -265,7 +272,7 @@ struct Backward {
   /// occurs twice. Calls run_step(count, pair) for each; it must call pair(head, i, buffers) for every i below count.
   template <class RunStep>
   void steps(std::int64_t length, RunStep&& run_step) const {
-    const std::int64_t block = block_rows(length, kBackwardBlock), blocks = block_count(length, block);
+    const std::int64_t block = block_rows(length), blocks = block_count(length, block);
     // The nearest rows of blocks that are s blocks apart are (s - 1) block + 1 apart.
     const auto within = [&](std::int64_t apart) { return plan.window <= 0 || (apart - 1) * block + 1 < plan.window; };
     for (std::int64_t step = 0; step < blocks; ++step) {
@@ -281,7 +288,7 @@ struct Backward {
   }
 
   Scratch<T> scratch(std::int64_t longest) const {
-    const std::int64_t limit = std::min(longest, kBackwardBlock);
+    const std::int64_t limit = block_limit(longest);
     return {plan, limit, limit, delta == nullptr ? 1 : 2};
   }
 
