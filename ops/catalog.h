@@ -64,6 +64,9 @@ struct OpEntry {
   std::function<std::vector<OpError>()> errors = {};
   /// A large typical call for benchmarks and thread checks; optional.
   std::function<OpSample()> large = {};
+  /// Floating-point operations (multiplications and additions) of the matrix products of a forward call, for benchmarks;
+  /// absent where there are none.
+  std::function<double(const OpSample&)> flops = {};
   /// Has kinks (relu, clamp, max): single elements on a kink are not failures.
   bool kinks = false;
   /// Tolerance of f32 results and gradients against f64, relative to the largest magnitude of the tensor.

@@ -169,7 +169,16 @@ GradientReport check_sample(const OpEntry& entry, const OpSample& sample, const 
     const auto frozen = entry.surrogate(base, sample.options);
     adjusted.surrogate = [frozen, vars] { return frozen(vars); };
   }
-  return check_gradients([&] { return entry.call(vars, sample.options); }, leaves, adjusted);
+  GradientReport report = check_gradients([&] { return entry.call(vars, sample.options); }, leaves, adjusted);
+  for (std::size_t i = 0; i < vars.size(); ++i) {
+    if (!vars[i].defined() || vars[i].is_leaf()) continue;
+    LeafReport& constant = report.leaves.emplace_back();
+    constant.name = entry.inputs[i].name;
+    constant.shape = vars[i].shape();
+    constant.total = vars[i].numel();
+    constant.verdict = GradientVerdict::not_differentiable;
+  }
+  return report;
 }
 
 EntryReport check_entry(const OpEntry& entry, const GradientCheckOptions& options) {

@@ -62,7 +62,7 @@ struct EntryReport {
 /// there is no element to compare although inputs are differentiable. An op without differentiable inputs is skipped.
 EntryReport check_entry(const OpEntry& entry, const GradientCheckOptions& options = {});
 
-/// The check of one sample.
+/// The check of one sample. Inputs that are not differentiated are listed last, as such.
 GradientReport check_sample(const OpEntry& entry, const OpSample& sample, const GradientCheckOptions& options = {});
 
 }  // namespace tally::ops

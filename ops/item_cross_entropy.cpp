@@ -184,6 +184,10 @@ void entries::add_item_cross_entropy(Catalog& catalog) {
                              {}},
                             {{"reduction_scale", 1.0 / 4096}}};
           },
+      .flops =
+          [](const OpSample& sample) {
+            return 2.0 * static_cast<double>(sample.inputs[0].numel()) * static_cast<double>(sample.inputs[1].dim(0));
+          },
   });
 }
 

@@ -223,6 +223,10 @@ void entries::add_linear(Catalog& catalog) {
                 {sample_normal({2048, 256}, 1), sample_normal({1024, 256}, 2, 0.06), sample_normal({1024}, 3)},
                 {{"activation", std::string("gelu")}}};
           },
+      .flops =
+          [](const OpSample& sample) {
+            return 2.0 * static_cast<double>(sample.inputs[0].numel()) * static_cast<double>(sample.inputs[1].dim(0));
+          },
       .kinks = true,
   });
 }

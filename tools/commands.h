@@ -1,19 +1,34 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <string>
 
+#include "tally/ops/catalog.h"
+
+/// One function for each command of `tally`: it adds a subcommand whose callback does the work and may set the exit
+/// code. The catalog and the exit code must outlive the app. Callbacks report errors by throwing.
 namespace tally::tools {
-
-// Each command adds a subcommand whose callback does the work and sets the exit code. Errors are thrown: run() turns
-// them into one sentence and a code.
 
 void add_train(CLI::App& app, int& exit_code);
 void add_evaluate(CLI::App& app, int& exit_code);
 void add_recommend(CLI::App& app, int& exit_code);
-void add_version(CLI::App& app, int& exit_code);
 
-/// Parses the command line and runs the subcommand it names. Returns 0, or what the command set; 2 for a wrong command
-/// line or configuration, 1 for any other error, each with one sentence on standard error.
-int run(CLI::App& app, int argc, const char* const* argv, const int& exit_code);
+void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code);
+void add_ops(CLI::App& app, const ops::Catalog& catalog);
+void add_apply(CLI::App& app, const ops::Catalog& catalog);
+void add_bench(CLI::App& app, const ops::Catalog& catalog);
+/// The command `version` and the flag --version.
+void add_version(CLI::App& app);
+
+/// All that need no recommender: the ones of op_commands.h.
+void add_op_commands(CLI::App& app, const ops::Catalog& catalog, int& exit_code);
+
+/// Parses the command line, runs the command and returns the exit code: what the command set, or 2 for a wrong command
+/// line or configuration (ConfigError), or 1 for any other exception. Errors are one sentence on the error stream.
+int run_commands(CLI::App& app, int argc, const char* const* argv, const int& exit_code);
+
+/// The ops named, or all of them when `all`. Throws ConfigError for an unknown one, and when none is asked for.
+std::vector<const ops::OpEntry*> chosen_ops(const ops::Catalog& catalog, const std::vector<std::string>& names,
+                                            bool all);
 
 }  // namespace tally::tools

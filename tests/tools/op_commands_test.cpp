@@ -1,0 +1,263 @@
+// The commands over ops, as a user meets them: exit codes, messages, files.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <iostream>
+#include <regex>
+#include <sstream>
+
+#include "tally/autograd/tape.h"
+#include "tally/core/json.h"
+#include "tally/core/safetensors.h"
+#include "tally/core/version.h"
+#include "tally/ops/catalog.h"
+#include "tally/tools/op_commands.h"
+#include "tests/support/run_command.h"
+
+using namespace tally;
+using Catch::Matchers::Contains;
+using tally::test::CommandResult;
+using tally::test::TemporaryDirectory;
+
+namespace {
+
+const std::string kGolden = TALLY_SOURCE_DIR "/tests/tools/golden/";
+
+CommandResult run(const std::vector<std::string>& arguments) { return test::run_command(TALLY_COMMAND, arguments); }
+
+std::string last_line(const std::string& text) {
+  const std::size_t end = text.find_last_not_of('\n');
+  const std::size_t begin = text.rfind('\n', end);
+  return text.substr(begin + 1, end - begin);
+}
+
+/// One sentence on the error stream, nothing else.
+void check_refused(const CommandResult& result, int exit_code, const std::string& part) {
+  CHECK(result.exit_code == exit_code);
+  CHECK_THAT(result.error, Contains(part));
+  CHECK(std::count(result.error.begin(), result.error.end(), '\n') == 1);
+  CHECK(result.error.rfind("tally: ", 0) == 0);
+}
+
+void check_close(const Tensor& got, const Tensor& expected) {
+  REQUIRE(got.shape() == expected.shape());
+  REQUIRE(got.dtype() == expected.dtype());
+  const double tolerance = got.dtype() == DType::f64 ? 1e-12 : 2e-6;
+  const std::vector<double> a = got.to_doubles(), b = expected.to_doubles();
+  for (std::size_t i = 0; i < a.size(); ++i) CHECK(std::abs(a[i] - b[i]) <= tolerance * std::max(1.0, std::abs(b[i])));
+}
+
+/// Runs the commands in this process, over a catalog of the test's own.
+CommandResult run_own(const ops::Catalog& catalog, const std::vector<const char*>& arguments) {
+  std::ostringstream out, error;
+  struct Redirect {
+    std::ostream& stream;
+    std::streambuf* before;
+    Redirect(std::ostream& from, std::ostream& to) : stream(from), before(from.rdbuf(to.rdbuf())) {}
+    ~Redirect() { stream.rdbuf(before); }
+  };
+  CommandResult result;
+  {
+    const Redirect standard_out(std::cout, out), standard_error(std::cerr, error);
+    result.exit_code = tools::op_commands(catalog, static_cast<int>(arguments.size()), arguments.data());
+  }
+  result.out = out.str();
+  result.error = error.str();
+  return result;
+}
+
+struct SineRule {
+  static constexpr std::string_view name = "sine";
+  Saved x;
+  void backward(BackwardContext& g) const {
+    const Tensor gy = g.cotangent();
+    Tensor out(gy.shape(), DType::f64);
+    for (std::int64_t i = 0; i < out.numel(); ++i) {
+      out.mutable_data<double>()[i] = gy.data<double>()[i] * std::cos(x.get().data<double>()[i]);
+    }
+    g.give(0, out);
+  }
+};
+
+/// sin(x) to `digits` decimals: with few of them no difference can measure the derivative.
+ops::OpEntry sine_entry(const std::string& name, int digits) {
+  return {.name = name,
+          .summary = "sin(x), rounded.",
+          .inputs = {{"x", "[N]"}},
+          .outputs = {{"y", "[N]"}},
+          .call = [digits](std::span<const Var> in, const ops::OpOptions&) -> std::vector<Var> {
+            const double unit = std::pow(10.0, digits);
+            Tensor out(in[0].shape(), DType::f64);
+            for (std::int64_t i = 0; i < out.numel(); ++i) {
+              out.mutable_data<double>()[i] = std::round(std::sin(in[0].value().data<double>()[i]) * unit) / unit;
+            }
+            return {record(SineRule{Saved(in[0].value())}, {&in[0]}, out)};
+          },
+          .samples =
+              [] {
+                return std::vector<ops::OpSample>{{"odd", {ops::sample_normal({5}, 1)}}};
+              }};
+}
+
+}  // namespace
+
+TEST_CASE("version names what a bug report needs", "[command]") {
+  const CommandResult command = run({"version"}), flag = run({"--version"});
+  CHECK(command.exit_code == 0);
+  CHECK(flag.exit_code == 0);
+  CHECK(command.out == flag.out);
+  for (const char* part : {"OpenBLAS", "SIMD", "threads"}) CHECK_THAT(command.out, Contains(part));
+  CHECK_THAT(command.out, Contains(version()));
+}
+
+TEST_CASE("wrong command lines end with 2 and one sentence", "[command]") {
+  check_refused(run({}), 2, "subcommand is required");
+  check_refused(run({"gradchek"}), 2, "did you mean 'gradcheck'?");
+  check_refused(run({"gradcheck"}), 2, "needs the names of ops, or --all");
+  check_refused(run({"gradcheck", "matmull"}), 2, "did you mean 'matmul'?");
+  check_refused(run({"gradcheck", "matmul", "--sed=3"}), 2, "--sed=3");
+  check_refused(run({"gradcheck", "matmul", "--max-elements=0"}), 2, "--max-elements");
+  check_refused(run({"gradcheck", "matmul", "--seed=x"}), 2, "--seed");
+  check_refused(run({"ops", "layer_nrom"}), 2, "did you mean 'layer_norm'?");
+  check_refused(run({"bench", "matmul", "--threads=0"}), 2, "--threads");
+  check_refused(run({"apply", "matmul"}), 2, "is required");
+  CHECK(run({"--help"}).exit_code == 0);
+  CHECK_THAT(run({"gradcheck", "--help"}).out, Contains("--inject-bug"));
+}
+
+TEST_CASE("ops documents every op", "[command]") {
+  const CommandResult list = run({"ops"});
+  CHECK(list.exit_code == 0);
+  for (const ops::OpEntry& entry : ops::standard_catalog().entries()) {
+    CHECK_THAT(list.out, Contains("  " + entry.name + " ") && Contains(entry.summary));
+  }
+  const CommandResult linear = run({"ops", "linear"});
+  CHECK(linear.exit_code == 0);
+  CHECK_THAT(linear.out, Contains("linear(x, weight, bias?) -> y") && Contains("[out, in]") &&
+                             Contains("may be absent") && Contains("string, default \"none\""));
+}
+
+TEST_CASE("gradcheck passes, and prints what was measured", "[command]") {
+  const TemporaryDirectory scratch;
+  const CommandResult result = run({"gradcheck", "matmul", "layer_norm", "--seed", "3", "--max-elements", "5", "--json",
+                                    (scratch / "report.json").string()});
+  CHECK(result.exit_code == 0);
+  CHECK(last_line(result.out) == "2 passed, 0 failed, 0 skipped");
+  for (const char* part : {"f64", "seed 3", "rtol 1e-06", "threads", "SIMD", "OpenBLAS", "cosine", "bias"}) {
+    CHECK_THAT(result.out, Contains(part));
+  }
+  const Json report = read_json(scratch / "report.json");
+  CHECK(report.at("seed").as_integer() == 3);
+  CHECK(report.at("passed").as_integer() == 2);
+  CHECK(report.at("checks").at(1).at("name").as_string() == "layer_norm");
+  const Json& input = report.at("checks").at(0).at("samples").at(0).at("inputs").at(0);
+  CHECK(input.at("name").as_string() == "a");
+  CHECK(input.at("verdict").as_string() == "OK");
+  CHECK(input.at("checked").as_integer() == 5);
+}
+
+TEST_CASE("an injected bug fails gradcheck for every op", "[command]") {
+  for (const ops::OpEntry& entry : ops::standard_catalog().entries()) {
+    INFO(entry.name);
+    const CommandResult result = run({"gradcheck", entry.name, "--inject-bug", "--max-elements", "2"});
+    if (last_line(result.out) == "0 passed, 0 failed, 1 skipped") continue;  // nothing to differentiate
+    CHECK(result.exit_code == 1);
+    CHECK(last_line(result.out) == "0 passed, 1 failed, 0 skipped");
+    CHECK_THAT(result.out, Contains("1.001 times what it should be"));
+  }
+}
+
+TEST_CASE("a program has the commands over ops of its own", "[command]") {
+  ops::Catalog catalog = ops::standard_catalog();
+  catalog.add(sine_entry("sine", 15));
+  catalog.add(sine_entry("coarse_sine", 5));
+  const CommandResult fine = run_own(catalog, {"own", "gradcheck", "sine"});
+  CHECK(fine.exit_code == 0);
+  CHECK(last_line(fine.out) == "1 passed, 0 failed, 0 skipped");
+  const CommandResult unmeasurable = run_own(catalog, {"own", "gradcheck", "sine", "coarse_sine"});
+  CHECK(unmeasurable.exit_code == 3);
+  CHECK(last_line(unmeasurable.out) == "1 passed, 0 failed, 0 skipped, 1 inconclusive");
+  CHECK(run_own(catalog, {"own", "gradcheck", "sine", "--inject-bug"}).exit_code == 1);
+  const CommandResult unknown = run_own(catalog, {"own", "gradcheck", "sinus"});
+  CHECK(unknown.exit_code == 2);
+  CHECK_THAT(unknown.error, Contains("did you mean 'sine'?"));
+  CHECK_THAT(run_own(catalog, {"own", "ops", "sine"}).out, Contains("sine(x) -> y"));
+}
+
+TEST_CASE("apply agrees with NumPy, forward and backward", "[command]") {
+  struct Case {
+    std::string op, options;
+  };
+  for (const Case& one : {Case{"matmul", R"({"transpose_b": true})"}, Case{"layer_norm", R"({"epsilon": 1e-3})"},
+                          Case{"embedding", "{}"}}) {
+    INFO(one.op);
+    const TemporaryDirectory scratch;
+    const std::string output = (scratch / "out.safetensors").string();
+    const CommandResult result = run({"apply", one.op, "--input", kGolden + one.op + "_input.safetensors", "--options",
+                                      one.options, "--output", output});
+    CHECK(result.exit_code == 0);
+    CHECK(result.error.empty());
+    const TensorFile got = load_safetensors(output),
+                     expected = load_safetensors(kGolden + one.op + "_expected.safetensors");
+    CHECK(got.tensors.size() == expected.tensors.size());
+    for (const auto& [name, tensor] : expected.tensors) {
+      INFO(name);
+      check_close(got.at(name), tensor);
+    }
+    CHECK(got.metadata.at("op") == one.op);
+  }
+}
+
+TEST_CASE("apply takes single outputs' cotangents by name and leaves out backward without any", "[command]") {
+  const TemporaryDirectory scratch;
+  const std::string input = (scratch / "in.safetensors").string(), output = (scratch / "out.safetensors").string();
+  const Tensor x = Tensor::from<float>({3, 1, 2, 5}, {2, 2});
+  const Tensor grad = Tensor::from<float>({10, 20}, {2, 1});
+  save_safetensors(input, {{"x", x}});
+  REQUIRE(run({"apply", "top_k", "--input", input, "--options", R"({"k": 1})", "--output", output}).exit_code == 0);
+  CHECK(load_safetensors(output).tensors.size() == 2);
+  save_safetensors(input, {{"x", x}, {"grad_values", grad}});
+  REQUIRE(run({"apply", "top_k", "--input", input, "--options", R"({"k": 1})", "--output", output}).exit_code == 0);
+  const TensorFile result = load_safetensors(output);
+  CHECK(result.at("values").to_doubles() == std::vector<double>{3, 5});
+  CHECK(result.at("indices").to_doubles() == std::vector<double>{0, 1});
+  CHECK(result.at("grad_x").to_doubles() == std::vector<double>{10, 0, 0, 20});
+}
+
+TEST_CASE("apply refuses what does not fit and writes nothing", "[command]") {
+  const TemporaryDirectory scratch;
+  const std::string input = (scratch / "in.safetensors").string(), output = (scratch / "out.safetensors").string();
+  const auto apply = [&](const std::string& op, const std::string& options = "{}") {
+    return run({"apply", op, "--input", input, "--options", options, "--output", output});
+  };
+  check_refused(apply("matmul"), 1, input);  // no such file
+  const Tensor a = Tensor::zeros({2, 3}), b = Tensor::zeros({4, 5});
+  save_safetensors(input, {{"a", a}});
+  check_refused(apply("matmul"), 2, "holds no tensor 'b'");
+  save_safetensors(input, {{"a", a}, {"b", b}, {"grad_outptu", a}});
+  check_refused(apply("matmul"), 2, "did you mean 'grad_output'?");
+  save_safetensors(input, {{"a", a}, {"b", b}});
+  check_refused(apply("matmul"), 1, "needs equal inner sizes");
+  check_refused(apply("matmul", "{"), 2, "--options");
+  check_refused(apply("matmul", "[]"), 2, "needs a JSON object");
+  check_refused(apply("matmul", R"({"transpose_c": true})"), 2, "transpose_b");
+  check_refused(apply("matmul", R"({"transpose_b": 1})"), 2, "transpose_b");
+  save_safetensors(input, {{"a", a}, {"b", Tensor::zeros({3, 5})}, {"grad_output", Tensor::zeros({5, 2})}});
+  check_refused(apply("matmul"), 1, "cotangent");
+  CHECK_FALSE(std::filesystem::exists(output));
+}
+
+TEST_CASE("bench measures ops beside the machine", "[command][slow]") {
+  const TemporaryDirectory scratch;
+  const std::string path = (scratch / "bench.json").string();
+  const CommandResult result = run({"bench", "matmul", "add", "--threads", "2", "--repeats", "3", "--json", path});
+  CHECK(result.exit_code == 0);
+  CHECK_THAT(result.out, Contains("GFLOP/s") && Contains("GB/s") && Contains("matmul"));
+  const Json report = read_json(path);
+  CHECK(report.at("threads").as_integer() == 2);
+  CHECK(report.at("sgemm_flops_per_second").as_double() > 1e8);
+  CHECK(report.at("memory_bytes_per_second").as_double() > 1e8);
+  const Json& matmul = report.at("ops").at(0);
+  CHECK(matmul.at("forward_seconds").as_double() > 0);
+  CHECK(matmul.at("forward_backward_seconds").as_double() > matmul.at("forward_seconds").as_double());
+  CHECK(matmul.at("forward_product_flops").as_double() == 2.0 * 2048 * 256 * 256);
+}

@@ -1,0 +1,70 @@
+#include <iostream>
+
+#include "tally/core/file.h"
+#include "tally/ops/check.h"
+#include "tools/commands.h"
+#include "tools/gradient_report.h"
+
+namespace tally::tools {
+namespace {
+
+struct Arguments {
+  std::vector<std::string> ops;
+  bool all = false, inject_bug = false, every_sample = false;
+  std::string json;
+  std::uint64_t seed = GradientCheckOptions{}.key.seed;
+  std::int64_t max_elements = GradientCheckOptions{}.max_elements;
+  double rtol = GradientCheckOptions{}.rtol, atol = GradientCheckOptions{}.atol;
+};
+
+GradientCheckOptions check_options(const Arguments& arguments) {
+  GradientCheckOptions options;
+  options.key.seed = arguments.seed;
+  options.max_elements = arguments.max_elements;
+  options.rtol = arguments.rtol;
+  options.atol = arguments.atol;
+  if (arguments.inject_bug) options.injected_bug = 1.001;
+  return options;
+}
+
+int gradcheck(const Arguments& arguments, const ops::Catalog& catalog) {
+  const std::vector<const ops::OpEntry*> chosen = chosen_ops(catalog, arguments.ops, arguments.all);
+  check<ConfigError>(arguments.max_elements >= 1, "--max-elements", "needs at least 1; got ", arguments.max_elements);
+  check<ConfigError>(arguments.rtol >= 0 && arguments.atol > 0, "--rtol, --atol",
+                     "need an atol above 0 and no negative rtol");
+  check<ConfigError>(!chosen.empty(), "gradcheck", "needs the names of ops, or --all; see: tally ops");
+  const GradientCheckOptions options = check_options(arguments);
+  print_gradient_header(std::cout, options);
+  std::vector<ops::EntryReport> reports;
+  for (const ops::OpEntry* entry : chosen) {
+    reports.push_back(ops::check_entry(*entry, options));
+    print_gradient_report(std::cout, reports.back(), arguments.every_sample);
+  }
+  if (!arguments.json.empty()) write_file_atomically(arguments.json, to_json(reports, options).dump(2) + "\n");
+  std::cout << '\n' << summarise(reports) << '\n';
+  return exit_code_of(reports);
+}
+
+}  // namespace
+
+void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand(
+      "gradcheck",
+      "Compare the backward of ops with numeric derivatives. Exit code 0: all pass, 1: one fails, 2: wrong "
+      "command line, 3: none fails but one cannot be measured");
+  command->add_option("op", arguments->ops, "Ops to check");
+  command->add_flag("--all", arguments->all, "Check every op");
+  command->add_flag("--inject-bug", arguments->inject_bug, "Multiply analytic gradients by 1.001: the check must fail");
+  command->add_flag("--samples", arguments->every_sample, "Print every sample, not only the worst");
+  command->add_option("--json", arguments->json, "Write everything to this file");
+  command->add_option("--seed", arguments->seed, "Of the random cotangents and sampled elements")
+      ->capture_default_str();
+  command->add_option("--max-elements", arguments->max_elements, "Elements checked of each input")
+      ->capture_default_str();
+  command->add_option("--rtol", arguments->rtol, "Relative tolerance")->capture_default_str();
+  command->add_option("--atol", arguments->atol, "Absolute tolerance")->capture_default_str();
+  command->callback([arguments, &catalog, &exit_code] { exit_code = gradcheck(*arguments, catalog); });
+}
+
+}  // namespace tally::tools

@@ -1,0 +1,82 @@
+#include <iomanip>
+#include <iostream>
+
+#include "tally/ops/check.h"
+#include "tools/commands.h"
+
+namespace tally::tools {
+namespace {
+
+const char* describe(ops::InputKind kind) {
+  switch (kind) {
+    case ops::InputKind::differentiable:
+      return "f32 or f64, differentiated";
+    case ops::InputKind::constant:
+      return "f32 or f64, constant";
+    case ops::InputKind::integer:
+      break;
+  }
+  return "integers";
+}
+
+std::string type_of(const ops::OptionValue& value) {
+  static constexpr const char* kNames[] = {"true or false", "integer", "number", "string", "list of integers"};
+  return kNames[value.index()];
+}
+
+std::string signature(const ops::OpEntry& entry) {
+  std::string text = entry.name + "(";
+  for (std::size_t i = 0; i < entry.inputs.size(); ++i) {
+    text += (i > 0 ? ", " : "") + entry.inputs[i].name + (entry.inputs[i].optional ? "?" : "");
+  }
+  text += ") -> ";
+  for (std::size_t k = 0; k < entry.outputs.size(); ++k) text += (k > 0 ? ", " : "") + entry.outputs[k].name;
+  return text;
+}
+
+/// "  name  what" with the names in one column.
+void print_item(const std::string& name, const std::string& text) {
+  std::cout << "  " << std::left << std::setw(18) << name << ' ' << text << '\n';
+}
+
+void print_entry(const ops::OpEntry& entry) {
+  std::cout << signature(entry) << "\n\n" << entry.summary << "\n\nInputs\n";
+  for (const ops::OpInput& input : entry.inputs) {
+    print_item(input.name, input.shape + ", " + describe(input.kind) + (input.optional ? ", may be absent" : "") +
+                               (input.doc.empty() ? "" : ": " + input.doc));
+  }
+  std::cout << "\nOutputs\n";
+  for (const ops::OpOutput& output : entry.outputs) print_item(output.name, output.shape);
+  if (!entry.options.empty()) std::cout << "\nOptions\n";
+  for (const ops::OpOption& option : entry.options) {
+    print_item(option.name,
+               type_of(option.otherwise) + ", default " + ops::describe(option.otherwise) + ": " + option.doc);
+  }
+  std::cout << '\n'
+            << (entry.kinks ? "Has kinks. " : "")
+            << (entry.surrogate ? "Straight-through: differentiated as its surrogate. " : "")
+            << "f32 results and gradients are within " << entry.f32_tolerance
+            << " of f64's, relative to the largest.\n";
+}
+
+}  // namespace
+
+void add_ops(CLI::App& app, const ops::Catalog& catalog) {
+  auto names = std::make_shared<std::vector<std::string>>();
+  CLI::App* command = app.add_subcommand("ops", "List the ops, or document some: inputs, outputs, options");
+  command->add_option("op", *names, "Ops to document");
+  command->callback([names, &catalog] {
+    if (names->empty()) {
+      for (const ops::OpEntry& entry : catalog.entries()) print_item(entry.name, entry.summary);
+      return;
+    }
+    const char* separator = "";
+    for (const ops::OpEntry* entry : chosen_ops(catalog, *names, false)) {
+      std::cout << separator;
+      print_entry(*entry);
+      separator = "\n";
+    }
+  });
+}
+
+}  // namespace tally::tools

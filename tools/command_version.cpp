@@ -1,0 +1,26 @@
+#include "tally/core/blas.h"
+#include "tally/core/parallel.h"
+#include "tally/core/simd.h"
+#include "tally/core/version.h"
+#include "tools/commands.h"
+
+namespace tally::tools {
+namespace {
+
+std::string describe_build() {
+  std::string targets;
+  for (const std::string& target : simd_targets()) targets += (targets.empty() ? "" : " ") + target;
+  return "tally " + version_description() + "\nBLAS     " + blas::description() + "\nSIMD     " + simd_target() +
+         " (of " + targets + ")\nthreads  " + std::to_string(num_threads());
+}
+
+}  // namespace
+
+void add_version(CLI::App& app) {
+  app.set_version_flag("--version", describe_build, "Print version, BLAS, SIMD target and threads");
+  app.add_subcommand("version", "Print version, BLAS, SIMD target and threads")->callback([] {
+    std::cout << describe_build() << '\n';
+  });
+}
+
+}  // namespace tally::tools

@@ -1,0 +1,81 @@
+#include "tools/op_commands.h"
+
+#include <iostream>
+#include <new>
+
+#include "tally/core/file.h"
+#include "tally/core/json_fields.h"
+#include "tools/commands.h"
+
+namespace tally::tools {
+namespace {
+
+/// CLI11 speaks of an unexpected argument; the reader misspelt a command.
+void check_command_name(const CLI::App& app, int argc, const char* const* argv) {
+  const std::string word = argc > 1 ? argv[1] : "-";
+  if (word.empty() || word[0] == '-') return;
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (command->get_name() == word) return;
+    names.push_back(command->get_name());
+  }
+  const std::string nearest = nearest_name(word, names);
+  fail<ConfigError>(app.get_name(), "no command named '", word, "'",
+                    nearest.empty() ? "; see --help" : "; did you mean '" + nearest + "'?");
+}
+
+int report(const CLI::App& app, const std::string& message, int exit_code) {
+  std::cerr << app.get_name() << ": " << message << '\n';
+  return exit_code;
+}
+
+}  // namespace
+
+std::vector<const ops::OpEntry*> chosen_ops(const ops::Catalog& catalog, const std::vector<std::string>& names,
+                                            bool all) {
+  std::vector<const ops::OpEntry*> chosen;
+  for (const std::string& name : names) chosen.push_back(&catalog.find(name));
+  if (all) {
+    chosen.clear();
+    for (const ops::OpEntry& entry : catalog.entries()) chosen.push_back(&entry);
+  }
+  return chosen;
+}
+
+void add_op_commands(CLI::App& app, const ops::Catalog& catalog, int& exit_code) {
+  add_ops(app, catalog);
+  add_gradcheck(app, catalog, exit_code);
+  add_apply(app, catalog);
+  add_bench(app, catalog);
+  add_version(app);
+}
+
+int run_commands(CLI::App& app, int argc, const char* const* argv, const int& exit_code) {
+  ignore_write_signals();
+  app.require_subcommand(1);
+  try {
+    check_command_name(app, argc, argv);
+    app.parse(argc, argv);
+    std::cout.flush();
+    check<IoError>(static_cast<bool>(std::cout), "standard output", "could not be written");
+    return exit_code;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version
+    return report(app, std::string(error.what()) + "; see --help", 2);
+  } catch (const ConfigError& error) {
+    return report(app, error.what(), 2);
+  } catch (const std::bad_alloc&) {
+    return report(app, "not enough memory", 1);
+  } catch (const std::exception& error) {
+    return report(app, error.what(), 1);
+  }
+}
+
+int op_commands(const ops::Catalog& catalog, int argc, const char* const* argv) {
+  CLI::App app("Commands over a catalog of ops", argc > 0 ? argv[0] : "tally");
+  int exit_code = 0;
+  add_op_commands(app, catalog, exit_code);
+  return run_commands(app, argc, argv, exit_code);
+}
+
+}  // namespace tally::tools
