@@ -13,6 +13,10 @@ struct Ladder {
 
   /// By how much the slopes to both sides differ.
   double gap(std::size_t i) const { return right[i] - left[i]; }
+  /// What the function's noise does to the slopes: a smooth function's gaps halve with the step, but for h^3.
+  double noise() const { return std::max(std::abs(gap(0) - 2 * gap(1)), std::abs(gap(1) - 2 * gap(2))); }
+  /// Nothing moved at all.
+  bool flat() const { return right == std::array<double, 3>{} && left == std::array<double, 3>{}; }
 };
 
 Ladder climb(const std::function<Change(double)>& change, double step) {
@@ -55,7 +59,7 @@ NumericDerivative numeric_derivative(const std::function<Change(double)>& change
                second = (4 * wide.central[2] - wide.central[1]) / 3;
   NumericDerivative result;
   result.value = (16 * second - first) / 15;
-  result.error = std::abs(second - first) + 2 * wide.rounding[2];
+  result.error = std::max(std::abs(second - first), wide.noise()) + 2 * wide.rounding[2];
   result.left = wide.left[2];
   result.right = wide.right[2];
   const bool suspicious = gaps_stay(wide, tolerance(result.value));
@@ -67,14 +71,18 @@ NumericDerivative numeric_derivative(const std::function<Change(double)>& change
       4.0 / 3.0 *
           std::max(std::abs(narrow.central[0] - narrow.central[1]), std::abs(narrow.central[0] - narrow.central[2])) +
       narrow.rounding[0];
+  // Noise of the function itself shows in the small steps; in the wide ones it is smaller by their ratio.
+  result.error = std::max(result.error, error * options.step / (options.richardson_step / 4));
   const double disagreement = std::abs(narrow.central[0] - result.value);
-  const bool contradictory = !suspicious && disagreement > 3 * (error + result.error);
+  // A value rounded to steps does not move at all, though far away it moves on both sides.
+  const bool unresolved = narrow.flat() && wide.left[2] * wide.right[2] != 0;
+  const bool contradictory = !suspicious && (unresolved || disagreement > 3 * (error + result.error));
   // The comparison is negated so that NaN, from a wide step that left the function's domain, gives way too.
   if (suspicious || !(result.error <= error)) {
     result.value = narrow.central[0];
     result.error = error;
   }
-  // Both estimates can't be right: one of them has missed noise (a value rounded to steps does not move at all).
+  // Both estimates can't be right: one of them has missed noise.
   if (contradictory) result.error = disagreement;
   result.left = narrow.left[2];
   result.right = narrow.right[2];

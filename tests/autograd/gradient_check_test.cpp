@@ -209,20 +209,23 @@ TEST_CASE("a nondeterministic op is found", "[gradient_check]") {
 }
 
 TEST_CASE("a derivative that cannot be measured is inconclusive", "[gradient_check]") {
-  // The function's own rounding, 1e-6 of its value, is far above what the difference needs.
-  const auto coarse = [](double v) { return std::round(std::sin(v) * 1e6) / 1e6; };
+  // Noise of 1e-6 of the value is far above what the difference needs.
+  const auto rough = [](double v) { return std::sin(v) + 1e-6 * std::sin(1e9 * v); };
   const GradientReport report =
-      run(points({0.51, 1.1, -0.7}), [&](const Var& v) { return elementwise(v, coarse, cosine); });
+      run(points({0.51, 1.1, -0.7}), [&](const Var& v) { return elementwise(v, rough, cosine); });
   CHECK(report.leaves[0].verdict == GradientVerdict::noise);
   CHECK(report.inconclusive());
   CHECK_FALSE(report.passed());
   CHECK_FALSE(report.failed());
+  // A value rounded so coarsely that the small step moves nothing.
+  const auto coarse = [](double v) { return std::round(std::sin(v) * 1e5) / 1e5; };
+  CHECK(run_one(points({0.51, 1.1, -0.7}), coarse, cosine).verdict == GradientVerdict::noise);
   // The offset costs digits that the extrapolation still has to spare.
   CHECK(run_one(
             points({0.51, 1.1}), [](double v) { return std::sin(v) + 1e3; }, cosine)
             .verdict == GradientVerdict::ok);
   // Hugely wrong is wrong, noise or not.
-  const LeafReport wrong = run_one(points({0.51, 1.1}), coarse, [](double v) { return 50 * std::cos(v); });
+  const LeafReport wrong = run_one(points({0.51, 1.1}), rough, [](double v) { return 50 * std::cos(v); });
   CHECK(wrong.verdict == GradientVerdict::fail);
 }
 
