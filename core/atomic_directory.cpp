@@ -77,6 +77,12 @@ std::string crc_text(std::uint32_t crc) {
   return text;
 }
 
+/// Checksum of what a manifest says, so that a damaged one is known as well.
+std::string manifest_crc(const Json& format, const Json& files, const Json& fields) {
+  const std::string text = Json::object({{"format", format}, {"files", files}, {"fields", fields}}).dump();
+  return crc_text(static_cast<std::uint32_t>(::crc32_z(0, reinterpret_cast<const Bytef*>(text.data()), text.size())));
+}
+
 }  // namespace
 
 FileChecksum checksum_file(const fs::path& path) {
@@ -125,7 +131,8 @@ void AtomicDirectory::commit(const Json& fields) {
     written.sync();
     files.set(path.filename().string(), Json::object({{"bytes", sum.bytes}, {"crc32", crc_text(sum.crc32)}}));
   }
-  const Json manifest = Json::object({{"format", kFormat}, {"files", files}, {"fields", fields}});
+  const Json manifest = Json::object(
+      {{"format", kFormat}, {"files", files}, {"fields", fields}, {"crc32", manifest_crc(kFormat, files, fields)}});
   detail::FileDescriptor out(temporary_ / kManifest, O_WRONLY | O_CREAT | O_EXCL);
   out.write_all(manifest.dump(2) + "\n");
   out.sync();
@@ -160,7 +167,10 @@ Json verify_directory(const fs::path& given) {
       check<IoError>(crc_text(found.crc32) == crc, (directory / name).string(), "needs checksum ", crc,
                      " as the manifest says; got ", crc_text(found.crc32), ": it is damaged");
     }
-    return manifest.at("fields");
+    const Json& fields = manifest.at("fields");
+    check<IoError>(manifest.at("crc32") == Json(manifest_crc(format, manifest.at("files"), fields)), where,
+                   "does not match its own checksum: it is damaged");
+    return fields;
   } catch (const ValueError& error) {
     fail<IoError>(where, "is no manifest of files: ", error.what());
   } catch (const IndexError& error) {

@@ -39,7 +39,7 @@ class AtomicDirectory {
 };
 
 /// Compares every file of a committed directory with its manifest and returns the fields that were given to commit().
-/// Throws IoError naming the file that is missing, has another size or another checksum.
+/// Throws IoError naming the file that is missing, has another size or another checksum, the manifest included.
 Json verify_directory(const std::filesystem::path& directory);
 
 /// zlib's CRC-32 of a whole file, read in blocks, and its size. Not cryptographic: it finds damage, not intent.

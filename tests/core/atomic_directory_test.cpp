@@ -113,6 +113,12 @@ TEST_CASE("verification finds every kind of damage", "[atomic_directory]") {
   CHECK_THAT(manifest(R"({"format": 1, "files": 3})"), Contains("is no manifest"));
   CHECK_THAT(manifest(R"({"format": 1, "files": {"weights": {"bytes": "x"}}})"), Contains("is no manifest"));
   CHECK_THAT(manifest(R"({"format": 1, "files": {"../../etc/passwd": {}}})"), Contains("plain file names"));
+  commit_generation(path, 3);
+  std::string text = read_file(path / "manifest.json");
+  const std::size_t generation = text.find("3", text.find("\"fields\""));
+  REQUIRE(generation != std::string::npos);
+  text[generation] = '4';
+  CHECK_THAT(manifest(text), Contains("manifest.json] does not match its own checksum"));
 }
 
 TEST_CASE("a process killed while it replaces a directory leaves a whole one", "[atomic_directory][slow]") {
