@@ -124,6 +124,8 @@ void check_domain(const RunConfig& config) {
   rate("model.attn_dropout_prob", model.attn_dropout_prob);
   check<ConfigError>(model.initializer_range > 0, "model.initializer_range", "needs a value above 0; got ",
                      model.initializer_range);
+  check<ConfigError>(model.layer_norm_eps > 0, "model.layer_norm_eps", "needs a value above 0; got ",
+                     model.layer_norm_eps);
   const TrainConfig& train = config.train;
   at_least("train.epochs", train.epochs, 1);
   at_least("train.train_batch_size", train.train_batch_size, 1);
@@ -137,12 +139,17 @@ void check_domain(const RunConfig& config) {
                      train.learning_rate);
   rate("train.beta1", train.beta1);
   rate("train.beta2", train.beta2);
-  check<ConfigError>(train.weight_decay >= 0 && train.clip_grad_norm >= 0, "train",
-                     "needs weight_decay and clip_grad_norm of at least 0");
+  at_least("train.weight_decay", train.weight_decay, 0);
+  check<ConfigError>(train.weight_decay == 0 || train.learner != "adagrad", "train.weight_decay",
+                     "needs learner adam or sgd; adagrad has none");
+  at_least("train.clip_grad_norm", train.clip_grad_norm, 0);
   check<ConfigError>(!config.data.path.empty(), "data.path", "is missing; it names the file of interactions");
   check<ConfigError>(!config.data.separator.empty(), "data.separator", "needs at least one character");
+  check<ConfigError>(config.data.min_rating == 0 || !config.data.rating_column.empty(), "data.min_rating",
+                     "needs data.RATING_FIELD, the column that holds ratings");
   check<ConfigError>(!config.evaluation.topk.empty(), "evaluation.topk", "needs at least one K");
   for (const std::int64_t k : config.evaluation.topk) at_least("evaluation.topk", k, 1);
+  parse_metric(train.valid_metric, config.evaluation);
 }
 
 }  // namespace
@@ -177,39 +184,74 @@ Json to_json(const RunConfig& config) {
   return json;
 }
 
+MetricName parse_metric(const std::string& name, const EvaluationConfig& evaluation) {
+  const std::size_t at = name.find('@');
+  const std::string kind = name.substr(0, at);
+  if (at != std::string::npos && (kind == "NDCG" || kind == "HR" || kind == "Recall" || kind == "MRR")) {
+    for (const std::int64_t k : evaluation.topk) {
+      if (name.substr(at + 1) == std::to_string(k)) return {kind, k};
+    }
+  }
+  fail<ConfigError>("train.valid_metric", "needs NDCG@K, HR@K, Recall@K or MRR@K with a K of evaluation.topk; got \"",
+                    name, "\"");
+}
+
+namespace {
+
+/// The dotted path of a key: itself, or the one place where a config has it.
+std::string resolve_key(const std::string& key, const Json& defaults) {
+  if (key.find('.') != std::string::npos) return key;
+  std::vector<std::string> homes, known;
+  for (const auto& [name, value] : defaults.members()) {
+    if (!value.is(Json::Kind::object)) {
+      known.push_back(name);
+      if (name == key) homes.push_back(name);
+      continue;
+    }
+    check<ConfigError>(name != key, "--" + key, "is a section; name a key in it, e.g. --", name, '.',
+                       value.members().front().name);
+    for (const auto& [member, unused] : value.members()) {
+      known.push_back(member);
+      if (member == key) homes.push_back(name + '.' + member);
+    }
+  }
+  if (homes.empty()) {
+    const std::string nearest = nearest_name(key, known);
+    fail<ConfigError>("--" + key, "is no key of a config",
+                      nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?");
+  }
+  check<ConfigError>(homes.size() == 1, "--" + key, "stands in several sections; write the section too, e.g. --",
+                     homes[0]);
+  return homes[0];
+}
+
+/// JSON when it is JSON, else text: the reader of the config says which kind of value the key needs.
+Json read_value(const std::string& text) {
+  try {
+    return parse_json(text);
+  } catch (const IoError&) {
+    return Json(text);
+  }
+}
+
+}  // namespace
+
 void apply_override(Json& config, const std::string& assignment) {
   const std::size_t equals = assignment.find('=');
   check<ConfigError>(equals != std::string::npos && equals > 0, "--" + assignment, "needs the form --key=value");
-  std::string key = assignment.substr(0, equals);
-  const std::string text = assignment.substr(equals + 1);
-  if (key.find('.') == std::string::npos) {
-    const Json defaults = to_json(RunConfig{});
-    std::vector<std::string> homes, known;
-    for (const auto& [name, value] : defaults.members()) {
-      known.push_back(name);
-      if (name == key && !value.is(Json::Kind::object)) homes.push_back(name);
-      if (!value.is(Json::Kind::object)) continue;
-      for (const auto& [member, unused] : value.members()) {
-        known.push_back(member);
-        if (member == key) homes.push_back(name + '.' + member);
-      }
-    }
-    if (homes.empty()) {
-      const std::string nearest = nearest_name(key, known);
-      fail<ConfigError>("--" + key, "is no key of a config",
-                        nearest.empty() ? "" : "; did you mean '" + nearest + "'?");
-    }
-    check<ConfigError>(homes.size() == 1, "--" + key, "stands in several sections; write the section too, e.g. --",
-                       homes[0]);
-    key = homes[0];
-  }
-  // What is text in a config is text here, quotes or not: a user id of 42, say.
-  const std::size_t dot = key.find('.');
   const Json defaults = to_json(RunConfig{});
-  const Json* otherwise = defaults.find(key.substr(0, dot));
-  if (otherwise != nullptr && dot != std::string::npos) otherwise = otherwise->find(key.substr(dot + 1));
-  const bool is_text = otherwise != nullptr && otherwise->is(Json::Kind::string);
-  config.set_at(key, is_text ? Json(text) : parse_json(text, "--" + key));
+  const std::string key = resolve_key(assignment.substr(0, equals), defaults);
+  const std::string text = assignment.substr(equals + 1);
+  const std::size_t dot = key.find('.');
+  const Json* known = defaults.find(key.substr(0, dot));
+  if (known != nullptr && dot != std::string::npos) known = known->find(key.substr(dot + 1));
+  // What is text in a config is text here, quotes or not: a user id of 42, say.
+  const bool is_text = known != nullptr && known->is(Json::Kind::string);
+  try {
+    config.set_at(key, is_text ? Json(text) : read_value(text));
+  } catch (const ValueError&) {
+    fail<ConfigError>("--" + key, "cannot be set: what stands before its last dot is no section of the config");
+  }
 }
 
 }  // namespace tally::recsys

@@ -82,8 +82,17 @@ RunConfig parse_config(const Json& json);
 /// Every value, defaults included: what the run directory records.
 Json to_json(const RunConfig& config);
 
+/// "NDCG@10", taken apart.
+struct MetricName {
+  std::string kind;  ///< NDCG | HR | Recall | MRR
+  std::int64_t k = 0;
+};
+/// Throws ConfigError for another form, and for a cut-off that `evaluation` does not have.
+MetricName parse_metric(const std::string& name, const EvaluationConfig& evaluation);
+
 /// Applies `key=value` to a config, `key` dotted ("train.learning_rate") or, when only one section has it, bare
-/// ("learning_rate"). The value is JSON, or else text. Throws ConfigError for an unknown or ambiguous key.
+/// ("learning_rate"). The value is JSON, or else text. Throws ConfigError for an unknown or ambiguous key, and for one
+/// that lies within a value.
 void apply_override(Json& config, const std::string& assignment);
 
 }  // namespace tally::recsys

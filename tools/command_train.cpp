@@ -5,7 +5,6 @@
 #include <csignal>
 #include <iostream>
 
-#include "tally/core/file.h"
 #include "tally/core/parallel.h"
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/neural_ranker.h"
@@ -26,7 +25,6 @@ void on_signal(int number) {
 }
 
 void install_signal_handlers() {
-  ignore_write_signals();
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
     struct sigaction action {};
     action.sa_handler = on_signal;
@@ -36,9 +34,21 @@ void install_signal_handlers() {
 
 bool stop_requested() { return received_signal != 0; }
 
+/// A config file that cannot be read is a wrong command line, as a wrong key is.
+Json read_config_file(const std::string& path) {
+  try {
+    Json json = read_json(path);
+    check<ConfigError>(json.is(Json::Kind::object), path, "needs a JSON object {...} of sections; got ",
+                       name_of(json.kind()));
+    return json;
+  } catch (const IoError& error) {
+    throw ConfigError(error.what());
+  }
+}
+
 /// A config file with overrides. Paths of data are relative to the file, so that a config works from any directory.
 RunConfig load_config(const std::string& path, const std::vector<std::string>& overrides) {
-  Json json = read_json(path);
+  Json json = read_config_file(path);
   const auto resolve = [&](const char* name) {
     const Json* data = json.find("data");
     const Json* file = data == nullptr ? nullptr : data->find(name);
@@ -91,25 +101,26 @@ void add_train(CLI::App& app, int& exit_code) {
       app.add_subcommand("train", "Train a recommender: a config file, then --key=value for any of its keys");
   command->add_option("config", options->config, "JSON config file");
   command->add_option("--resume", options->resume, "Go on with the run in this directory");
-  command->add_option("--threads", options->threads, "Threads to use (default: the CPUs of this process)");
+  const CLI::Option* threads =
+      command->add_option("--threads", options->threads, "Threads to use (default: the CPUs of this process)");
   command->allow_extras();
   command->callback([=, &exit_code] {
     check<ConfigError>(options->config.empty() != options->resume.empty(), "train",
                        "needs a config file, or --resume RUN");
     check<ConfigError>(options->resume.empty() || command->remaining().empty(), "train",
                        "takes no --key=value with --resume: a run keeps its config");
+    check<ConfigError>(threads->count() == 0 || options->threads >= 1, "--threads", "needs at least 1; got ",
+                       options->threads);
     install_signal_handlers();
     Console console(std::cout, isatty(STDOUT_FILENO) != 0);
-    if (!options->resume.empty()) {
-      if (options->threads > 0) set_num_threads(options->threads);
-      exit_code = exit_code_of(resume_run({options->resume}, console, stop_requested));
-      return;
-    }
-    const RunConfig config = load_config(options->config, overrides_of(*command));
+    const bool resume = !options->resume.empty();
+    const RunConfig config =
+        resume ? read_run_config({options->resume}) : load_config(options->config, overrides_of(*command));
     // Before the first thread exists: workers take over whether denormals are flushed.
     flush_denormals(config.train.flush_denormals);
     if (options->threads > 0) set_num_threads(options->threads);
-    exit_code = exit_code_of(train_run(config, console, stop_requested));
+    exit_code = exit_code_of(resume ? resume_run({options->resume}, console, stop_requested)
+                                    : train_run(config, console, stop_requested));
   });
 }
 

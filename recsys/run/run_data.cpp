@@ -1,6 +1,5 @@
 #include "tally/recsys/run/run_data.h"
 
-#include "tally/recsys/data/delimited_reader.h"
 #include "tally/recsys/data/titles.h"
 
 namespace tally::recsys {
@@ -33,7 +32,8 @@ std::string RunData::label(std::int32_t item) const {
 
 RunData load_run_data(const DataConfig& config) {
   RunData data;
-  data.interactions = std::make_unique<const Interactions>(read_interactions(config.path, read_options(config)));
+  data.interactions =
+      std::make_unique<const Interactions>(read_interactions(config.path, read_options(config), &data.report));
   data.split = std::make_unique<const Split>(leave_one_out(*data.interactions));
   check<IoError>(!data.split->targets(Part::test).empty(), config.path,
                  "has no user with three events or more: nothing could be evaluated");

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "tally/recsys/config.h"
+#include "tally/recsys/data/delimited_reader.h"
 #include "tally/recsys/data/split.h"
 
 namespace tally::recsys {
@@ -14,6 +15,7 @@ namespace tally::recsys {
 struct RunData {
   std::unique_ptr<const Interactions> interactions;  ///< the split refers to it
   std::unique_ptr<const Split> split;
+  ReadReport report;                                    ///< what the reader left out
   std::unordered_map<std::string, std::string> titles;  ///< by item id; empty without a titles file
   std::string hash;                                     ///< content_hash of the interactions
 

@@ -60,7 +60,9 @@ void drop_lines_after_step(const std::filesystem::path& path, std::int64_t step)
       continue;
     }
     const Json* at = record.find("step");
-    if (at != nullptr && at->as_integer() > step) {
+    const Json* event = record.find("event");
+    const bool is_later = at != nullptr && at->is(Json::Kind::integer) && at->as_integer() > step;
+    if (is_later || (event != nullptr && *event == Json("test"))) {
       dropped = true;
       continue;
     }

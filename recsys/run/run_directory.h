@@ -30,8 +30,8 @@ RunDirectory create_run_directory(const RunConfig& config);
 /// Machine and build: CPU kernels, SIMD target, threads, compiler, version, denormals.
 Json environment();
 
-/// Drops the lines of a JSON-lines file whose `step` is above `step`: what was logged after the checkpoint that a run
-/// resumes from would be logged again.
+/// Drops what a run that resumes after `step` will log again: the lines of a JSON-lines file whose `step` is above, and
+/// those of the final test.
 void drop_lines_after_step(const std::filesystem::path& path, std::int64_t step);
 
 /// Metrics of evaluations as JSON, and the ranks of every user as a table.

@@ -42,25 +42,27 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const TrainConfig& config) {
                                                           .weight_decay = config.weight_decay});
 }
 
-/// "NDCG@10" as the metric of an evaluation. Throws ConfigError for another form or a cut-off that is not evaluated.
-double metric_of(const Evaluation& evaluation, const std::string& name) {
-  const std::size_t at = name.find('@');
-  for (const Metrics& metrics : evaluation.metrics) {
-    if (at == std::string::npos || name.substr(at + 1) != std::to_string(metrics.k)) continue;
-    const std::string kind = name.substr(0, at);
-    if (kind == "NDCG") return metrics.ndcg;
-    if (kind == "HR" || kind == "Recall") return metrics.hit_rate;
-    if (kind == "MRR") return metrics.mrr;
-  }
-  fail<ConfigError>("train.valid_metric", "needs NDCG@K, HR@K, Recall@K or MRR@K with a K of evaluation.topk; got '",
-                    name, "'");
+double metric_of(const Evaluation& evaluation, const MetricName& name) {
+  const auto& all = evaluation.metrics;
+  const auto metrics = std::find_if(all.begin(), all.end(), [&](const Metrics& each) { return each.k == name.k; });
+  check<ValueError>(metrics != all.end(), "metric_of", "needs a cut-off that was evaluated; got ", name.k);
+  return name.kind == "NDCG" ? metrics->ndcg : name.kind == "MRR" ? metrics->mrr : metrics->hit_rate;
 }
 
+/// What a run records of its config: paths that hold wherever the run is resumed from.
+Json recorded(RunConfig config) {
+  for (std::string* path : {&config.data.path, &config.data.titles}) {
+    if (!path->empty()) *path = std::filesystem::absolute(*path).lexically_normal().string();
+  }
+  return to_json(config);
+}
+
+/// One run, new or resumed. The constructor reads and checks everything that can be wrong with the config and the data,
+/// and writes nothing.
 class TrainingRun {
  public:
-  TrainingRun(const RunConfig& config, RunDirectory directory, Console& console, std::function<bool()> stop_requested)
+  TrainingRun(const RunConfig& config, Console& console, std::function<bool()> stop_requested)
       : config_(config),
-        directory_(std::move(directory)),
         console_(console),
         stop_requested_(std::move(stop_requested)),
         data_(load_run_data(config.data)),
@@ -69,17 +71,31 @@ class TrainingRun {
         optimizer_(make_optimizer(config.train)),
         batches_(histories(), {config.train.train_batch_size, model_->window(), config.train.shard_tokens},
                  run_key(config).fold_in("order")),
-        evaluation_(evaluation_options(config.evaluation)) {}
+        evaluation_(evaluation_options(config.evaluation)),
+        shown_user_(find_shown_user()) {
+    check<IoError>(batches_.users() > 0, config.data.path,
+                   "has no user with two training events (four in all): nothing could be trained on");
+  }
 
-  RunOutcome run(bool resume) {
-    describe_data();
-    TrainerProgress progress;
-    if (resume) progress = restore();
-    LineWriter metrics(directory_.metrics());
-    if (!resume) {
-      write_file_atomically(directory_.config(), to_json(config_).dump(2) + '\n');
+  RunOutcome start() {
+    directory_ = create_run_directory(config_);
+    write_file_atomically(directory_.config(), recorded(config_).dump(2) + '\n');
+    return run({});
+  }
+
+  RunOutcome resume(const RunDirectory& directory) {
+    directory_ = directory;
+    return run(restore());
+  }
+
+ private:
+  RunOutcome run(TrainerProgress progress) {
+    // A kill may have come before the first checkpoint, even before this.
+    if (!std::filesystem::exists(directory_.environment())) {
       write_file_atomically(directory_.environment(), environment().dump(2) + '\n');
     }
+    describe_data();
+    LineWriter metrics(directory_.metrics());
     baselines_ = {evaluate(Popularity(*data_.split), *data_.split, Part::test, evaluation_),
                   evaluate(Markov(*data_.split), *data_.split, Part::test, evaluation_)};
     for (const Evaluation& baseline : baselines_) console_.block(baseline.to_text());
@@ -94,7 +110,6 @@ class TrainingRun {
     return outcome;
   }
 
- private:
   std::vector<std::span<const std::int32_t>> histories() const {
     std::vector<std::span<const std::int32_t>> all;
     for (std::int64_t u = 0; u < data_.interactions->num_users(); ++u) all.push_back(data_.split->training(u));
@@ -105,6 +120,9 @@ class TrainingRun {
     const Statistics statistics = recsys::statistics(*data_.interactions);
     console_.line("data: " + config_.data.path);
     console_.block(statistics.to_text());
+    if (data_.report.bad_rows + data_.report.below_min_rating + data_.report.duplicates > 0) {
+      console_.block(data_.report.to_text());
+    }
     write_file_atomically(directory_.data(), Json::object({{"path", config_.data.path},
                                                            {"content_sha256", data_.hash},
                                                            {"users", statistics.users},
@@ -157,6 +175,7 @@ class TrainingRun {
                         .decay = config.decay == "cosine" ? optim::Decay::cosine : optim::Decay::constant,
                         .total = config.epochs * batches_.batches_per_epoch()};
     const Ranker ranker = make_ranker(*model_);
+    const MetricName valid_metric = parse_metric(config.valid_metric, config_.evaluation);
     double training_seconds = 0, training_operations = 0;
     std::uint64_t operations_before = blas::operations();
     TrainerHooks hooks;
@@ -176,7 +195,7 @@ class TrainingRun {
                                        {"loss", epoch.loss},
                                        {"targets", epoch.targets},
                                        {"seconds", epoch.seconds},
-                                       {"tokens_per_second", static_cast<double>(epoch.targets) / epoch.seconds},
+                                       {"tokens_per_second", static_cast<double>(epoch.timed_targets) / epoch.seconds},
                                        {"sgemm_share", training_operations / training_seconds / sgemm_rate_},
                                        {"peak_memory", memory_stats().peak_bytes}})
                              .dump());
@@ -185,24 +204,24 @@ class TrainingRun {
       const auto start = std::chrono::steady_clock::now();
       const Evaluation validation = evaluate(ranker, *data_.split, Part::validation, evaluation_);
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      const double score = metric_of(validation, config.valid_metric);
+      const double score = metric_of(validation, valid_metric);
       Json record =
           Json::object({{"event", "validation"}, {"step", epochs * batches_.batches_per_epoch()}, {"epoch", epochs}});
       const Json scores = to_json(validation);
       for (const auto& [name, value] : scores.members()) record.set(name, value);
       record.set("seconds", seconds);
       metrics.write_line(record.dump());
-      // After resuming at the very end of an epoch there is no speed to report: nothing was trained in this process.
       console_.line(fmt::format(
           "epoch {:3d}  loss {:.4f}  valid {} {:.4f}  {:.1f} s + {:.1f} s  {:.0f} tokens/s ({:.0f} % of sgemm)", epochs,
           epoch_.loss, config.valid_metric, score, training_seconds, seconds,
-          static_cast<double>(epoch_.targets) / training_seconds,
+          static_cast<double>(epoch_.timed_targets) / training_seconds,
           100 * training_operations / training_seconds / sgemm_rate_));
       operations_before = blas::operations();
       return score;
     };
     hooks.on_best = [&](const TrainerProgress&) { save_weights(directory_.best_weights(), *model_, identity_); };
     hooks.save = [&](const TrainerProgress& now) {
+      metrics.sync();  // a run that goes on from this checkpoint will not log again what came before
       save_checkpoint(directory_.last_checkpoint(), *model_, *optimizer_, now, identity_);
     };
     Trainer trainer(*model_, *optimizer_, batches_, options, hooks);
@@ -251,27 +270,27 @@ class TrainingRun {
       }
     }
     write_file_atomically(directory_.recommendations(), text);
-    const std::int32_t shown = shown_user();
-    const auto history = data.sequence(shown);
-    console_.line(fmt::format("user {}, latest items:", data.users.name(shown)));
+    const auto history = data.sequence(shown_user_);
+    console_.line(fmt::format("user {}, latest items:", data.users.name(shown_user_)));
     for (const std::int32_t item : history.last(std::min<std::size_t>(5, history.size()))) {
       console_.line("      " + data_.label(item));
     }
     console_.line("recommended next:");
-    const auto& list = lists[static_cast<std::size_t>(shown)];
+    const auto& list = lists[static_cast<std::size_t>(shown_user_)];
     for (std::size_t r = 0; r < list.size(); ++r)
       console_.line(fmt::format("{:4d}  {}", r + 1, data_.label(list[r].item)));
   }
 
-  std::int32_t shown_user() const {
+  std::int32_t find_shown_user() const {
     if (config_.show_user.empty()) return data_.split->targets(Part::test).front().user;
     const auto user = data_.interactions->users.find(config_.show_user);
-    check<ConfigError>(user.has_value(), "show_user", "no user '", config_.show_user, "' in ", config_.data.path);
+    check<ConfigError>(user.has_value(), "show_user", "needs a user of ", config_.data.path, "; got \"",
+                       config_.show_user, "\"");
     return *user;
   }
 
   RunConfig config_;
-  RunDirectory directory_;
+  RunDirectory directory_;  // set by start() or resume()
   Console& console_;
   std::function<bool()> stop_requested_;
   RunData data_;
@@ -280,30 +299,30 @@ class TrainingRun {
   std::unique_ptr<optim::Optimizer> optimizer_;
   ShiftedBatches batches_;
   EvaluationOptions evaluation_;
+  std::int32_t shown_user_;
   std::vector<Evaluation> baselines_;
   EpochReport epoch_;
   double sgemm_rate_ = 1;
 };
 
-RunConfig read_run_config(const RunDirectory& directory) {
-  check<IoError>(std::filesystem::exists(directory.config()), directory.path.string(),
-                 "is no run directory: it has no config.resolved.json");
-  return parse_config(read_json(directory.config()));
-}
-
 }  // namespace
 
 RunOutcome train_run(const RunConfig& config, Console& console, const std::function<bool()>& stop_requested) {
   flush_denormals(config.train.flush_denormals);
-  // Everything that can be wrong with the config or the data is found before a directory is made.
-  load_run_data(config.data);
-  return TrainingRun(config, create_run_directory(config), console, stop_requested).run(false);
+  return TrainingRun(config, console, stop_requested).start();
 }
 
 RunOutcome resume_run(const RunDirectory& directory, Console& console, const std::function<bool()>& stop_requested) {
   const RunConfig config = read_run_config(directory);
   flush_denormals(config.train.flush_denormals);
-  return TrainingRun(config, directory, console, stop_requested).run(true);
+  return TrainingRun(config, console, stop_requested).resume(directory);
+}
+
+RunConfig read_run_config(const RunDirectory& directory) {
+  std::error_code error;
+  check<IoError>(std::filesystem::exists(directory.config(), error), directory.path.string(),
+                 "is no run directory: it has no config.resolved.json");
+  return parse_config(read_json(directory.config()));
 }
 
 OpenedRun open_run(const RunDirectory& directory) {

@@ -21,13 +21,17 @@ struct RunOutcome {
 };
 
 /// Trains the model of a config on its data, with baselines, validation, checkpoints and a final evaluation, in a
-/// directory of its own. `stop_requested` is asked after each step: the run then saves and returns.
+/// directory of its own, which is made after everything that can be wrong with the config and the data was checked.
+/// `stop_requested` is asked after each step: the run then saves and returns.
 RunOutcome train_run(const RunConfig& config, Console& console, const std::function<bool()>& stop_requested = {});
 
 /// Goes on with a run from its last checkpoint (from the start when there is none yet). The weights come out as those
 /// of a run that was never interrupted, bit for bit.
 RunOutcome resume_run(const RunDirectory& directory, Console& console,
                       const std::function<bool()>& stop_requested = {});
+
+/// The config that a run recorded. Throws IoError when the directory is no run.
+RunConfig read_run_config(const RunDirectory& directory);
 
 /// A finished (or stopped) run for use: data and the weights of its best epoch. Throws IoError when the directory is no
 /// run or has no weights yet.

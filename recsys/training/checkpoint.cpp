@@ -11,18 +11,26 @@ constexpr std::int64_t kFormat = 1;  // of the directory; raised when older ones
 constexpr const char* kModelFile = "model.safetensors";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
 
+/// Throws unless two values are the same, naming the innermost one that differs.
+void check_same(const std::filesystem::path& directory, const std::string& name, const Json* theirs, const Json& ours) {
+  if (theirs != nullptr && *theirs == ours) return;
+  if (theirs != nullptr && theirs->is(Json::Kind::object) && ours.is(Json::Kind::object)) {
+    for (const auto& [member, value] : ours.members())
+      check_same(directory, name + '.' + member, theirs->find(member), value);
+  }
+  fail<IoError>(directory.string(), "is of another run: its ", name, " is ",
+                theirs == nullptr ? "absent" : theirs->dump(), ", here it is ", ours.dump());
+}
+
 /// Verifies checksums, format and identity; returns the manifest's fields.
 Json open(const std::filesystem::path& directory, const Json& identity) {
   Json fields = verify_directory(directory);
   const Json* format = fields.find("format");
-  check<IoError>(format != nullptr && format->as_integer() == kFormat, directory.string(), "is a checkpoint of format ",
+  check<IoError>(format != nullptr && *format == Json(kFormat), directory.string(), "is a checkpoint of format ",
                  format == nullptr ? "none" : format->dump(), "; this program reads ", kFormat);
-  const Json& theirs = fields.at("identity");
-  for (const auto& [name, value] : identity.members()) {
-    const Json* other = theirs.find(name);
-    check<IoError>(other != nullptr && *other == value, directory.string(), "is of another run: its ", name, " is ",
-                   other == nullptr ? "absent" : other->dump(), ", here it is ", value.dump());
-  }
+  const Json* theirs = fields.find("identity");
+  check<IoError>(theirs != nullptr, directory.string(), "is no checkpoint: it does not say of which run it is");
+  for (const auto& [name, value] : identity.members()) check_same(directory, name, theirs->find(name), value);
   return fields;
 }
 
@@ -39,7 +47,9 @@ void save_checkpoint(const std::filesystem::path& directory, SequenceModel& mode
 TrainerProgress load_checkpoint(const std::filesystem::path& directory, SequenceModel& model,
                                 optim::Optimizer& optimizer, const Json& identity) {
   const Json fields = open(directory, identity);
-  const TrainerProgress progress = TrainerProgress::from_json(fields.at("progress"));
+  const Json* written = fields.find("progress");
+  check<IoError>(written != nullptr, directory.string(), "holds weights alone; a run cannot go on from them");
+  const TrainerProgress progress = TrainerProgress::from_json(*written);
   optimizer.load_state(load_safetensors(directory / kOptimizerFile).tensors);
   nn::load_state(directory / kModelFile, model.state());
   return progress;

@@ -77,9 +77,9 @@ StepReport Trainer::step(TrainerProgress& progress) {
   return report;
 }
 
-void Trainer::end_epoch(TrainerProgress& progress, double seconds) {
+void Trainer::end_epoch(TrainerProgress& progress, double seconds, std::int64_t timed_targets) {
   const EpochReport report{progress.epoch + 1, progress.epoch_loss / static_cast<double>(progress.epoch_targets),
-                           progress.epoch_targets, seconds};
+                           progress.epoch_targets, seconds, timed_targets};
   ++progress.epoch;
   progress.batch = 0;
   progress.epoch_loss = 0;
@@ -104,14 +104,17 @@ void Trainer::end_epoch(TrainerProgress& progress, double seconds) {
 TrainingOutcome Trainer::run(TrainerProgress& progress) {
   const std::int64_t per_epoch = batches_.batches_per_epoch();
   double seconds = 0;
+  std::int64_t timed_targets = 0;
   while (!progress.finished) {
     const StepReport report = step(progress);
     seconds += report.seconds;
+    timed_targets += report.targets;
     if (hooks_.on_step) hooks_.on_step(progress, report);
     bool save = options_.checkpoint_steps > 0 && progress.step % options_.checkpoint_steps == 0;
     if (progress.batch == per_epoch) {
-      end_epoch(progress, seconds);
+      end_epoch(progress, seconds, timed_targets);
       seconds = 0;
+      timed_targets = 0;
       save = true;
     }
     const bool stop = !progress.finished && hooks_.stop_requested && hooks_.stop_requested();

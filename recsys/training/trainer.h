@@ -52,7 +52,8 @@ struct EpochReport {
   std::int64_t epoch = 0;  ///< counted from 1
   double loss = 0;
   std::int64_t targets = 0;
-  double seconds = 0;  ///< of training in this process (after resuming: since then)
+  double seconds = 0;              ///< of training in this process (after resuming: since then)
+  std::int64_t timed_targets = 0;  ///< how many of the targets these seconds went into
 };
 
 /// What a run does beside training. All may be empty but `validate`.
@@ -80,7 +81,7 @@ class Trainer {
  private:
   StepReport step(TrainerProgress& progress);
   /// Validation and bookkeeping at the end of an epoch; sets `finished`.
-  void end_epoch(TrainerProgress& progress, double seconds);
+  void end_epoch(TrainerProgress& progress, double seconds, std::int64_t timed_targets);
 
   SequenceModel& model_;
   optim::Optimizer& optimizer_;
