@@ -1,0 +1,175 @@
+// A run that is killed, stopped or out of disk goes on to the bytes of one that nothing interrupted.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <thread>
+
+#include "tally/core/file.h"
+#include "tally/core/random.h"
+#include "tests/support/process.h"
+#include "tests/tools/small_runs.h"
+
+using namespace tally;
+using namespace tally::test;
+using Catch::Matchers::Contains;
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+bool has_config(const Workshop& workshop) {
+  const fs::path run = workshop.run();
+  return !run.empty() && fs::exists(run / "config.resolved.json");
+}
+
+void check_as_uninterrupted(const fs::path& run) {
+  const auto expected = trained_files(finished().run()), got = trained_files(run);
+  for (const auto& [name, bytes] : expected) {
+    INFO(name);
+    CHECK(got.at(name) == bytes);
+  }
+  CHECK(logged(run) == logged(finished().run()));
+}
+
+/// Starts a run and stops it by a signal before its first step is done.
+CommandResult stop_early(const Workshop& workshop, int signal) {
+  Process process(TALLY_COMMAND, workshop.train_arguments());
+  REQUIRE(process.wait_until([&] { return has_config(workshop); }));
+  process.signal(signal);
+  return process.wait();
+}
+
+std::size_t leftovers(const fs::path& directory) {
+  std::size_t count = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+    count += entry.path().filename().string().starts_with(".");
+  }
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("the weights of a run do not depend on the threads", "[resume][slow]") {
+  for (const char* threads : {"1", "2", "8"}) {
+    const Workshop workshop;
+    REQUIRE(workshop.train({"--threads", threads}).exit_code == 0);
+    INFO(threads << " threads");
+    check_as_uninterrupted(workshop.run());
+  }
+}
+
+TEST_CASE("the log of a run has every epoch, validation and test once", "[resume][slow]") {
+  const std::vector<std::string> records = logged(finished().run());
+  for (int epoch = 1; epoch <= kEpochs; ++epoch) {
+    for (const char* event : {"epoch", "validation"}) {
+      const auto is_it = [&](const std::string& record) {
+        const Json json = parse_json(record);
+        return json.at("event") == Json(event) && json.at("epoch") == Json(epoch);
+      };
+      const auto lines = std::count_if(records.begin() + 3, records.end() - 1, is_it);
+      CHECK(lines == 1);
+    }
+  }
+  // Before the lines of metrics.jsonl stand three other files.
+  CHECK(records.size() == 3 + 2 * kEpochs + 1);
+  CHECK(parse_json(records.back()).at("event") == Json("test"));
+}
+
+TEST_CASE("a run that is killed again and again goes on to the same bytes", "[resume][slow]") {
+  // How long a run takes after its directory is there: kills are spread over that time.
+  double seconds = 0;
+  {
+    const Workshop workshop;
+    Process process(TALLY_COMMAND, workshop.train_arguments());
+    REQUIRE(process.wait_until([&] { return has_config(workshop); }));
+    const auto start = Clock::now();
+    REQUIRE(process.wait().exit_code == 0);
+    seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  }
+  const RngKey key{4, 8};
+  std::uint64_t draw = 0;
+  int killed_on_the_way = 0;
+  const auto kill_somewhere = [&](Process& process) {
+    const double share = static_cast<double>(uniform_below(key, draw++, 0, 1000)) / 1000;
+    std::this_thread::sleep_for(std::chrono::duration<double>(share * seconds));
+    process.signal(SIGKILL);
+    return process.wait().exit_code;
+  };
+  for (int trial = 0; trial < 3; ++trial) {
+    const Workshop workshop;
+    {
+      Process process(TALLY_COMMAND, workshop.train_arguments());
+      REQUIRE(process.wait_until([&] { return has_config(workshop); }));
+      kill_somewhere(process);
+    }
+    const fs::path run = workshop.run();
+    for (int again = 0; again < 2; ++again) {
+      Process process(TALLY_COMMAND, {"train", "--resume", run});
+      const bool was_killed = kill_somewhere(process) == 128 + SIGKILL;
+      killed_on_the_way += was_killed && fs::exists(run / "checkpoints/last");
+    }
+    const CommandResult last = tally_command({"train", "--resume", run});
+    INFO(last.error);
+    REQUIRE(last.exit_code == 0);
+    INFO("trial " << trial);
+    check_as_uninterrupted(run);
+    CHECK(leftovers(run) == 0);
+  }
+  CHECK(killed_on_the_way > 0);
+}
+
+TEST_CASE("a run killed between its checkpoints goes on to the same bytes", "[resume][slow]") {
+  // Each round lets the run come as far as one more epoch in its log, and kills it there.
+  const Workshop workshop;
+  const auto epochs = [&] {
+    if (!has_config(workshop) || !fs::exists(workshop.run() / "metrics.jsonl")) return std::ptrdiff_t{0};
+    const std::string text = read_file(workshop.run() / "metrics.jsonl");
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  int kills = 0;
+  for (std::ptrdiff_t lines = 1; lines < 2 * kEpochs; lines += 3) {
+    const fs::path run = workshop.run();
+    Process process(TALLY_COMMAND,
+                    run.empty() ? workshop.train_arguments() : std::vector<std::string>{"train", "--resume", run});
+    process.wait_until([&] { return epochs() >= lines; });
+    process.signal(SIGKILL);
+    kills += process.wait().exit_code == 128 + SIGKILL;
+  }
+  CHECK(kills > 0);
+  REQUIRE(tally_command({"train", "--resume", workshop.run()}).exit_code == 0);
+  check_as_uninterrupted(workshop.run());
+}
+
+TEST_CASE("SIGTERM and SIGINT save a checkpoint, and the run goes on to the same bytes", "[resume][slow]") {
+  for (const int signal : {SIGTERM, SIGINT}) {
+    const Workshop workshop;
+    const CommandResult result = stop_early(workshop, signal);
+    CHECK(result.exit_code == 128 + signal);
+    CHECK(result.error.empty());
+    CHECK_THAT(result.out, Contains("stopped after step ") &&
+                               Contains("go on with: tally train --resume " + workshop.run().string()));
+    CHECK(fs::exists(workshop.run() / "checkpoints/last/optimizer.safetensors"));
+    CHECK_FALSE(fs::exists(workshop.run() / "test_metrics.json"));
+    REQUIRE(tally_command({"train", "--resume", workshop.run()}).exit_code == 0);
+    check_as_uninterrupted(workshop.run());
+  }
+}
+
+TEST_CASE("a run without room for its checkpoint keeps the last one and goes on later", "[resume][slow]") {
+  const Workshop workshop;
+  REQUIRE(stop_early(workshop, SIGTERM).exit_code == 128 + SIGTERM);
+  const fs::path last = workshop.run() / "checkpoints/last";
+  const std::string weights = read_file(last / "model.safetensors"), state = read_file(last / "optimizer.safetensors");
+  // Blocks of 512 bytes: logs fit, weights do not.
+  REQUIRE(weights.size() > 16 * 512);
+  const CommandResult result = run_command("/bin/sh", {"-c", "ulimit -f 16; exec \"$@\"", "sh", TALLY_COMMAND, "train",
+                                                       "--resume", workshop.run().string()});
+  check_refused(result, 1, {"checkpoints/", "File too large"});
+  CHECK(read_file(last / "model.safetensors") == weights);
+  CHECK(read_file(last / "optimizer.safetensors") == state);
+  CHECK(leftovers(workshop.run()) == 0);
+  REQUIRE(tally_command({"train", "--resume", workshop.run()}).exit_code == 0);
+  check_as_uninterrupted(workshop.run());
+}
