@@ -1,9 +1,10 @@
-// An op of one's own in one file: kernel, rule, function, catalog entry. The entry alone brings the gradient check.
+// An op of one's own in one file: kernel, rule, function, catalog entry. The entry alone brings the commands.
 #include <iostream>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/offsets.h"
 #include "tally/ops/check.h"
+#include "tally/tools/op_commands.h"
 
 using namespace tally;
 
@@ -15,7 +16,7 @@ void scan(const T* x, const T* decay, const Offsets& offsets, std::int64_t width
   for (std::int64_t s = 0; s < offsets.count(); ++s) {
     for (std::int64_t i = offsets.at(s) * width; i < offsets.at(s + 1) * width; ++i) {
       const bool first = i < (offsets.at(s) + 1) * width;
-      y[i] = first ? x[i] : x[i] + decay[i % width] * y[i - width];
+      y[i] = x[i] + (first ? T{0} : decay[i % width] * y[i - width]);
     }
   }
 }
@@ -48,15 +49,13 @@ struct LeakySumRule {
   }
 };
 
-/// y_t = x_t + decay y_(t-1) within each sequence: x [T, D], decay [D], offsets [N + 1]. Returns [T, D]. Keeps y,
-/// decay.
+/// y_t = x_t + decay y_(t-1) within each sequence: x [T, D], decay [D], offsets [N + 1]. Keeps y and decay.
 Var leaky_sum(const Var& x, const Var& decay, const Offsets& offsets) {
   check<ShapeError>(x.rank() == 2 && decay.shape() == Shape{x.dim(1)} && x.dtype() == decay.dtype(), "leaky_sum",
                     "needs x [T, D] and decay [D] of one type; got ", x.dtype(), x.shape(), " and ", decay.dtype(),
                     decay.shape());
   offsets.check_rows(x.dim(0), "leaky_sum");
-  const Tensor rows = x.value().contiguous(), factors = decay.value().contiguous();
-  Tensor y(x.shape(), x.dtype());
+  Tensor rows = x.value().contiguous(), factors = decay.value().contiguous(), y(x.shape(), x.dtype());
   dispatch_floating(x.dtype(), "leaky_sum", [&]<class T>(T) {
     scan(rows.data<T>(), factors.data<T>(), offsets, x.dim(1), y.mutable_data<T>());
   });
@@ -71,6 +70,7 @@ ops::Catalog catalog_with_leaky_sum() {
     const Tensor x = ops::sample_normal({offsets.total(), width}, 1), decay = ops::sample_normal({width}, 2, 0.5);
     return {std::move(name), {x, decay, offsets.tensor()}};
   };
+  const auto large = [sample] { return sample("large", {2000, 0, 50}, 64); };
   catalog.add({.name = "leaky_sum",
                .summary = "y_t = x_t + decay y_(t-1) within each sequence.",
                .inputs = {{"x", "[T, D]"}, {"decay", "[D]"}, {"offsets", "[N + 1]", ops::InputKind::integer}},
@@ -80,20 +80,19 @@ ops::Catalog catalog_with_leaky_sum() {
                },
                .samples = [=]() -> std::vector<ops::OpSample> {
                  return {sample("odd", {3, 0, 1, 5}, 3), sample("long", {200}, 2), sample("empty", {}, 4)};
-               }});
+               },
+               .large = large});
   return catalog;
 }
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   const ops::Catalog catalog = catalog_with_leaky_sum();
-  const ops::OpEntry& entry = catalog.find("leaky_sum");
-  const ops::EntryReport right = ops::check_entry(entry), wrong = ops::check_entry(entry, {.injected_bug = 1.001});
-  for (const auto& sample : right.samples) {
-    for (const auto& leaf : sample.gradients.leaves) std::cout << leaf.name << " off by " << leaf.max_relative << '\n';
-  }
-  const bool passes = right.verdict == ops::EntryVerdict::pass, finds = wrong.verdict == ops::EntryVerdict::fail;
+  if (argc > 1) return tools::op_commands(catalog, argc, argv);  // own_op gradcheck | apply | ops | bench leaky_sum
+  const char* const gradcheck[] = {"own_op", "gradcheck", "leaky_sum"};
+  const auto wrong = ops::check_entry(catalog.find("leaky_sum"), {.injected_bug = 1.001}).verdict;
+  const bool passes = tools::op_commands(catalog, 3, gradcheck) == 0, finds = wrong == ops::EntryVerdict::fail;
   std::cout << "gradient right: " << passes << ", a gradient 0.1 % too large is found: " << finds << '\n';
   return passes && finds ? 0 : 1;
 }
