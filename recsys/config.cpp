@@ -254,4 +254,26 @@ void apply_override(Json& config, const std::string& assignment) {
   }
 }
 
+RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  Json json;
+  try {
+    json = read_json(path);
+  } catch (const IoError& error) {
+    throw ConfigError(error.what());
+  }
+  check<ConfigError>(json.is(Json::Kind::object), path.string(), "needs a JSON object {...} of sections; got ",
+                     name_of(json.kind()));
+  for (const char* name : {"path", "titles"}) {
+    const Json* data = json.find("data");
+    const Json* file = data == nullptr ? nullptr : data->find(name);
+    if (file == nullptr || !file->is(Json::Kind::string) || file->as_string().empty()) continue;
+    const std::filesystem::path given = file->as_string();
+    if (given.is_relative()) {
+      json.set_at(std::string("data.") + name, (path.parent_path() / given).lexically_normal().string());
+    }
+  }
+  for (const std::string& assignment : overrides) apply_override(json, assignment);
+  return parse_config(json);
+}
+
 }  // namespace tally::recsys

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -94,5 +95,9 @@ MetricName parse_metric(const std::string& name, const EvaluationConfig& evaluat
 /// ("learning_rate"). The value is JSON, or else text. Throws ConfigError for an unknown or ambiguous key, and for one
 /// that lies within a value.
 void apply_override(Json& config, const std::string& assignment);
+
+/// A config file with overrides applied. Paths of data are relative to the file, so that a config works from any
+/// directory. Throws ConfigError, also when the file cannot be read.
+RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 
 }  // namespace tally::recsys

@@ -34,36 +34,6 @@ void install_signal_handlers() {
 
 bool stop_requested() { return received_signal != 0; }
 
-/// A config file that cannot be read is a wrong command line, as a wrong key is.
-Json read_config_file(const std::string& path) {
-  try {
-    Json json = read_json(path);
-    check<ConfigError>(json.is(Json::Kind::object), path, "needs a JSON object {...} of sections; got ",
-                       name_of(json.kind()));
-    return json;
-  } catch (const IoError& error) {
-    throw ConfigError(error.what());
-  }
-}
-
-/// A config file with overrides. Paths of data are relative to the file, so that a config works from any directory.
-RunConfig load_config(const std::string& path, const std::vector<std::string>& overrides) {
-  Json json = read_config_file(path);
-  const auto resolve = [&](const char* name) {
-    const Json* data = json.find("data");
-    const Json* file = data == nullptr ? nullptr : data->find(name);
-    if (file == nullptr || !file->is(Json::Kind::string) || file->as_string().empty()) return;
-    const std::filesystem::path given = file->as_string();
-    if (given.is_relative())
-      json.set_at(std::string("data.") + name,
-                  (std::filesystem::path(path).parent_path() / given).lexically_normal().string());
-  };
-  resolve("path");
-  resolve("titles");
-  for (const std::string& assignment : overrides) apply_override(json, assignment);
-  return parse_config(json);
-}
-
 /// `--key=value` words that CLI11 did not take, without their dashes.
 std::vector<std::string> overrides_of(const CLI::App& command) {
   std::vector<std::string> overrides;

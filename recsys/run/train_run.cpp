@@ -189,6 +189,7 @@ class TrainingRun {
       epoch_ = epoch;
       training_seconds = epoch.seconds;
       training_operations = static_cast<double>(blas::operations() - operations_before);
+      operations_before = blas::operations();
       metrics.write_line(Json::object({{"event", "epoch"},
                                        {"step", now.step},
                                        {"epoch", epoch.epoch},

@@ -166,6 +166,17 @@ TEST_CASE("an injected bug fails gradcheck for every op", "[command]") {
   }
 }
 
+TEST_CASE("gradcheck takes the model of a config", "[command]") {
+  const std::string config = TALLY_SOURCE_DIR "/examples/quickstart.json";
+  const CommandResult right = run({"gradcheck", "--model", config, "--max-elements", "8"});
+  CHECK(right.exit_code == 0);
+  CHECK_THAT(right.output, Contains("blocks.1.attention.query.weight"));
+  CHECK(last_line(right.output) == "1 passed, 0 failed, 0 skipped");
+  const CommandResult wrong = run({"gradcheck", "--model", config, "--max-elements", "8", "--inject-bug"});
+  CHECK(wrong.exit_code == 1);
+  check_refused(run({"gradcheck", "--model", "missing.json"}), 2, "missing.json");
+}
+
 TEST_CASE("a program has the commands over ops of its own", "[command]") {
   ops::Catalog catalog = ops::standard_catalog();
   catalog.add(sine_entry("sine", 0));

@@ -1,0 +1,42 @@
+#include "tally/recsys/models/check_model.h"
+
+#include <algorithm>
+
+#include "tally/ops/item_cross_entropy.h"
+#include "tally/recsys/models/registry.h"
+
+namespace tally::recsys {
+
+GradientReport check_model_gradients(const ModelConfig& config, const GradientCheckOptions& options) {
+  constexpr std::int64_t kItems = 12;
+  ModelConfig small = config;
+  small.max_item_list_length = std::min<std::int64_t>(config.max_item_list_length, 8);
+  const auto model = make_sequence_model(small, kItems, options.key.fold_in("weights"));
+  std::uint64_t stream = 0;
+  for (const auto& [path, tensor] : model->state()) {
+    if (!is_floating(tensor->dtype())) continue;
+    // Initial values are special points (zero biases, unit norms) and so small that curvature hides: move off them.
+    Tensor noise(tensor->shape(), DType::f64);
+    fill_normal(options.key.fold_in("noise").fold_in(stream++), noise, 0, 0.1);
+    *tensor = tensor->to(DType::f64).clone();
+    auto values = tensor->mutable_span<double>();
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += noise.data<double>()[i];
+  }
+  const std::vector<std::vector<std::int32_t>> walks{{3, 1, 4, 1, 5}, {}, {9}, {2, 6, 5}};
+  const Sequences batch = cut_to_window(Sequences::from(walks, kItems), model->window());
+  Tensor targets({batch.items.numel()}, DType::i32);
+  for (std::int64_t i = 0; i < targets.numel(); ++i) {
+    targets.mutable_data<std::int32_t>()[i] = static_cast<std::int32_t>((5 * i + 7) % kItems);
+  }
+  std::vector<CheckedLeaf> leaves;
+  for (const auto& [path, parameter] : model->parameters())
+    leaves.push_back({path, parameter->value(), parameter->id()});
+  const nn::Context context{true, options.key.fold_in("dropout")};
+  return check_gradients(
+      [&]() -> std::vector<Var> {
+        return {ops::item_cross_entropy(model->encode(batch, context), model->item_table(), targets)};
+      },
+      leaves, options);
+}
+
+}  // namespace tally::recsys

@@ -1,0 +1,32 @@
+#include "tally/recsys/models/check_model.h"
+
+#include <catch2/catch.hpp>
+
+using namespace tally;
+using namespace tally::recsys;
+
+TEST_CASE("every parameter of sasrec has a right gradient, in each placement of the norm", "[sasrec]") {
+  for (const std::string norm : {"sasrec", "pre", "post"}) {
+    ModelConfig config;
+    config.hidden_size = 8;
+    config.n_heads = 2;
+    config.hidden_act = "gelu";
+    config.norm = norm;
+    const GradientReport report = check_model_gradients(config);
+    CHECK(report.leaves.size() > 20);
+    for (const LeafReport& leaf : report.leaves) {
+      INFO(norm << ' ' << leaf.name << ": " << leaf.hint << " scaled error " << leaf.max_scaled);
+      CHECK(leaf.verdict == GradientVerdict::ok);
+    }
+  }
+}
+
+TEST_CASE("the check of a model sees an injected bug", "[sasrec]") {
+  ModelConfig config;
+  config.hidden_size = 8;
+  config.hidden_act = "gelu";
+  GradientCheckOptions options;
+  options.injected_bug = 1.001;
+  options.max_elements = 8;
+  CHECK_FALSE(check_model_gradients(config, options).passed());
+}
