@@ -55,6 +55,24 @@ Tensor concatenate(std::span<const ShardOutput> shards, std::size_t k) {
   return all;
 }
 
+/// Throws ShapeError or DTypeError unless every shard hands on the same tensors, but for the number of rows.
+void check_rows(std::span<const ShardOutput> shards) {
+  for (std::size_t s = 0; s < shards.size(); ++s) {
+    const std::vector<Var>&rows = shards[s].rows, &first = shards[0].rows;
+    check<ShapeError>(rows.size() == first.size(), "stages",
+                      "needs as many tensors of rows from every shard; shard 0 has ", first.size(), " and shard ", s,
+                      " has ", rows.size(), " tensors of rows");
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      check<ShapeError>(rows[k].defined() && rows[k].rank() >= 1 && first[k].rank() >= 1 &&
+                            rows[k].shape().without(0) == first[k].shape().without(0),
+                        "stages", "needs rows of one shape but for their number; rows ", k, " of shard 0 are ",
+                        first[k].shape(), " and of shard ", s, " ", rows[k].shape());
+      check<DTypeError>(rows[k].dtype() == first[k].dtype(), "stages", "needs rows of one type; rows ", k,
+                        " of shard 0 are ", first[k].dtype(), " and of shard ", s, " ", rows[k].dtype());
+    }
+  }
+}
+
 /// The forward half of a shard, kept until the batch stage has its gradient.
 struct OpenShard {
   Tape tape;
@@ -117,6 +135,7 @@ class Step {
     });
     std::vector<ShardOutput> outputs;
     for (const OpenShard& shard : open) outputs.push_back(shard.output);
+    check_rows(outputs);
     Tape batch_tape;
     if (configure_) configure_(batch_tape);
     std::vector<Var> rows;
