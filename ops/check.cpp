@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "tally/autograd/tape.h"
+#include "tally/core/parallel.h"
 
 namespace tally::ops {
 namespace {
@@ -153,6 +154,9 @@ std::string describe(const OpSample& sample) {
 }
 
 GradientReport check_sample(const OpEntry& entry, const OpSample& sample, const GradientCheckOptions& options) {
+  // Thousands of calls on a few elements each: waking threads would take longer than they save, and the bits are the
+  // same.
+  const SerialScope serial;
   std::vector<Tensor> inputs;
   for (const Tensor& input : sample.inputs) inputs.push_back(input.defined() ? input.clone() : input);
   inputs = converted(inputs, DType::f64);
