@@ -123,14 +123,18 @@ struct Comparison {
     product += analytic * numeric;
     ++compared;
   }
-  double cosine() const {
-    if (is_zero(analytic_squares) && is_zero(numeric_squares)) return 1;
+  /// Both gradients are zero, but for rounding: their direction means nothing.
+  bool nothing(double atol) const {
+    const double least = atol * atol * static_cast<double>(compared);
+    return analytic_squares <= least && numeric_squares <= least;
+  }
+  double cosine(double atol) const {
+    if (nothing(atol)) return 1;
     if (is_zero(analytic_squares) || is_zero(numeric_squares)) return 0;
     return product / std::sqrt(analytic_squares) / std::sqrt(numeric_squares);
   }
-  double norm_ratio() const {
-    if (is_zero(analytic_squares) && is_zero(numeric_squares)) return 1;
-    return std::sqrt(analytic_squares) / std::sqrt(numeric_squares);
+  double norm_ratio(double atol) const {
+    return nothing(atol) ? 1 : std::sqrt(analytic_squares) / std::sqrt(numeric_squares);
   }
 };
 
@@ -283,8 +287,8 @@ class Check {
   }
 
   void conclude(LeafReport& report, const Comparison& seen, bool reached) const {
-    report.cosine = seen.cosine();
-    report.norm_ratio = seen.norm_ratio();
+    report.cosine = seen.cosine(options_.atol);
+    report.norm_ratio = seen.norm_ratio(options_.atol);
     const bool too_many_kinks = report.kinks > 1 && static_cast<double>(report.kinks) >
                                                         options_.kink_fraction * static_cast<double>(report.checked);
     report.verdict = GradientVerdict::fail;

@@ -79,24 +79,25 @@ std::vector<Row> collect(const EntryReport& report, bool every_sample) {
 }
 
 constexpr const char* kHeadings =
-    "  input            shape           checked      max abs  max rel  scaled   at      analytic      numeric       FD "
+    "shape           checked      max abs  max rel  scaled   at      analytic      numeric       FD "
     "error "
     "cosine    ratio     kinks repeats verdict\n";
 
-void print_row(std::ostream& out, const Row& row) {
+void print_row(std::ostream& out, const Row& row, std::size_t width) {
   const LeafReport& leaf = row.leaf;
   const std::string shape = detail::join(leaf.shape), checked = fmt::format("{}/{}", leaf.checked, leaf.total);
   if (leaf.verdict == GradientVerdict::not_differentiable) {
-    out << fmt::format("  {:<16} {:<15} {:<12} {:104} {}\n", leaf.name, shape, "-", "", tally::name_of(leaf.verdict));
+    out << fmt::format("  {:<{}} {:<15} {:<12} {:105} {}\n", leaf.name, width, shape, "-", "",
+                       tally::name_of(leaf.verdict));
     return;
   }
   const ElementError worst = leaf.worst.empty() ? ElementError{} : leaf.worst[0];
   out << fmt::format(
-      "  {:<16} {:<15} {:<12} {:<8.1e} {:<8.1e} {:<8.1e} {:<7} {:<13.6g} {:<13.6g} {:<8.1e} {:<9.6f} {:<9.6g} {:<5} "
+      "  {:<{}} {:<15} {:<12} {:<8.1e} {:<8.1e} {:<8.1e} {:<7} {:<13.6g} {:<13.6g} {:<8.1e} {:<9.6f} {:<9.6g} {:<5} "
       "{:<7} {}\n",
-      leaf.name, shape, checked, leaf.max_absolute, leaf.max_relative, leaf.max_scaled, worst.index, worst.analytic,
-      worst.numeric, leaf.numeric_error, leaf.cosine, leaf.norm_ratio, leaf.kinks, leaf.deterministic ? "yes" : "no",
-      tally::name_of(leaf.verdict));
+      leaf.name, width, shape, checked, leaf.max_absolute, leaf.max_relative, leaf.max_scaled, worst.index,
+      worst.analytic, worst.numeric, leaf.numeric_error, leaf.cosine, leaf.norm_ratio, leaf.kinks,
+      leaf.deterministic ? "yes" : "no", tally::name_of(leaf.verdict));
 }
 
 void print_details(std::ostream& out, const Row& row) {
@@ -179,9 +180,11 @@ void print_gradient_report(std::ostream& out, const EntryReport& report, bool ev
   if (!report.complaint.empty()) out << ": " << report.complaint;
   out << '\n';
   const std::vector<Row> rows = collect(report, every_sample);
-  if (!rows.empty()) out << kHeadings;
+  std::size_t width = 16;
+  for (const Row& row : rows) width = std::max(width, row.leaf.name.size());
+  if (!rows.empty()) out << fmt::format("  {:<{}} ", "input", width) << kHeadings;
   for (const Row& row : rows) {
-    print_row(out, row);
+    print_row(out, row, width);
     if (every_sample && row.leaf.hint.empty()) out << "    sample " << row.sample << '\n';
     print_details(out, row);
   }

@@ -148,6 +148,14 @@ TEST_CASE("a leaf that no gradient reaches counts as zero", "[gradient_check]") 
   CHECK_THAT(invented.leaves[0].hint, Contains("does not depend on it"));
 }
 
+TEST_CASE("gradients that are zero but for rounding have no direction", "[gradient_check]") {
+  const LeafReport leaf = run_one(
+      points({0.5, 1.5}), [](double) { return 1.0; }, [](double) { return 1e-17; });
+  CHECK(leaf.verdict == GradientVerdict::ok);
+  CHECK(leaf.cosine == 1);
+  CHECK(leaf.norm_ratio == 1);
+}
+
 TEST_CASE("kinks are counted and not failed, unless they are many or the value lies outside the slopes",
           "[gradient_check]") {
   const auto relu = [](double v) { return v > 0 ? v : 0.0; };
