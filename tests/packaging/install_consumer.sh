@@ -26,6 +26,10 @@ cmake -S "$here/consumer" -B "$scratch/consumer" -G Ninja -DCMAKE_CXX_COMPILER="
   { cat "$scratch/configure.log"; exit 1; }
 cmake --build "$scratch/consumer" >"$scratch/build.log" || { cat "$scratch/build.log"; exit 1; }
 "$scratch/consumer/consumer"
+if [ -x "$prefix/bin/tally" ]; then
+  "$prefix/bin/tally" gradcheck relu | tail -n 1
+  "$scratch/consumer/commands" gradcheck relu --max-elements 4 | tail -n 1
+fi
 # Another minor version must not be taken for this one.
 if cmake -S "$here/consumer" -B "$scratch/refused" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" \
   -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_PROJECT_INCLUDE="$here/want_next_minor.cmake" >"$scratch/refused.log" 2>&1; then
