@@ -16,8 +16,10 @@ std::int64_t row_size(const Shape& shape) { return shape.without(0).numel(); }
 
 /// a += b for dense tensors; in place when nobody else sees a.
 Tensor add_dense(Tensor a, const Tensor& b) {
-  check<ShapeError>(a.shape() == b.shape(), "gradient", "needs equal shapes to add; got ", a.shape(), " and ", b.shape());
-  check<DTypeError>(a.dtype() == b.dtype(), "gradient", "needs equal types to add; got ", a.dtype(), " and ", b.dtype());
+  check<ShapeError>(a.shape() == b.shape(), "gradient", "needs equal shapes to add; got ", a.shape(), " and ",
+                    b.shape());
+  check<DTypeError>(a.dtype() == b.dtype(), "gradient", "needs equal types to add; got ", a.dtype(), " and ",
+                    b.dtype());
   if (!a.unique() || !a.is_contiguous()) a = a.clone();
   const Tensor addend = b.contiguous();
   dispatch_floating(a.dtype(), "gradient", [&]<class T>(T) {
@@ -31,25 +33,27 @@ Tensor add_dense(Tensor a, const Tensor& b) {
 }
 
 Tensor add_rows(Tensor dense, const RowGrad& rows) {
-  check<ShapeError>(dense.shape() == rows.shape, "gradient", "needs equal shapes to add; got ", dense.shape(), " and rows of ",
-                    rows.shape);
-  check<DTypeError>(dense.dtype() == rows.values.dtype(), "gradient", "needs equal types to add; got ", dense.dtype(), " and ",
-                    rows.values.dtype());
+  check<ShapeError>(dense.shape() == rows.shape, "gradient", "needs equal shapes to add; got ", dense.shape(),
+                    " and rows of ", rows.shape);
+  check<DTypeError>(dense.dtype() == rows.values.dtype(), "gradient", "needs equal types to add; got ", dense.dtype(),
+                    " and ", rows.values.dtype());
   if (!dense.unique() || !dense.is_contiguous()) dense = dense.clone();
   dispatch_floating(dense.dtype(), "gradient", [&]<class T>(T) {
     T* to = dense.mutable_data<T>();
     const T* from = rows.values.data<T>();
     const std::int64_t* index = rows.rows.data<std::int64_t>();
     const std::int64_t width = row_size(rows.shape);
-    for (std::int64_t k = 0; k < rows.rows.numel(); ++k) kernels::add_into(to + index[k] * width, from + k * width, width);
+    for (std::int64_t k = 0; k < rows.rows.numel(); ++k)
+      kernels::add_into(to + index[k] * width, from + k * width, width);
   });
   return dense;
 }
 
 RowGrad merge_rows(const RowGrad& a, const RowGrad& b) {
-  check<ShapeError>(a.shape == b.shape, "gradient", "needs equal shapes to add; got rows of ", a.shape, " and of ", b.shape);
-  check<DTypeError>(a.values.dtype() == b.values.dtype(), "gradient", "needs equal types to add; got ", a.values.dtype(),
-                    " and ", b.values.dtype());
+  check<ShapeError>(a.shape == b.shape, "gradient", "needs equal shapes to add; got rows of ", a.shape, " and of ",
+                    b.shape);
+  check<DTypeError>(a.values.dtype() == b.values.dtype(), "gradient", "needs equal types to add; got ",
+                    a.values.dtype(), " and ", b.values.dtype());
   const auto ra = a.rows.span<std::int64_t>(), rb = b.rows.span<std::int64_t>();
   std::vector<std::int64_t> rows;
   rows.reserve(ra.size() + rb.size());
@@ -98,7 +102,8 @@ RowGrad RowGrad::gather(const Tensor& rows, const Tensor& values, const Shape& s
   const auto row_at = index.span<std::int64_t>();
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t row = row_at[static_cast<std::size_t>(i)];
-    check<IndexError>(row >= 0 && row < shape[0], "RowGrad", "row ", row, " at position ", i, " is outside [0, ", shape[0], ")");
+    check<IndexError>(row >= 0 && row < shape[0], "RowGrad", "row ", row, " at position ", i, " is outside [0, ",
+                      shape[0], ")");
   }
   // Sorted by (row, position): equal rows are summed in order of position, whatever the number of threads.
   std::vector<std::int64_t> order(static_cast<std::size_t>(count));
@@ -187,7 +192,8 @@ const Gradient* Gradients::find(LeafId leaf) const {
 
 Tensor Gradients::operator[](LeafId leaf) const {
   const Gradient* gradient = find(leaf);
-  check<AutogradError>(gradient != nullptr, "gradients", "no gradient reached this leaf: it was not used, or not recorded");
+  check<AutogradError>(gradient != nullptr, "gradients",
+                       "no gradient reached this leaf: it was not used, or not recorded");
   return to_dense(*gradient);
 }
 
@@ -207,7 +213,8 @@ void Gradients::add(LeafId leaf, Gradient gradient) {
 
 Gradient Gradients::take(LeafId leaf) {
   const auto found = map_.find(leaf);
-  check<AutogradError>(found != map_.end(), "gradients", "no gradient reached this leaf: it was not used, or not recorded");
+  check<AutogradError>(found != map_.end(), "gradients",
+                       "no gradient reached this leaf: it was not used, or not recorded");
   Gradient gradient = std::move(found->second);
   map_.erase(found);
   return gradient;

@@ -7,23 +7,23 @@
 
 namespace tally {
 
-/// Gradient of a table of which few rows were used: `values[k]` belongs to row `rows[k]` of a tensor of shape `shape`; all
-/// other rows are zero.
+/// Gradient of a table of which few rows were used: `values[k]` belongs to row `rows[k]` of a tensor of shape `shape`;
+/// all other rows are zero.
 struct RowGrad {
   Tensor rows;    ///< i64 [K], ascending, each row once
   Tensor values;  ///< [K, shape[1], ...]
   Shape shape;    ///< of the table
 
-  /// Sums `values[i]` over equal `rows[i]`, in order of i, and sorts. `rows` i32 or i64 of any shape, `values` with one row
-  /// for each. Throws IndexError for a row outside the table, ShapeError when the shapes do not fit.
+  /// Sums `values[i]` over equal `rows[i]`, in order of i, and sorts. `rows` i32 or i64 of any shape, `values` with one
+  /// row for each. Throws IndexError for a row outside the table, ShapeError when the shapes do not fit.
   static RowGrad gather(const Tensor& rows, const Tensor& values, const Shape& shape);
   Tensor to_dense() const;
 };
 
 using Gradient = std::variant<Tensor, RowGrad>;
 
-/// a + b. Two row gradients give a row gradient; with a dense one the sum is dense, rows added in order. `a` is overwritten
-/// when nothing shares its storage. Throws ShapeError, DTypeError when they belong to different leaves.
+/// a + b. Two row gradients give a row gradient; with a dense one the sum is dense, rows added in order. `a` is
+/// overwritten when nothing shares its storage. Throws ShapeError, DTypeError when they belong to different leaves.
 Gradient add(Gradient a, const Gradient& b);
 /// The gradient as a plain tensor.
 Tensor to_dense(const Gradient& gradient);

@@ -110,7 +110,8 @@ void BackwardContext::give(int i, Tensor gradient) {
   check<AutogradError>(gradient.defined() && gradient.shape() == edge.shape && gradient.dtype() == edge.dtype, op,
                        "backward gave input ", i, " of ", edge.dtype, edge.shape, " a gradient of ", gradient.dtype(),
                        gradient.shape());
-  check<AutogradError>(!tape_.state_->trace || all_finite(gradient), op, "backward produced a non-finite gradient for input ", i);
+  check<AutogradError>(!tape_.state_->trace || all_finite(gradient), op,
+                       "backward produced a non-finite gradient for input ", i);
   if (edge.kind == Edge::Kind::leaf) {
     gradients_.add(edge.leaf, std::move(gradient));
   } else {
@@ -153,7 +154,8 @@ std::vector<Var> Tape::append(std::unique_ptr<detail::RuleHolder> rule, std::spa
                               std::vector<Tensor> outputs) {
   State& state = *state_;
   const std::string_view op = rule->name();
-  check<AutogradError>(!state.consumed, op, "records on a tape whose backward has run; use a new Tape, or clear() this one");
+  check<AutogradError>(!state.consumed, op,
+                       "records on a tape whose backward has run; use a new Tape, or clear() this one");
   constexpr std::size_t kMost = std::numeric_limits<std::uint32_t>::max();
   check<AutogradError>(state.edges.size() + inputs.size() < kMost && state.slots.size() + outputs.size() < kMost, op,
                        "the tape is full (2^32 edges)");
@@ -164,7 +166,8 @@ std::vector<Var> Tape::append(std::unique_ptr<detail::RuleHolder> rule, std::spa
   }
   if (state.trace) {
     for (const Tensor& output : outputs) {
-      check<AutogradError>(all_finite(output), op, "produced a non-finite value in its output of shape ", output.shape());
+      check<AutogradError>(all_finite(output), op, "produced a non-finite value in its output of shape ",
+                           output.shape());
     }
   }
   Node node;
@@ -205,14 +208,15 @@ Gradients Tape::backward(std::span<const Var> outputs, std::span<const Tensor> c
   State& state = *state_;
   check<AutogradError>(!state.consumed, "backward",
                        "was already run on this tape and freed it; record the computation again on a new Tape");
-  check<AutogradError>(outputs.size() == cotangents.size(), "backward", "needs one cotangent for each of ", outputs.size(),
-                       " outputs; got ", cotangents.size());
+  check<AutogradError>(outputs.size() == cotangents.size(), "backward", "needs one cotangent for each of ",
+                       outputs.size(), " outputs; got ", cotangents.size());
   Gradients gradients;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const Var& output = outputs[i];
     const Tensor& cotangent = cotangents[i];
-    check<ShapeError>(cotangent.shape() == output.shape() && cotangent.dtype() == output.dtype(), "backward", "needs a cotangent of ",
-                      output.dtype(), output.shape(), " for output ", i, "; got ", cotangent.dtype(), cotangent.shape());
+    check<ShapeError>(cotangent.shape() == output.shape() && cotangent.dtype() == output.dtype(), "backward",
+                      "needs a cotangent of ", output.dtype(), output.shape(), " for output ", i, "; got ",
+                      cotangent.dtype(), cotangent.shape());
     if (output.is_leaf()) {
       gradients.add(output.leaf_id(), cotangent);
       continue;
@@ -252,8 +256,10 @@ Gradients Tape::backward(std::span<const Var> outputs, std::span<const Tensor> c
 }
 
 Gradients Tape::backward(const Var& loss) {
-  check<ShapeError>(loss.defined() && loss.numel() == 1, "backward", "needs a loss with one element; got shape ", loss.shape());
-  check<AutogradError>(loss.tracked(), "backward", "the loss depends on no leaf, or was not computed under a Recording");
+  check<ShapeError>(loss.defined() && loss.numel() == 1, "backward", "needs a loss with one element; got shape ",
+                    loss.shape());
+  check<AutogradError>(loss.tracked(), "backward",
+                       "the loss depends on no leaf, or was not computed under a Recording");
   const Tensor one = Tensor::full(loss.shape(), 1, loss.dtype());
   return backward(std::span(&loss, 1), std::span(&one, 1));
 }

@@ -51,15 +51,16 @@ class BackwardContext {
 
  private:
   friend class Tape;
-  BackwardContext(Tape& tape, std::size_t node, Gradients& gradients) : tape_(tape), node_(node), gradients_(gradients) {}
+  BackwardContext(Tape& tape, std::size_t node, Gradients& gradients)
+      : tape_(tape), node_(node), gradients_(gradients) {}
 
   Tape& tape_;
   std::size_t node_;
   Gradients& gradients_;
 };
 
-/// A backward rule: its op's name, what it saved, and how cotangents become gradients. It contains no loop over elements:
-/// that is a kernel's business.
+/// A backward rule: its op's name, what it saved, and how cotangents become gradients. It contains no loop over
+/// elements: that is a kernel's business.
 template <class R>
 concept BackwardRule = std::move_constructible<R> && requires(const R& rule, BackwardContext& context) {
   { R::name } -> std::convertible_to<std::string_view>;
@@ -85,8 +86,8 @@ struct HeldRule final : RuleHolder {
 
 }  // namespace detail
 
-/// Records what was computed: an append-only list of nodes whose edges are indices. Movable. Backward is one loop from the
-/// last node to the first, without recursion; it frees what nodes saved as it passes.
+/// Records what was computed: an append-only list of nodes whose edges are indices. Movable. Backward is one loop from
+/// the last node to the first, without recursion; it frees what nodes saved as it passes.
 ///
 /// Nothing is recorded unless a `Recording` makes the tape current on the thread, so inference needs no guard.
 class Tape {
@@ -99,8 +100,8 @@ class Tape {
   /// A new leaf of this tape for a plain tensor.
   Var input(Tensor tensor) { return Var::leaf(std::move(tensor)); }
 
-  /// Gradients of sum_i <cotangents[i], outputs[i]> with respect to every leaf that they depend on. The outputs must have
-  /// been recorded here (constants and leaves are allowed). Consumes the tape: a second call throws AutogradError.
+  /// Gradients of sum_i <cotangents[i], outputs[i]> with respect to every leaf that they depend on. The outputs must
+  /// have been recorded here (constants and leaves are allowed). Consumes the tape: a second call throws AutogradError.
   Gradients backward(std::span<const Var> outputs, std::span<const Tensor> cotangents);
   /// Gradients of a scalar. Throws ShapeError unless `loss` has one element.
   Gradients backward(const Var& loss);
@@ -153,15 +154,16 @@ class Paused {
   Tape* outer_;
 };
 
-/// Adds a node to the tape that records on this thread and returns its outputs; constants when none records or when no input
-/// is tracked (unless `always`), and the rule is dropped, with what it saved.
-/// Throws AutogradError when an input belongs to another tape or to one that has ended.
+/// Adds a node to the tape that records on this thread and returns its outputs; constants when none records or when no
+/// input is tracked (unless `always`), and the rule is dropped, with what it saved. Throws AutogradError when an input
+/// belongs to another tape or to one that has ended.
 template <BackwardRule R>
 std::vector<Var> record(R rule, std::span<const Var* const> inputs, std::vector<Tensor> outputs, bool always = false) {
   Tape* tape = Tape::current();
   bool tracked = always;
   for (const Var* input : inputs) tracked = tracked || input->tracked();
-  if (tape == nullptr || !tracked) return {std::make_move_iterator(outputs.begin()), std::make_move_iterator(outputs.end())};
+  if (tape == nullptr || !tracked)
+    return {std::make_move_iterator(outputs.begin()), std::make_move_iterator(outputs.end())};
   return tape->append(std::make_unique<detail::HeldRule<R>>(std::move(rule)), inputs, std::move(outputs));
 }
 
@@ -170,7 +172,8 @@ template <BackwardRule R>
 Var record(R rule, std::initializer_list<const Var*> inputs, Tensor output) {
   std::vector<Tensor> outputs;
   outputs.push_back(std::move(output));
-  return std::move(record(std::move(rule), std::span<const Var* const>(inputs.begin(), inputs.size()), std::move(outputs))[0]);
+  return std::move(
+      record(std::move(rule), std::span<const Var* const>(inputs.begin(), inputs.size()), std::move(outputs))[0]);
 }
 
 /// Is a tape recording on this thread, and is any of these tracked? Then a gradient may be asked for.

@@ -17,7 +17,8 @@ struct LeafId {
 /// An identity never given out before in this process.
 LeafId new_leaf_id();
 
-/// A tensor with, possibly, a place in a computation: a leaf, or an output of a node on a tape. Anything else is a constant.
+/// A tensor with, possibly, a place in a computation: a leaf, or an output of a node on a tape. Anything else is a
+/// constant.
 ///
 /// A Var of a tape that has ended can still be read, but an op that records throws AutogradError when it meets one:
 /// `total = total + loss` over several steps must say `loss.detach()`.

@@ -41,7 +41,7 @@ struct OpSample {
   std::string name;            ///< "odd", "empty", "length one", "ties", "extreme", ...
   std::vector<Tensor> inputs;  ///< in the entry's order; undefined for an absent optional one
   OpOptions options = {};
-  bool gradient = true;        ///< check the gradient here; false for extreme values and points on a kink
+  bool gradient = true;  ///< check the gradient here; false for extreme values and points on a kink
 };
 
 /// A call that must be refused.
@@ -64,16 +64,17 @@ struct OpEntry {
   std::function<std::vector<OpError>()> errors = {};
   /// A large typical call for benchmarks and thread checks; optional.
   std::function<OpSample()> large = {};
-  /// Floating-point operations (multiplications and additions) of the matrix products of a forward call, for benchmarks;
-  /// absent where there are none.
+  /// Floating-point operations (multiplications and additions) of the matrix products of a forward call, for
+  /// benchmarks; absent where there are none.
   std::function<double(const OpSample&)> flops = {};
   /// Has kinks (relu, clamp, max): single elements on a kink are not failures.
   bool kinks = false;
   /// Tolerance of f32 results and gradients against f64, relative to the largest magnitude of the tensor.
   double f32_tolerance = 2e-6;
-  /// For a straight-through op: at the base inputs, returns the smooth function whose gradient the backward claims to be
-  /// (every stopped value and argmax frozen).
-  std::function<std::function<std::vector<Var>(std::span<const Var>)>(std::span<const Tensor> base, const OpOptions& options)>
+  /// For a straight-through op: at the base inputs, returns the smooth function whose gradient the backward claims to
+  /// be (every stopped value and argmax frozen).
+  std::function<std::function<std::vector<Var>(std::span<const Var>)>(std::span<const Tensor> base,
+                                                                      const OpOptions& options)>
       surrogate = {};
 };
 

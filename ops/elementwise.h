@@ -72,9 +72,9 @@ Var clamp(const Var& x, const ClampOptions& options);
 
 // ---- Choice.
 
-/// a where the mask is not 0, else b. `mask` is u8; all three shapes broadcast. The gradient goes to the chosen operand,
-/// the other gets 0 whatever it holds. (What computed the other may still turn that 0 into NaN, as log does at 0: choose
-/// its argument instead.) Keeps the mask. Throws ShapeError, DTypeError.
+/// a where the mask is not 0, else b. `mask` is u8; all three shapes broadcast. The gradient goes to the chosen
+/// operand, the other gets 0 whatever it holds. (What computed the other may still turn that 0 into NaN, as log does at
+/// 0: choose its argument instead.) Keeps the mask. Throws ShapeError, DTypeError.
 Var where(const Tensor& mask, const Var& a, const Var& b);
 
 }  // namespace tally::ops

@@ -13,8 +13,8 @@ namespace tally::ops {
 
 using OptionValue = std::variant<bool, std::int64_t, double, std::string, std::vector<std::int64_t>>;
 
-/// Options of a catalog call by name. Getters throw ConfigError when the value has another type (an integer is accepted as a
-/// number) and return `otherwise` when it is absent.
+/// Options of a catalog call by name. Getters throw ConfigError when the value has another type (an integer is accepted
+/// as a number) and return `otherwise` when it is absent.
 class OpOptions {
  public:
   OpOptions() = default;
@@ -25,8 +25,12 @@ class OpOptions {
   const std::map<std::string, OptionValue>& values() const { return values_; }
 
   bool flag(const std::string& name, bool otherwise) const { return get(name, otherwise, "true or false"); }
-  std::int64_t integer(const std::string& name, std::int64_t otherwise) const { return get(name, otherwise, "an integer"); }
-  std::string text(const std::string& name, const std::string& otherwise) const { return get(name, otherwise, "a string"); }
+  std::int64_t integer(const std::string& name, std::int64_t otherwise) const {
+    return get(name, otherwise, "an integer");
+  }
+  std::string text(const std::string& name, const std::string& otherwise) const {
+    return get(name, otherwise, "a string");
+  }
   std::vector<std::int64_t> integers(const std::string& name, const std::vector<std::int64_t>& otherwise) const {
     return get(name, otherwise, "a list of integers");
   }

@@ -64,12 +64,8 @@ void entries::add_residual_dropout_norm(Catalog& catalog) {
             std::vector<OpSample> samples;
             for (const char* kind : {"layer", "rms"}) {
               const auto options = [&](double rate, std::int64_t seed = 5, std::int64_t first_row = 0) {
-                return OpOptions{{"kind", std::string(kind)},
-                                 {"rate", rate},
-                                 {"seed", seed},
-                                 {"stream", seed - 5},
-                                 {"first_row", first_row},
-                                 {"epsilon", 1e-2}};
+                return OpOptions{{"kind", std::string(kind)}, {"rate", rate},           {"seed", seed},
+                                 {"stream", seed - 5},        {"first_row", first_row}, {"epsilon", 1e-2}};
               };
               samples.push_back({"odd", inputs({5, 7}), options(0.3)});
               samples.push_back({"no dropout", inputs({2, 3, 5}), options(0)});

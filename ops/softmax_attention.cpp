@@ -54,7 +54,8 @@ struct SoftmaxAttentionRule {
   }
 };
 
-kernels::AttentionPlan plan_of(const detail::AttentionSizes& sizes, const Offsets& offsets, const AttentionOptions& options) {
+kernels::AttentionPlan plan_of(const detail::AttentionSizes& sizes, const Offsets& offsets,
+                               const AttentionOptions& options) {
   kernels::AttentionPlan plan;
   plan.bounds = offsets.bounds();
   plan.heads = sizes.heads;
@@ -83,7 +84,8 @@ Var softmax_attention(const Var& q, const Var& k, const Var& v, const Offsets& o
                                log_sum_exp.mutable_data<T>());
   });
   const bool scores = q.tracked() || k.tracked();
-  SoftmaxAttentionRule rule{plan, offsets, Saved(offsets.tensor()), Saved(qt), Saved(kt), Saved(vt), Saved(output, scores), Saved(log_sum_exp)};
+  SoftmaxAttentionRule rule{plan,      offsets,   Saved(offsets.tensor()), Saved(qt),
+                            Saved(kt), Saved(vt), Saved(output, scores),   Saved(log_sum_exp)};
   return record(std::move(rule), {&q, &k, &v}, std::move(output));
 }
 

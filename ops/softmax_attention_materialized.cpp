@@ -162,15 +162,16 @@ Var softmax_attention_materialized(const Var& q, const Var& k, const Var& v, con
   dispatch_floating(q.dtype(), kName, [&]<class T>(T) {
     forward(call, qt.data<T>(), kt.data<T>(), vt.data<T>(), probabilities.mutable_data<T>(), output.mutable_data<T>());
   });
-  MaterializedAttentionRule rule{std::move(call), Saved(offsets.tensor()), Saved(qt), Saved(kt), Saved(vt), Saved(probabilities)};
+  MaterializedAttentionRule rule{std::move(call), Saved(offsets.tensor()), Saved(qt), Saved(kt),
+                                 Saved(vt),       Saved(probabilities)};
   return record(std::move(rule), {&q, &k, &v}, std::move(output));
 }
 
 void entries::add_softmax_attention_materialized(Catalog& catalog) {
-  catalog.add(
-      detail::attention_entry("softmax_attention_materialized",
-                      "The textbook form of softmax_attention, which stores every matrix of probabilities: a baseline.",
-                      softmax_attention_materialized));
+  catalog.add(detail::attention_entry(
+      "softmax_attention_materialized",
+      "The textbook form of softmax_attention, which stores every matrix of probabilities: a baseline.",
+      softmax_attention_materialized));
 }
 
 }  // namespace tally::ops

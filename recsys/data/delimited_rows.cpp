@@ -103,7 +103,8 @@ void DelimitedRows::split_quoted() {
         if (at == record_.size()) {
           if (!reader_.next(line_)) refuse_at(opening, "opens a quote that is never closed");
           record_.append(1, '\n').append(line_);
-          if (record_.size() > LineReader::kMaxLine) refuse_at(opening, "opens a quote that is not closed within 16 MiB");
+          if (record_.size() > LineReader::kMaxLine)
+            refuse_at(opening, "opens a quote that is not closed within 16 MiB");
         } else if (record_[at] != '"') {
           ++at;
           continue;

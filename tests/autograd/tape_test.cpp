@@ -113,7 +113,8 @@ TEST_CASE("an output that no cotangent reached counts as zeros", "[tape]") {
     }
     const Tensor seed = vec({1, 1});
     const Var& output = pair[static_cast<std::size_t>(which)];
-    CHECK(tape.backward(std::span(&output, 1), std::span(&seed, 1))[x].to_doubles() == std::vector<double>(2, which + 1.0));
+    CHECK(tape.backward(std::span(&output, 1), std::span(&seed, 1))[x].to_doubles() ==
+          std::vector<double>(2, which + 1.0));
   }
 }
 
@@ -247,8 +248,8 @@ TEST_CASE("memory falls during backward", "[tape]") {
     CHECK(gradients[x].numel() == 32768);
   }
   const std::int64_t tensor_bytes = 32768 * 8;
-  CHECK(scope.peak() <= 3 * tensor_bytes);         // gradients in flight, never one per node
-  CHECK(scope.change() <= -38 * tensor_bytes);     // what the nodes had saved is gone; y itself lives
+  CHECK(scope.peak() <= 3 * tensor_bytes);      // gradients in flight, never one per node
+  CHECK(scope.change() <= -38 * tensor_bytes);  // what the nodes had saved is gone; y itself lives
 }
 
 TEST_CASE("a tape may be moved and entered again on another thread", "[tape]") {
@@ -295,7 +296,8 @@ TEST_CASE("row gradients gather, merge and densify in order", "[gradients]") {
   const Gradient mixed = add(Gradient(b), Gradient(dense));
   CHECK(to_dense(mixed).to_doubles() == std::vector<double>{1, 1, 1, 1, 11, 11, 21, 21});
   CHECK(dense.to_doubles() == std::vector<double>(8, 1));  // not written through
-  CHECK_THROWS_AS(RowGrad::gather(Tensor::from<std::int64_t>({4}, {1}), vec({1, 2}).reshape({1, 2}), {4, 2}), IndexError);
+  CHECK_THROWS_AS(RowGrad::gather(Tensor::from<std::int64_t>({4}, {1}), vec({1, 2}).reshape({1, 2}), {4, 2}),
+                  IndexError);
   CHECK(RowGrad::gather(Tensor({0}, DType::i64), Tensor({0, 2}, DType::f64), {4, 2}).to_dense().to_doubles() ==
         std::vector<double>(8, 0));
 }

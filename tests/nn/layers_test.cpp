@@ -64,7 +64,8 @@ void check_module(M& module, Tensor input, F&& forward) {
   }
   const Var x = Var::leaf(input);
   std::vector<CheckedLeaf> leaves{{"input", input, x.leaf_id()}};
-  for (const auto& [path, parameter] : nn::parameters(module)) leaves.push_back({path, parameter->value(), parameter->id()});
+  for (const auto& [path, parameter] : nn::parameters(module))
+    leaves.push_back({path, parameter->value(), parameter->id()});
   const GradientReport report = check_gradients([&] { return std::vector<Var>{forward(x)}; }, leaves);
   for (const LeafReport& leaf : report.leaves) {
     INFO(leaf.name << ": " << leaf.hint << " scaled error " << leaf.max_scaled);
@@ -100,8 +101,8 @@ TEST_CASE("layers have right gradients", "[layers]") {
     check_module(layer, rows(5, 6, 3), [&](const Var& x) { return layer(x); });
   }
   SECTION("feed-forward with dropout") {
-    auto layer = nn::FeedForward::make(
-        {.width = 4, .inner = 6, .activation = ops::Activation::silu, .dropout = 0.3}, RngKey{2});
+    auto layer =
+        nn::FeedForward::make({.width = 4, .inner = 6, .activation = ops::Activation::silu, .dropout = 0.3}, RngKey{2});
     check_module(layer, rows(5, 4, 4), [&](const Var& x) { return layer(x, {.training = true, .key = RngKey{3}}); });
   }
 }
@@ -118,7 +119,8 @@ TEST_CASE("transformer blocks have right gradients in every placement of the nor
                                              .hidden_dropout = 0.2,
                                              .norm = norm},
                                             RngKey{4});
-    check_module(block, rows(8, 4, 5), [&](const Var& x) { return block(x, offsets, {.training = true, .key = RngKey{3}}); });
+    check_module(block, rows(8, 4, 5),
+                 [&](const Var& x) { return block(x, offsets, {.training = true, .key = RngKey{3}}); });
   }
 }
 
@@ -133,10 +135,12 @@ TEST_CASE("an embedding's gradient is sparse", "[layers]") {
 }
 
 TEST_CASE("dropout and blocks are deterministic outside training", "[layers]") {
-  const auto block = nn::TransformerBlock::make({.width = 4, .heads = 1, .attention_dropout = 0.5, .hidden_dropout = 0.5}, RngKey{4});
+  const auto block =
+      nn::TransformerBlock::make({.width = 4, .heads = 1, .attention_dropout = 0.5, .hidden_dropout = 0.5}, RngKey{4});
   const Offsets offsets = Offsets::single(6);
   const Tensor x = rows(6, 4, 6).to(DType::f32);
-  const Tensor once = block(x, offsets, {.key = RngKey{1}}).value(), again = block(x, offsets, {.key = RngKey{2}}).value();
+  const Tensor once = block(x, offsets, {.key = RngKey{1}}).value(),
+               again = block(x, offsets, {.key = RngKey{2}}).value();
   CHECK(identical(once, again));
   const Tensor trained = block(x, offsets, {.training = true, .key = RngKey{1}}).value();
   CHECK_FALSE(identical(once, trained));
