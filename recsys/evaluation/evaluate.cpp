@@ -15,7 +15,12 @@ constexpr std::int64_t kScoresPerBlock = std::int64_t{1} << 22;
 constexpr std::int64_t kRanksPerTask = 8;
 
 std::string protocol_line(const Split& split, std::int64_t items, const EvaluationOptions& options) {
-  return fmt::format("{}, full ranking over {} {}items, seen={}, ties={}", split.name(), items,
+  const std::string rules = options.rules.empty() ? "" : options.rules + ", ";
+  if (options.sampled) {
+    return fmt::format("{}{}, ranked among {}, ties={}", rules, split.name(), options.sampled->description(),
+                       name_of(options.ties));
+  }
+  return fmt::format("{}{}, full ranking over {} {}items, seen={}, ties={}", rules, split.name(), items,
                      options.candidates == Candidates::train ? "training " : "", name_of(options.seen),
                      name_of(options.ties));
 }
@@ -52,8 +57,12 @@ Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, std::sp
     for (const std::int64_t count : counts) candidates.push_back(count > 0);
   }
 
+  std::optional<CandidateSampler> sampler;
+  if (options.sampled) sampler.emplace(split, part, *options.sampled);
+
   Evaluation result;
   result.ranker = ranker.name();
+  if (options.sampled) result.ranking = options.sampled->label();
   result.part = part;
   result.targets.assign(targets.begin(), targets.end());
   result.ranks.resize(targets.size());
@@ -69,8 +78,13 @@ Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, std::sp
         const Target& target = mine[static_cast<std::size_t>(i)];
         const std::span row(rows + i * items, static_cast<std::size_t>(items));
         check_target_scores(split, target, row);
+        TargetRank& rank = result.ranks[static_cast<std::size_t>(block + i)];
+        if (sampler) {
+          rank = rank_among(row, split.item(target), sampler->draw(target));
+          continue;
+        }
         const auto seen = options.seen == SeenFilter::full ? split.history(target) : std::span<const std::int32_t>();
-        result.ranks[static_cast<std::size_t>(block + i)] = rank_of(row, split.item(target), seen, candidates);
+        rank = rank_of(row, split.item(target), seen, candidates);
       }
     });
   }
@@ -93,10 +107,15 @@ const Metrics& Evaluation::at(std::int64_t k) const {
   return *found;
 }
 
+std::string Evaluation::metric_name(const char* kind, std::int64_t k) const {
+  return fmt::format("{}@{}{}", kind, k, ranking == "full" ? "" : '(' + ranking + ')');
+}
+
 std::string Evaluation::to_text() const {
   std::string text = fmt::format("{} {}:", ranker, name_of(part));
   for (const Metrics& m : metrics) {
-    text += fmt::format("  HR@{0} {1:.4f}  NDCG@{0} {2:.4f}  MRR@{0} {3:.4f}", m.k, m.hit_rate, m.ndcg, m.mrr);
+    text += fmt::format("  {} {:.4f}  {} {:.4f}  {} {:.4f}", metric_name("HR", m.k), m.hit_rate,
+                        metric_name("NDCG", m.k), m.ndcg, metric_name("MRR", m.k), m.mrr);
   }
   text += fmt::format("  ({} users, {} unreachable targets, {} not candidates, {} tied)\n", targets.size(), unreachable,
                       not_candidates, tied);

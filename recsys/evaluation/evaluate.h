@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "tally/recsys/data/split.h"
+#include "tally/recsys/evaluation/candidate_sampling.h"
 #include "tally/recsys/evaluation/metrics.h"
 #include "tally/recsys/ranker.h"
 
@@ -24,12 +26,16 @@ struct EvaluationOptions {
   Candidates candidates = Candidates::all;
   RankTies ties = RankTies::mean;
   std::vector<std::int64_t> cutoffs{10};
+  /// Absent: full ranking. Else the target is ranked among drawn negatives, and neither `seen` nor `candidates` counts.
+  std::optional<CandidateSampling> sampled = {};
+  std::string rules = {};  ///< what the protocol line begins with: a protocol's name, rules of the data
 };
 
 /// Ranks and metrics of one ranker under one protocol.
 struct Evaluation {
   std::string ranker;
-  std::string protocol;  ///< "leave-one-out, full ranking over 3416 items, seen=full, ties=mean"
+  std::string protocol;          ///< "leave-one-out, full ranking over 3416 items, seen=full, ties=mean"
+  std::string ranking = "full";  ///< "full", or the label of sampled candidates ("uni100")
   Part part = Part::test;
   std::vector<Target> targets;
   std::vector<TargetRank> ranks;    ///< of each target: paired tests and breakdowns need them
@@ -40,14 +46,16 @@ struct Evaluation {
 
   /// Metrics at one of the cut-offs. Throws ValueError for another.
   const Metrics& at(std::int64_t k) const;
+  /// "HR@10", or "HR@10(uni100)": how people are shown a metric.
+  std::string metric_name(const char* kind, std::int64_t k) const;
   /// Two lines for people: the metrics with the counts, and "protocol: ...".
   std::string to_text() const;
 };
 
-/// Ranks each target of a part of the split against the whole candidate set. Histories are scored in blocks of users,
-/// so that the score matrix never exists whole; blocks depend on the number of items only, and results not on threads.
-/// Throws ValueError naming user and item for a score that is not finite, and ShapeError when the ranker is of another
-/// number of items.
+/// Ranks each target of a part of the split against the whole candidate set, or among drawn negatives. Histories are
+/// scored in blocks of users, so that the score matrix never exists whole; blocks depend on the number of items only,
+/// and results not on threads. Throws ValueError naming user and item for a score that is not finite, and ShapeError
+/// when the ranker is of another number of items.
 Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, const EvaluationOptions& options = {});
 /// The same for chosen targets of the split's data (a sample of validation users, say).
 Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, std::span<const Target> targets,

@@ -112,4 +112,18 @@ TargetRank rank_of(std::span<const float> scores, std::int32_t target, std::span
   return {std::int64_t{greater} + 1, std::int64_t{greater} + equal};
 }
 
+TargetRank rank_among(std::span<const float> scores, std::int32_t target, std::span<const std::int32_t> negatives) {
+  const auto n = static_cast<std::int64_t>(scores.size());
+  check<IndexError>(target >= 0 && target < n, "rank_among", "needs a target in [0, ", n, "); got ", target);
+  check_finite(scores);
+  const float own = scores[static_cast<std::size_t>(target)];
+  std::int64_t greater = 0, equal = 0;
+  for (const std::int32_t item : negatives) {
+    check<IndexError>(item >= 0 && item < n, "rank_among", "needs negatives in [0, ", n, "); got ", item);
+    greater += scores[static_cast<std::size_t>(item)] > own;
+    equal += scores[static_cast<std::size_t>(item)] == own;
+  }
+  return {greater + 1, greater + 1 + equal};
+}
+
 }  // namespace tally::recsys

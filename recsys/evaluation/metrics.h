@@ -49,6 +49,10 @@ Metrics mean_metrics(std::span<const TargetRank> ranks, std::int64_t k, RankTies
 TargetRank rank_of(std::span<const float> scores, std::int32_t target, std::span<const std::int32_t> excluded,
                    std::span<const std::uint8_t> candidates = {});
 
+/// Where `target` stands among itself and drawn `negatives` (repeats count each time; the target's own item among them
+/// is a tie). Throws as rank_of does.
+TargetRank rank_among(std::span<const float> scores, std::int32_t target, std::span<const std::int32_t> negatives);
+
 /// Index of the first score that is not finite; scores.size() when all are.
 std::size_t first_non_finite(std::span<const float> scores);
 /// Throws ValueError naming the first item whose score is not finite.
