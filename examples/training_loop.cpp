@@ -44,8 +44,8 @@ int main(int argc, char** argv) {
       const auto encode = [&](std::int64_t s, std::span<const Var>) -> ShardOutput {
         const TrainingShard& shard = batch.shards[static_cast<std::size_t>(s)];
         const Var hidden =
-            model.encode(shard.inputs, {.training = true, .key = step_key, .first_row = shard.first_row});
-        return {.loss = ops::item_cross_entropy(hidden, model.item_table(), shard.targets,
+            model.encode(shard.inputs, {}, {.training = true, .key = step_key, .first_row = shard.first_row});
+        return {.loss = ops::item_cross_entropy(hidden, model.candidate_table({}), shard.targets,
                                                 {.reduction_scale = 1.0 / static_cast<double>(batch.targets)})};
       };
       const StageResult step = run_stages({.shards = static_cast<std::int64_t>(batch.shards.size()), .encode = encode});

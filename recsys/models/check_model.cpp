@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tally/ops/elementwise.h"
 #include "tally/ops/item_cross_entropy.h"
 #include "tally/recsys/models/registry.h"
 
@@ -34,7 +35,12 @@ GradientReport check_model_gradients(const ModelConfig& config, const GradientCh
   const nn::Context context{true, options.key.fold_in("dropout")};
   return check_gradients(
       [&]() -> std::vector<Var> {
-        return {ops::item_cross_entropy(model->encode(batch, context), model->item_table(), targets)};
+        Prepared prepared{BatchItems::all(kItems), {}};
+        prepared.values = model->prepare(prepared.items);
+        const Var hidden = model->encode(batch, prepared, context);
+        const Var loss = ops::item_cross_entropy(hidden, model->candidate_table(prepared), targets);
+        const Var auxiliary = model->auxiliary_loss(batch, targets, prepared, context);
+        return {auxiliary.defined() ? loss + auxiliary : loss};
       },
       leaves, options);
 }

@@ -2,45 +2,128 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "tally/nn/module.h"
+#include "tally/recsys/models/batch_items.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
 
+/// What a model computed once for a step or an evaluation, and of which items.
+struct Prepared {
+  BatchItems items;
+  std::vector<Var> values;  ///< as the model's prepare() returned them
+};
+
 /// A model that reads item sequences, as the trainer and the evaluation see it. Models themselves are plain modules;
 /// this type-erased face is made once, where a config names one (models/registry.h).
+///
+/// A step calls prepare() once, then for each shard encode(), candidate_table() and auxiliary_loss() with the prepared
+/// values; gradients flow back through them. Evaluation does the same with all items prepared.
 class SequenceModel {
  public:
   virtual ~SequenceModel() = default;
 
   virtual std::string name() const = 0;
-  /// Hidden state after each item, [T, D].
-  virtual Var encode(const Sequences& batch, const nn::Context& context) const = 0;
-  /// Output embeddings of all items, [items, D]: an item's score is their inner product with the hidden state.
-  virtual Var item_table() const = 0;
+  virtual std::int64_t num_items() const = 0;
+  /// D, of hidden states and candidate table.
+  virtual std::int64_t width() const = 0;
   /// Longest history it reads; longer ones are cut to their last items.
   virtual std::int64_t window() const = 0;
+
+  /// Does prepare() return anything?
+  virtual bool prepares() const = 0;
+  /// What depends on parameters and on which items there are, but not on the sequences: tables of inner products,
+  /// quantized embeddings [items.count(), ...].
+  virtual std::vector<Var> prepare(const BatchItems& items) const = 0;
+  /// Hidden state after each item, [T, D].
+  virtual Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const = 0;
+  /// Output embeddings: an item's score is their inner product with the hidden state. Either [num_items(), D], a row
+  /// for every item, or [prepared.items.count(), D], one for each that was prepared.
+  virtual Var candidate_table(const Prepared& prepared) const = 0;
+  /// A further part of the loss (commitment to codewords, say), as a sum over the rows of `batch`; the step divides it
+  /// by the rows of all shards. Undefined: none. `targets` i32 [T]: the item that follows each, -1 where no loss is
+  /// taken.
+  virtual Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
+                             const nn::Context& context) const = 0;
 
   virtual nn::ParameterList parameters() = 0;
   /// Parameters and buffers, for saving.
   virtual nn::TensorList state() = 0;
+  /// The same, for reading: shared with the model.
+  virtual std::vector<Tensor> weights() const = 0;
 };
 
-/// The face of a module with `encode`, `item_table` and `window`.
+/// The face of a module with `window` and
+///
+///     Var encode(const Sequences&, const nn::Context&) const;   // or with the prepared values, as above
+///     Var item_table() const;                                   // or candidate_table(prepared), num_items() and
+///     width()
+///
+/// and, if it likes, `prepare` and `auxiliary_loss` as above.
 template <class M>
 class SequenceModelOf final : public SequenceModel {
  public:
   SequenceModelOf(std::string name, M module) : name_(std::move(name)), module_(std::move(module)) {}
 
   std::string name() const override { return name_; }
-  Var encode(const Sequences& batch, const nn::Context& context) const override {
-    return module_.encode(batch, context);
+  std::int64_t num_items() const override {
+    if constexpr (requires { module_.num_items(); }) {
+      return module_.num_items();
+    } else {
+      return module_.item_table().dim(0);
+    }
   }
-  Var item_table() const override { return module_.item_table(); }
+  std::int64_t width() const override {
+    if constexpr (requires { module_.width(); }) {
+      return module_.width();
+    } else {
+      return module_.item_table().dim(1);
+    }
+  }
   std::int64_t window() const override { return module_.window; }
+
+  bool prepares() const override {
+    return requires(const M& module, const BatchItems& items) { module.prepare(items); };
+  }
+  std::vector<Var> prepare(const BatchItems& items) const override {
+    if constexpr (requires { module_.prepare(items); }) {
+      return module_.prepare(items);
+    } else {
+      return {};
+    }
+  }
+  Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const override {
+    if constexpr (requires { module_.encode(batch, prepared, context); }) {
+      return module_.encode(batch, prepared, context);
+    } else {
+      return module_.encode(batch, context);
+    }
+  }
+  Var candidate_table(const Prepared& prepared) const override {
+    if constexpr (requires { module_.candidate_table(prepared); }) {
+      return module_.candidate_table(prepared);
+    } else {
+      return module_.item_table();
+    }
+  }
+  Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
+                     const nn::Context& context) const override {
+    if constexpr (requires { module_.auxiliary_loss(batch, targets, prepared, context); }) {
+      return module_.auxiliary_loss(batch, targets, prepared, context);
+    } else {
+      return {};
+    }
+  }
+
   nn::ParameterList parameters() override { return nn::parameters(module_); }
   nn::TensorList state() override { return nn::state(module_); }
+  std::vector<Tensor> weights() const override {
+    std::vector<Tensor> tensors;
+    nn::walk("", module_, [&](const std::string&, const auto& field) { tensors.push_back(field.value()); });
+    return tensors;
+  }
 
  private:
   std::string name_;
