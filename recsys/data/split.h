@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "tally/core/random.h"
 #include "tally/recsys/data/interactions.h"
 
 namespace tally::recsys {
@@ -31,7 +32,7 @@ class Split {
         std::vector<Target> validation, std::vector<Target> test);
   Split(std::string, Interactions&&, std::vector<std::int64_t>, std::vector<Target>, std::vector<Target>) = delete;
 
-  /// As protocol lines name it: "leave-one-out".
+  /// As protocol lines name it: "leave-one-out", "leave-one-out (no validation)".
   const std::string& name() const { return name_; }
   const Interactions& data() const { return *data_; }
   /// The items of a user that are trained on, in order.
@@ -39,6 +40,7 @@ class Split {
     return data_->rows(data_->begin_of(user), training_end_[static_cast<std::size_t>(user)]);
   }
   std::int64_t training_size() const { return training_size_; }
+  /// Validation targets may be none.
   const std::vector<Target>& targets(Part part) const { return part == Part::test ? test_ : validation_; }
   std::int32_t item(const Target& target) const { return data_->events[static_cast<std::size_t>(target.row)]; }
   /// Everything the user did before the target: a test history holds the validation item.
@@ -57,9 +59,28 @@ class Split {
   std::int64_t training_size_ = 0;
 };
 
-/// Of each user with at least three events the last is the test target, the one before it the validation target, and
-/// the rest is trained on; users with fewer are trained on only. Targets are in order of users.
-Split leave_one_out(const Interactions& data);
-Split leave_one_out(Interactions&&) = delete;
+/// What happens to users that are too short to be evaluated.
+enum class ShortUsers {
+  train,  ///< they are trained on with all their events
+  drop,   ///< they are not trained on either
+};
+
+struct LeaveOneOutOptions {
+  bool validation = true;       ///< whether the last event but one is held out too, for validation
+  std::int64_t min_length = 3;  ///< users with fewer events are not evaluated
+  ShortUsers short_users = ShortUsers::train;
+};
+
+/// Of each user with at least `min_length` events the last is the test target, the one before it the validation target
+/// (without validation it is trained on, as in LISA's and HSTU's evaluations), and the rest is trained on. Targets are
+/// in order of users. The name of the split says what differs from the defaults. Throws ValueError for a minimum length
+/// that leaves no event beside the targets.
+Split leave_one_out(const Interactions& data, const LeaveOneOutOptions& options = {});
+Split leave_one_out(Interactions&&, const LeaveOneOutOptions& = {}) = delete;
+
+/// `at_most` of the targets, drawn uniformly without replacement by `key`, in the order they had; all of them when
+/// there are no more. Large sets are often validated on, or tested on, 10,000 users. Throws ValueError for `at_most`
+/// below 1.
+std::vector<Target> sample_targets(std::span<const Target> targets, std::int64_t at_most, RngKey key);
 
 }  // namespace tally::recsys
