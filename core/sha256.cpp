@@ -1,8 +1,6 @@
 #include "tally/core/sha256.h"
 
-#include <algorithm>
 #include <bit>
-#include <cstring>
 
 namespace tally {
 
@@ -23,10 +21,7 @@ constexpr std::array<std::uint32_t, 64> kRoundConstants = {
 
 void Sha256::compress(const unsigned char* block) {
   std::array<std::uint32_t, 64> w;
-  for (std::size_t i = 0; i < 16; ++i) {
-    w[i] = std::uint32_t{block[4 * i]} << 24 | std::uint32_t{block[4 * i + 1]} << 16 |
-           std::uint32_t{block[4 * i + 2]} << 8 | std::uint32_t{block[4 * i + 3]};
-  }
+  for (std::size_t i = 0; i < 16; ++i) w[i] = detail::HashBlocks::word(block, i);
   for (std::size_t i = 16; i < 64; ++i) {
     const std::uint32_t s0 = std::rotr(w[i - 15], 7) ^ std::rotr(w[i - 15], 18) ^ (w[i - 15] >> 3);
     const std::uint32_t s1 = std::rotr(w[i - 2], 17) ^ std::rotr(w[i - 2], 19) ^ (w[i - 2] >> 10);
@@ -52,33 +47,13 @@ void Sha256::compress(const unsigned char* block) {
 }
 
 void Sha256::update(std::string_view bytes) {
-  total_ += bytes.size();
-  while (!bytes.empty()) {
-    const std::size_t taken = std::min(bytes.size(), pending_.size() - pending_size_);
-    std::memcpy(pending_.data() + pending_size_, bytes.data(), taken);
-    pending_size_ += taken;
-    bytes.remove_prefix(taken);
-    if (pending_size_ == pending_.size()) {
-      compress(pending_.data());
-      pending_size_ = 0;
-    }
-  }
+  blocks_.update(bytes, [this](const unsigned char* block) { compress(block); });
 }
 
 std::string Sha256::hex() const {
   Sha256 padded = *this;
-  const std::uint64_t bits = total_ * 8;
-  padded.update(std::string(1, '\x80'));
-  padded.update(std::string((120 - padded.pending_size_) % 64, '\0'));
-  std::string length(8, '\0');
-  for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<char>(bits >> (56 - 8 * i) & 0xff);
-  padded.update(length);
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string text;
-  for (const std::uint32_t word : padded.state_) {
-    for (int shift = 28; shift >= 0; shift -= 4) text += kDigits[word >> shift & 0xf];
-  }
-  return text;
+  padded.blocks_.finish([&](const unsigned char* block) { padded.compress(block); });
+  return detail::HashBlocks::hex(padded.state_);
 }
 
 }  // namespace tally

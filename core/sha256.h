@@ -1,10 +1,11 @@
 #pragma once
 
 #include <array>
-#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
+
+#include "tally/core/hash_blocks.h"
 
 namespace tally {
 
@@ -20,9 +21,7 @@ class Sha256 {
 
   std::array<std::uint32_t, 8> state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                       0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-  std::array<unsigned char, 64> pending_{};
-  std::size_t pending_size_ = 0;
-  std::uint64_t total_ = 0;
+  detail::HashBlocks blocks_;
 };
 
 }  // namespace tally

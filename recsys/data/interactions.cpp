@@ -6,6 +6,7 @@
 
 #include "tally/core/error.h"
 #include "tally/core/parallel.h"
+#include "tally/core/sha1.h"
 #include "tally/core/sha256.h"
 
 namespace tally::recsys {
@@ -123,20 +124,43 @@ Interactions group_by_user(IdMap users, IdMap items, EventColumns events, const 
   return data;
 }
 
-std::string content_hash(const Interactions& data) {
+namespace {
+
+/// Calls take(text) for the `user item` lines of one user after the other, users ascending by id.
+template <class Take>
+void for_each_text(const Interactions& data, Take&& take) {
   std::vector<std::int32_t> order(static_cast<std::size_t>(data.num_users()));
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(),
             [&](std::int32_t a, std::int32_t b) { return id_less(data.users.name(a), data.users.name(b)); });
-  Sha256 hash;
   std::string text;
   for (const std::int32_t user : order) {
     text.clear();
     for (const std::int32_t item : data.sequence(user)) {
       text.append(data.users.name(user)).append(1, ' ').append(data.items.name(item)).append(1, '\n');
     }
-    hash.update(text);
+    take(std::string_view(text));
   }
+}
+
+}  // namespace
+
+std::string content_hash(const Interactions& data) {
+  Sha256 hash;
+  for_each_text(data, [&](std::string_view text) { hash.update(text); });
+  return hash.hex();
+}
+
+std::string git_blob_id(const Interactions& data) {
+  std::size_t bytes = 0;
+  for (std::int32_t user = 0; user < data.num_users(); ++user) {
+    for (const std::int32_t item : data.sequence(user)) {
+      bytes += data.users.name(user).size() + data.items.name(item).size() + 2;
+    }
+  }
+  Sha1 hash;
+  hash.update("blob " + std::to_string(bytes) + std::string(1, '\0'));
+  for_each_text(data, [&](std::string_view text) { hash.update(text); });
   return hash.hex();
 }
 

@@ -70,4 +70,7 @@ Interactions group_by_user(IdMap users, IdMap items, EventColumns events, const 
 /// does not depend on the order of users in the file, and `sha256sum` of such a text file gives the same.
 std::string content_hash(const Interactions& data);
 
+/// The name git gives that text as a file (`git hash-object`): how published files of `user item` lines are told apart.
+std::string git_blob_id(const Interactions& data);
+
 }  // namespace tally::recsys

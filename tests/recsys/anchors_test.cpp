@@ -134,6 +134,14 @@ TEST_CASE("content hash of MovieLens 1M equals that of SASRec's text file", "[da
   data.users = users;
   data.items = items;
   CHECK(content_hash(data) == "b725f3acb3986fe3130bffd1e77a74d182a1f51799567a236dbd60270f95b0a2");
+  CHECK(git_blob_id(data) == "9ab8e3edb8742f8d8cc4911e3dee25e82a6fcc24");
+}
+
+TEST_CASE("git's names of published Amazon files", "[data]") {
+  if (!present(kData / "amazon-video-games")) return;
+  CHECK(git_blob_id(read("amazon-video-games")) == "f576455c76008a2c02a178c9d4ee930be632af89");
+  CHECK(git_blob_id(read("amazon-beauty-sasrec")) == "cee2ab468d220772a9dfefed9aa9c492dc9b3418");
+  CHECK(git_blob_id(read("amazon-beauty-bert4rec")) == "16718a33ebdb33504f257421b18ae8bf3ddfe327");
 }
 
 TEST_CASE("popularity among sampled negatives is what was published", "[data]") {
