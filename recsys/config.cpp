@@ -1,6 +1,9 @@
 #include "tally/recsys/config.h"
 
+#include <algorithm>
+
 #include "tally/core/json_fields.h"
+#include "tally/recsys/protocol.h"
 
 namespace tally::recsys {
 namespace {
@@ -20,6 +23,9 @@ void data_fields(Config& c, Visit&& visit) {
   visit("min_rating", c.min_rating);
   visit("bad_rows", c.bad_rows, std::vector<std::string>{"error", "skip"});
   visit("titles", c.titles);
+  visit("split", c.split, std::vector<std::string>{"leave_one_out", "leave_last_out"});
+  visit("min_length", c.min_length);
+  visit("short_users", c.short_users, std::vector<std::string>{"train", "drop"});
 }
 
 template <class Config, class Visit>
@@ -68,6 +74,12 @@ void evaluation_fields(Config& c, Visit&& visit) {
   visit("filter_seen", c.filter_seen, std::vector<std::string>{"none", "full"});
   visit("rank_ties", c.rank_ties, std::vector<std::string>{"mean", "pessimistic", "optimistic"});
   visit("candidates", c.candidates, std::vector<std::string>{"all", "train"});
+  visit("mode", c.mode);
+  visit("negatives_exclude", c.negatives_exclude, std::vector<std::string>{"all", "history", "training"});
+  visit("negatives_replacement", c.negatives_replacement);
+  visit("sampling_seed", c.sampling_seed);
+  visit("valid_users", c.valid_users);
+  visit("test_users", c.test_users);
 }
 
 /// Calls visit(section name, fields function, section) for each section.
@@ -147,6 +159,11 @@ void check_domain(const RunConfig& config) {
   check<ConfigError>(!config.data.separator.empty(), "data.separator", "needs at least one character");
   check<ConfigError>(config.data.min_rating == 0 || !config.data.rating_column.empty(), "data.min_rating",
                      "needs data.RATING_FIELD, the column that holds ratings");
+  at_least("data.min_length", config.data.min_length, config.data.split == "leave_one_out" ? 3 : 2);
+  at_least("evaluation.sampling_seed", config.evaluation.sampling_seed, 0);
+  at_least("evaluation.valid_users", config.evaluation.valid_users, 0);
+  at_least("evaluation.test_users", config.evaluation.test_users, 0);
+  parse_mode(config.evaluation.mode);
   check<ConfigError>(!config.evaluation.topk.empty(), "evaluation.topk", "needs at least one K");
   for (const std::int64_t k : config.evaluation.topk) at_least("evaluation.topk", k, 1);
   parse_metric(train.valid_metric, config.evaluation);
@@ -158,6 +175,8 @@ RunConfig parse_config(const Json& json) {
   RunConfig config;
   check<ConfigError>(json.is(Json::Kind::object), "config", "needs a JSON object");
   JsonFields top(json);
+  config.protocol = top.get("protocol", config.protocol);
+  if (!config.protocol.empty()) find_protocol(config.protocol).apply(config);
   sections(config, [&](const char* name, auto&& list, auto& section) {
     JsonFields fields = top.child(name);
     ReadField read{fields};
@@ -172,7 +191,7 @@ RunConfig parse_config(const Json& json) {
 }
 
 Json to_json(const RunConfig& config) {
-  Json json = Json::object();
+  Json json = Json::object({{"protocol", config.protocol}});
   sections(config, [&](const char* name, auto&& list, auto& section) {
     Json object = Json::object();
     WriteField write{object};
@@ -182,6 +201,31 @@ Json to_json(const RunConfig& config) {
   json.set("output", config.output);
   json.set("show_user", config.show_user);
   return json;
+}
+
+std::vector<std::pair<std::string, Json>> flattened(const Json& config) {
+  std::vector<std::pair<std::string, Json>> values;
+  for (const auto& [name, value] : config.members()) {
+    if (!value.is(Json::Kind::object)) {
+      values.emplace_back(name, value);
+      continue;
+    }
+    for (auto& [inner, inner_value] : flattened(value)) values.emplace_back(name + '.' + inner, inner_value);
+  }
+  return values;
+}
+
+std::optional<SamplingMode> parse_mode(const std::string& mode) {
+  if (mode == "full") return std::nullopt;
+  const bool popularity = mode.starts_with("pop");
+  if (popularity || mode.starts_with("uni")) {
+    const std::string digits = mode.substr(3);
+    const bool is_number =
+        !digits.empty() && digits.size() <= 9 && digits.find_first_not_of("0123456789") == std::string::npos;
+    if (is_number && std::stoll(digits) >= 1) return SamplingMode{popularity, std::stoll(digits)};
+  }
+  fail<ConfigError>("evaluation.mode", "needs full, uniN or popN (uni100: among 100 uniform negatives); got \"", mode,
+                    "\"");
 }
 
 MetricName parse_metric(const std::string& name, const EvaluationConfig& evaluation) {
@@ -254,7 +298,10 @@ void apply_override(Json& config, const std::string& assignment) {
   }
 }
 
-RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+namespace {
+
+/// The config file as JSON, its data paths made relative to where it stands.
+Json read_config_file(const std::filesystem::path& path) {
   Json json;
   try {
     json = read_json(path);
@@ -272,8 +319,49 @@ RunConfig load_config(const std::filesystem::path& path, const std::vector<std::
       json.set_at(std::string("data.") + name, (path.parent_path() / given).lexically_normal().string());
     }
   }
+  return json;
+}
+
+/// The value at a dotted path, or null.
+const Json* find_at(const Json& json, const std::string& key) {
+  const std::size_t dot = key.find('.');
+  const Json* here = json.find(key.substr(0, dot));
+  return here == nullptr || dot == std::string::npos ? here : find_at(*here, key.substr(dot + 1));
+}
+
+}  // namespace
+
+RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  Json json = read_config_file(path);
   for (const std::string& assignment : overrides) apply_override(json, assignment);
   return parse_config(json);
+}
+
+std::vector<ConfigValue> explain_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  const Json file = read_config_file(path);
+  Json all = file;
+  Json command_line = Json::object();
+  for (const std::string& assignment : overrides) {
+    apply_override(all, assignment);
+    apply_override(command_line, assignment);
+  }
+  const RunConfig config = parse_config(all);
+  RunConfig preset;
+  if (!config.protocol.empty()) find_protocol(config.protocol).apply(preset);
+  const Json defaults = to_json(RunConfig{}), with_protocol = to_json(preset);
+  std::vector<ConfigValue> values;
+  for (auto& [key, value] : flattened(to_json(config))) {
+    std::string origin = "default";
+    if (find_at(command_line, key) != nullptr) {
+      origin = "--" + key;
+    } else if (find_at(file, key) != nullptr) {
+      origin = path.string();
+    } else if (!(*find_at(defaults, key) == *find_at(with_protocol, key))) {
+      origin = "protocol " + config.protocol;
+    }
+    values.push_back({key, std::move(value), std::move(origin)});
+  }
+  return values;
 }
 
 }  // namespace tally::recsys

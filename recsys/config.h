@@ -1,7 +1,9 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tally/core/json.h"
@@ -22,6 +24,9 @@ struct DataConfig {
   double min_rating = 0;                   ///< rows rated below are left out; 0: none
   std::string bad_rows = "error";          ///< error | skip
   std::string titles;                      ///< file of item titles; empty: none
+  std::string split = "leave_one_out";     ///< leave_one_out | leave_last_out (no validation)
+  std::int64_t min_length = 3;             ///< users with fewer events are not evaluated
+  std::string short_users = "train";       ///< train | drop: what becomes of them in training
 };
 
 struct ModelConfig {
@@ -64,12 +69,19 @@ struct TrainConfig {
 
 struct EvaluationConfig {
   std::vector<std::int64_t> topk = {10};
-  std::string filter_seen = "full";  ///< none | full
-  std::string rank_ties = "mean";    ///< mean | pessimistic | optimistic
-  std::string candidates = "all";    ///< all | train
+  std::string filter_seen = "full";       ///< none | full
+  std::string rank_ties = "mean";         ///< mean | pessimistic | optimistic
+  std::string candidates = "all";         ///< all | train
+  std::string mode = "full";              ///< full | uniN | popN: ranked among N drawn negatives
+  std::string negatives_exclude = "all";  ///< all | history | training: the user's items that are never drawn
+  bool negatives_replacement = true;
+  std::int64_t sampling_seed = 0;  ///< of negatives and of chosen users: the same for every model and training seed
+  std::int64_t valid_users = 0;    ///< at most so many users, drawn once, are validated on; 0: all
+  std::int64_t test_users = 0;     ///< likewise for the test
 };
 
 struct RunConfig {
+  std::string protocol;  ///< a name of protocol.h, whose values stand where the config says nothing; empty: none
   DataConfig data;
   ModelConfig model;
   TrainConfig train;
@@ -82,6 +94,15 @@ struct RunConfig {
 RunConfig parse_config(const Json& json);
 /// Every value, defaults included: what the run directory records.
 Json to_json(const RunConfig& config);
+/// The dotted path of every value with the value, in the order of to_json().
+std::vector<std::pair<std::string, Json>> flattened(const Json& config);
+
+/// "uni100" and "pop100", taken apart; nothing for "full". Throws ConfigError for another form.
+struct SamplingMode {
+  bool popularity = false;
+  std::int64_t count = 0;
+};
+std::optional<SamplingMode> parse_mode(const std::string& mode);
 
 /// "NDCG@10", taken apart.
 struct MetricName {
@@ -96,8 +117,18 @@ MetricName parse_metric(const std::string& name, const EvaluationConfig& evaluat
 /// that lies within a value.
 void apply_override(Json& config, const std::string& assignment);
 
+/// One value of a config and who set it: "default", "protocol klenitskiy", the file, or "--key=value".
+struct ConfigValue {
+  std::string key;
+  Json value;
+  std::string origin;
+};
+
 /// A config file with overrides applied. Paths of data are relative to the file, so that a config works from any
 /// directory. Throws ConfigError, also when the file cannot be read.
 RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+/// Every value of what load_config() gives, and where it came from.
+std::vector<ConfigValue> explain_config(const std::filesystem::path& path,
+                                        const std::vector<std::string>& overrides = {});
 
 }  // namespace tally::recsys

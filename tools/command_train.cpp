@@ -8,6 +8,7 @@
 #include "tally/core/parallel.h"
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/neural_ranker.h"
+#include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/run/train_run.h"
 #include "tools/commands.h"
 
@@ -33,16 +34,6 @@ void install_signal_handlers() {
 }
 
 bool stop_requested() { return received_signal != 0; }
-
-/// `--key=value` words that CLI11 did not take, without their dashes.
-std::vector<std::string> overrides_of(const CLI::App& command) {
-  std::vector<std::string> overrides;
-  for (const std::string& word : command.remaining()) {
-    check<ConfigError>(word.starts_with("--"), word, "is neither an option nor --key=value");
-    overrides.push_back(word.substr(2));
-  }
-  return overrides;
-}
 
 int exit_code_of(const RunOutcome& outcome) {
   return outcome.training == TrainingOutcome::interrupted ? 128 + received_signal : 0;
@@ -102,9 +93,10 @@ void add_evaluate(CLI::App& app, int& exit_code) {
   command->add_option("--part", *part, "test or validation")->check(CLI::IsMember({"test", "validation"}));
   command->callback([=, &exit_code] {
     const OpenedRun run = open_run({*directory});
-    const EvaluationOptions options = evaluation_options(run.config.evaluation);
+    const Part chosen = *part == "test" ? Part::test : Part::validation;
     const Evaluation evaluation =
-        evaluate(make_ranker(*run.model), *run.data.split, *part == "test" ? Part::test : Part::validation, options);
+        evaluate(make_ranker(*run.model), *run.data.split, chosen,
+                 evaluated_targets(run.config, *run.data.split, chosen), evaluation_options(run.config));
     std::cout << evaluation.to_text();
     exit_code = 0;
   });

@@ -12,6 +12,7 @@ namespace tally::tools {
 void add_train(CLI::App& app, int& exit_code);
 void add_evaluate(CLI::App& app, int& exit_code);
 void add_recommend(CLI::App& app, int& exit_code);
+void add_config(CLI::App& app, int& exit_code);
 
 void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code);
 void add_ops(CLI::App& app, const ops::Catalog& catalog);
@@ -26,6 +27,9 @@ void add_op_commands(CLI::App& app, const ops::Catalog& catalog, int& exit_code)
 /// Parses the command line, runs the command and returns the exit code: what the command set, or 2 for a wrong command
 /// line or configuration (ConfigError), or 1 for any other exception. Errors are one sentence on the error stream.
 int run_commands(CLI::App& app, int argc, const char* const* argv, const int& exit_code);
+
+/// `--key=value` words that CLI11 did not take, without their dashes. Throws ConfigError for other words.
+std::vector<std::string> overrides_of(const CLI::App& command);
 
 /// The ops named, or all of them when `all`. Throws ConfigError for an unknown one, and when none is asked for.
 std::vector<const ops::OpEntry*> chosen_ops(const ops::Catalog& catalog, const std::vector<std::string>& names,

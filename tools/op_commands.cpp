@@ -42,6 +42,15 @@ std::vector<const ops::OpEntry*> chosen_ops(const ops::Catalog& catalog, const s
   return chosen;
 }
 
+std::vector<std::string> overrides_of(const CLI::App& command) {
+  std::vector<std::string> overrides;
+  for (const std::string& word : command.remaining()) {
+    check<ConfigError>(word.starts_with("--"), word, "is neither an option nor --key=value");
+    overrides.push_back(word.substr(2));
+  }
+  return overrides;
+}
+
 void add_op_commands(CLI::App& app, const ops::Catalog& catalog, int& exit_code) {
   add_ops(app, catalog);
   add_gradcheck(app, catalog, exit_code);

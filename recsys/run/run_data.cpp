@@ -22,6 +22,12 @@ ReadOptions read_options(const DataConfig& config) {
   return options;
 }
 
+LeaveOneOutOptions split_options(const DataConfig& config) {
+  return {.validation = config.split == "leave_one_out",
+          .min_length = config.min_length,
+          .short_users = config.short_users == "drop" ? ShortUsers::drop : ShortUsers::train};
+}
+
 }  // namespace
 
 std::string RunData::label(std::int32_t item) const {
@@ -34,9 +40,9 @@ RunData load_run_data(const DataConfig& config) {
   RunData data;
   data.interactions =
       std::make_unique<const Interactions>(read_interactions(config.path, read_options(config), &data.report));
-  data.split = std::make_unique<const Split>(leave_one_out(*data.interactions));
-  check<IoError>(!data.split->targets(Part::test).empty(), config.path,
-                 "has no user with three events or more: nothing could be evaluated");
+  data.split = std::make_unique<const Split>(leave_one_out(*data.interactions, split_options(config)));
+  check<IoError>(!data.split->targets(Part::test).empty(), config.path, "has no user with ", config.min_length,
+                 " events or more: nothing could be evaluated");
   data.hash = content_hash(*data.interactions);
   if (!config.titles.empty()) data.titles = read_titles(config.titles);
   return data;

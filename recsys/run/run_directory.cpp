@@ -76,6 +76,7 @@ Json to_json(const Evaluation& evaluation) {
   Json json = Json::object({{"ranker", evaluation.ranker},
                             {"protocol", evaluation.protocol},
                             {"part", name_of(evaluation.part)},
+                            {"ranking", evaluation.ranking},
                             {"users", static_cast<std::int64_t>(evaluation.ranks.size())},
                             {"unreachable", evaluation.unreachable},
                             {"tied", evaluation.tied}});

@@ -20,6 +20,7 @@ struct RunDirectory {
   std::filesystem::path last_checkpoint() const { return path / "checkpoints" / "last"; }
   std::filesystem::path best_weights() const { return path / "checkpoints" / "best"; }
   std::filesystem::path test_metrics() const { return path / "test_metrics.json"; }
+  std::filesystem::path negatives() const { return path / "negatives.npy"; }  ///< of a sampled test
   std::filesystem::path ranks() const { return path / "ranks.tsv"; }
   std::filesystem::path recommendations() const { return path / "recommendations.tsv"; }
 };

@@ -16,6 +16,7 @@
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/registry.h"
+#include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/training/checkpoint.h"
 
 namespace tally::recsys {
@@ -42,13 +43,6 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const TrainConfig& config) {
                                                           .weight_decay = config.weight_decay});
 }
 
-double metric_of(const Evaluation& evaluation, const MetricName& name) {
-  const auto& all = evaluation.metrics;
-  const auto metrics = std::find_if(all.begin(), all.end(), [&](const Metrics& each) { return each.k == name.k; });
-  check<ValueError>(metrics != all.end(), "metric_of", "needs a cut-off that was evaluated; got ", name.k);
-  return name.kind == "NDCG" ? metrics->ndcg : name.kind == "MRR" ? metrics->mrr : metrics->hit_rate;
-}
-
 /// What a run records of its config: paths that hold wherever the run is resumed from.
 Json recorded(RunConfig config) {
   for (std::string* path : {&config.data.path, &config.data.titles}) {
@@ -71,7 +65,9 @@ class TrainingRun {
         optimizer_(make_optimizer(config.train)),
         batches_(histories(), {config.train.train_batch_size, model_->window(), config.train.shard_tokens},
                  run_key(config).fold_in("order")),
-        evaluation_(evaluation_options(config.evaluation)),
+        evaluation_(evaluation_options(config)),
+        validation_targets_(evaluated_targets(config, *data_.split, Part::validation)),
+        test_targets_(evaluated_targets(config, *data_.split, Part::test)),
         shown_user_(find_shown_user()) {
     check<IoError>(batches_.users() > 0, config.data.path,
                    "has no user with two training events (four in all): nothing could be trained on");
@@ -96,8 +92,8 @@ class TrainingRun {
     }
     describe_data();
     LineWriter metrics(directory_.metrics());
-    baselines_ = {evaluate(Popularity(*data_.split), *data_.split, Part::test, evaluation_),
-                  evaluate(Markov(*data_.split), *data_.split, Part::test, evaluation_)};
+    baselines_ = {evaluate(Popularity(*data_.split), *data_.split, Part::test, test_targets_, evaluation_),
+                  evaluate(Markov(*data_.split), *data_.split, Part::test, test_targets_, evaluation_)};
     for (const Evaluation& baseline : baselines_) console_.block(baseline.to_text());
     describe_training();
     RunOutcome outcome{directory_, train(progress, metrics), {}};
@@ -203,7 +199,7 @@ class TrainingRun {
     };
     hooks.validate = [&](std::int64_t epochs) {
       const auto start = std::chrono::steady_clock::now();
-      const Evaluation validation = evaluate(ranker, *data_.split, Part::validation, evaluation_);
+      const Evaluation validation = evaluate(ranker, *data_.split, Part::validation, validation_targets_, evaluation_);
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       const double score = metric_of(validation, valid_metric);
       Json record =
@@ -233,7 +229,7 @@ class TrainingRun {
     load_weights(directory_.best_weights(), *model_, identity_);
     const Ranker ranker = make_ranker(*model_);
     std::vector<Evaluation> test = baselines_;
-    test.push_back(evaluate(ranker, *data_.split, Part::test, evaluation_));
+    test.push_back(evaluate(ranker, *data_.split, Part::test, test_targets_, evaluation_));
     const Evaluation& result = test.back();
     Json report = Json::object({{"best_epoch", progress.best_epoch}, {"best_validation", progress.best_score}});
     Json evaluations = Json::array();
@@ -241,6 +237,9 @@ class TrainingRun {
     report.set("test", std::move(evaluations));
     write_file_atomically(directory_.test_metrics(), report.dump(2) + '\n');
     write_ranks(directory_.ranks(), *data_.split, result);
+    if (evaluation_.sampled) {
+      write_negatives(directory_.negatives(), *data_.split, Part::test, test_targets_, *evaluation_.sampled);
+    }
     Json record = Json::object({{"event", "test"}, {"step", progress.step}, {"best_epoch", progress.best_epoch}});
     const Json scores = to_json(result);
     for (const auto& [name, value] : scores.members()) record.set(name, value);
@@ -300,6 +299,8 @@ class TrainingRun {
   std::unique_ptr<optim::Optimizer> optimizer_;
   ShiftedBatches batches_;
   EvaluationOptions evaluation_;
+  std::vector<Target> validation_targets_;
+  std::vector<Target> test_targets_;
   std::int32_t shown_user_;
   std::vector<Evaluation> baselines_;
   EpochReport epoch_;
@@ -336,34 +337,6 @@ OpenedRun open_run(const RunDirectory& directory) {
                  "has no weights yet: its first validation is still to come");
   load_weights(directory.best_weights(), *run.model, identity(run.config, run.data));
   return run;
-}
-
-EvaluationOptions evaluation_options(const EvaluationConfig& config) {
-  EvaluationOptions options;
-  options.seen = config.filter_seen == "none" ? SeenFilter::none : SeenFilter::full;
-  options.candidates = config.candidates == "train" ? Candidates::train : Candidates::all;
-  options.ties = config.rank_ties == "pessimistic"  ? RankTies::pessimistic
-                 : config.rank_ties == "optimistic" ? RankTies::optimistic
-                                                    : RankTies::mean;
-  options.cutoffs = config.topk;
-  return options;
-}
-
-std::string metrics_table(const std::vector<Evaluation>& evaluations) {
-  std::string text = fmt::format("{:<12}", "");
-  for (const Metrics& metrics : evaluations.front().metrics) {
-    for (const char* name : {"HR", "NDCG", "MRR"})
-      text += fmt::format("  {:>8}", fmt::format("{}@{}", name, metrics.k));
-  }
-  text += '\n';
-  for (const Evaluation& evaluation : evaluations) {
-    text += fmt::format("{:<12}", evaluation.ranker);
-    for (const Metrics& metrics : evaluation.metrics) {
-      text += fmt::format("  {:8.4f}  {:8.4f}  {:8.4f}", metrics.hit_rate, metrics.ndcg, metrics.mrr);
-    }
-    text += '\n';
-  }
-  return text;
 }
 
 }  // namespace tally::recsys

@@ -42,10 +42,4 @@ struct OpenedRun {
 };
 OpenedRun open_run(const RunDirectory& directory);
 
-/// The options that a config stands for.
-EvaluationOptions evaluation_options(const EvaluationConfig& config);
-
-/// A table of evaluations for people: one row each, HR, NDCG and MRR at every cut-off.
-std::string metrics_table(const std::vector<Evaluation>& evaluations);
-
 }  // namespace tally::recsys

@@ -106,7 +106,7 @@ TEST_CASE("wrong data is refused with file and line", "[train]") {
               {"--RATING_FIELD=rating"});
   refuse_data("", {"ratings.csv] is empty; needs a header line"});
   refuse_data(header, {"ratings.csv] has no rows"});
-  refuse_data(header + "1,2,3,4\n1,3,3,5\n2,2,3,4\n2,3,3,5\n", {"ratings.csv] has no user with three events"});
+  refuse_data(header + "1,2,3,4\n1,3,3,5\n2,2,3,4\n2,3,3,5\n", {"ratings.csv] has no user with 3 events"});
   refuse_data(header + "1,2,3,4\n1,3,3,5\n1,4,3,6\n", {"ratings.csv] has no user with two training events"});
   const std::string bytes = gzip(walks_csv());
   refuse_data(bytes.substr(0, bytes.size() / 2), {"ratings.csv:", "ends within its gzip data: it was cut off"});

@@ -1,0 +1,73 @@
+// tally config: what a config resolves to, and the protocols that it may name.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iostream>
+
+#include "tally/recsys/protocol.h"
+#include "tools/commands.h"
+
+namespace tally::tools {
+namespace {
+
+using namespace recsys;
+
+void show(const std::string& path, const std::vector<std::string>& overrides, bool json) {
+  const std::vector<ConfigValue> values = explain_config(path, overrides);
+  if (json) {
+    Json all = Json::object();
+    for (const ConfigValue& each : values)
+      all.set(each.key, Json::object({{"value", each.value}, {"origin", each.origin}}));
+    std::cout << all.dump(2) << '\n';
+    return;
+  }
+  std::size_t key_width = 0, value_width = 0;
+  for (const ConfigValue& each : values) {
+    key_width = std::max(key_width, each.key.size());
+    value_width = std::max(value_width, std::min<std::size_t>(each.value.dump().size(), 40));
+  }
+  for (const ConfigValue& each : values) {
+    std::cout << fmt::format("{:<{}}  {:<{}}  {}\n", each.key, key_width, each.value.dump(), value_width, each.origin);
+  }
+  std::cout << "protocol: " << protocol_label(load_config(path, overrides)) << '\n';
+}
+
+}  // namespace
+
+void add_config(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand("config", "What a config resolves to, and the protocols it may name");
+  command->require_subcommand(1);
+
+  struct Options {
+    std::string path;
+    bool json = false;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* shown = command->add_subcommand("show", "Each value of a config and where it came from");
+  shown->add_option("config", options->path, "JSON config file")->required();
+  shown->add_flag("--json", options->json, "As JSON");
+  shown->allow_extras();
+  shown->callback([=, &exit_code] {
+    show(options->path, overrides_of(*shown), options->json);
+    exit_code = 0;
+  });
+
+  CLI::App* listed = command->add_subcommand("protocols", "The named protocols and what each of them sets");
+  listed->callback([&exit_code] {
+    const auto defaults = flattened(to_json(RunConfig{}));
+    for (const Protocol& protocol : protocols()) {
+      std::cout << protocol.name << ": " << protocol.summary << "\n  " << protocol.source << '\n';
+      RunConfig preset;
+      protocol.apply(preset);
+      const auto values = flattened(to_json(preset));
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const auto& keys = protocol_keys();
+        if (std::find(keys.begin(), keys.end(), values[i].first) == keys.end()) continue;
+        std::cout << fmt::format("  {:<34} {}\n", values[i].first, values[i].second.dump());
+      }
+    }
+    exit_code = 0;
+  });
+}
+
+}  // namespace tally::tools
