@@ -346,9 +346,7 @@ std::vector<ConfigValue> explain_config(const std::filesystem::path& path, const
     apply_override(command_line, assignment);
   }
   const RunConfig config = parse_config(all);
-  RunConfig preset;
-  if (!config.protocol.empty()) find_protocol(config.protocol).apply(preset);
-  const Json defaults = to_json(RunConfig{}), with_protocol = to_json(preset);
+  const std::vector<std::string>& decided = protocol_keys();
   std::vector<ConfigValue> values;
   for (auto& [key, value] : flattened(to_json(config))) {
     std::string origin = "default";
@@ -356,7 +354,7 @@ std::vector<ConfigValue> explain_config(const std::filesystem::path& path, const
       origin = "--" + key;
     } else if (find_at(file, key) != nullptr) {
       origin = path.string();
-    } else if (!(*find_at(defaults, key) == *find_at(with_protocol, key))) {
+    } else if (!config.protocol.empty() && std::find(decided.begin(), decided.end(), key) != decided.end()) {
       origin = "protocol " + config.protocol;
     }
     values.push_back({key, std::move(value), std::move(origin)});
