@@ -49,6 +49,7 @@ const Catalog& standard_catalog() {
     entries::add_softmax_attention_materialized(all);
     entries::add_sampled_softmax(all);
     entries::add_shape(all);
+    entries::add_vector_quantization(all);
     return all;
   }();
   return catalog;

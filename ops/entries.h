@@ -24,5 +24,6 @@ void add_softmax_attention(Catalog& catalog);
 void add_softmax_attention_materialized(Catalog& catalog);
 void add_sampled_softmax(Catalog& catalog);
 void add_shape(Catalog& catalog);
+void add_vector_quantization(Catalog& catalog);
 
 }  // namespace tally::ops::entries

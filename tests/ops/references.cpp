@@ -18,6 +18,7 @@ const References& all_references() {
     add_softmax_references(all);
     add_sampled_softmax_references(all);
     add_shape_references(all);
+    add_vector_quantization_references(all);
     return all;
   }();
   return references;

@@ -28,6 +28,7 @@ void add_softmax_attention_references(References& references);
 void add_softmax_references(References& references);
 void add_sampled_softmax_references(References& references);
 void add_shape_references(References& references);
+void add_vector_quantization_references(References& references);
 
 const References& all_references();
 

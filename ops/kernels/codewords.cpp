@@ -1,0 +1,418 @@
+// Compiled once per SIMD target (Highway re-includes this file).
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "tally/ops/kernels/codewords.cpp"
+#include <hwy/foreach_target.h>
+// Highway must come after foreach_target.
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "tally/core/kernels.h"
+#include "tally/ops/kernels/codewords.h"
+#include "tally/ops/kernels/simd_math-inl.h"
+#include "tally/ops/kernels/vectors-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tally::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using F = hn::ScalableTag<float>;
+using I = hn::RebindToSigned<F>;
+using V = hn::Vec<F>;
+
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+/// One book's final scores of one row at [j, j + count): bias added, the chosen rows subtracted; -infinity beyond.
+HWY_INLINE V final_score(const float* scores, const float* bias, const float* const* chosen, std::int64_t books_before,
+                         std::int64_t j, std::int64_t count) {
+  const F d;
+  V v = load_lanes(d, scores + j, count);
+  if (bias != nullptr) v = hn::Add(v, load_lanes(d, bias + j, count));
+  for (std::int64_t a = 0; a < books_before; ++a) v = hn::Sub(v, load_lanes(d, chosen[a] + j, count));
+  if (count == static_cast<std::int64_t>(hn::Lanes(d))) return v;
+  return hn::IfThenElse(hn::FirstN(d, static_cast<std::size_t>(count)), v, hn::Set(d, kLowest));
+}
+
+/// The lowest lane index of `places` among lanes whose value is the largest; 0 when no value exceeds -infinity.
+HWY_INLINE std::int64_t lowest_place(V best, hn::Vec<I> places) {
+  const F d;
+  const I di;
+  const auto largest = hn::MaxOfLanes(d, best);
+  const auto at = hn::IfThenElse(hn::RebindMask(di, hn::Eq(best, largest)), places,
+                                 hn::Set(di, std::numeric_limits<std::int32_t>::max()));
+  const std::int32_t place = hn::GetLane(hn::MinOfLanes(di, at));
+  return place == std::numeric_limits<std::int32_t>::max() ? 0 : place;
+}
+
+/// The best word of one book for one row.
+HWY_INLINE std::int64_t choose_word(const float* scores, const float* bias, const float* const* chosen,
+                                    std::int64_t books_before, std::int64_t words, float* final_scores, float scale) {
+  const F d;
+  const I di;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto factor = hn::Set(d, scale);
+  if (words == lanes) {
+    const V v = final_score(scores, bias, chosen, books_before, 0, lanes);
+    if (final_scores != nullptr) hn::StoreU(hn::Mul(v, factor), d, final_scores);
+    const std::intptr_t place = hn::FindFirstTrue(d, hn::Eq(v, hn::MaxOfLanes(d, v)));
+    return place < 0 ? 0 : static_cast<std::int64_t>(place);
+  }
+  V best = hn::Set(d, kLowest);
+  auto places = hn::Zero(di);
+  const auto first_places = hn::Iota(di, 0);
+  for_each_vector(d, words, [&](std::int64_t j, std::int64_t count) {
+    const V v = final_score(scores, bias, chosen, books_before, j, count);
+    if (final_scores != nullptr) store_lanes(hn::Mul(v, factor), d, final_scores + j, count);
+    const auto better = hn::Gt(v, best);
+    best = hn::IfThenElse(better, v, best);
+    places = hn::IfThenElse(hn::RebindMask(di, better),
+                            hn::Add(first_places, hn::Set(di, static_cast<std::int32_t>(j))), places);
+  });
+  return lowest_place(best, places);
+}
+
+template <class Code>
+HWY_INLINE void choose(const CodewordScores<float>& in, Code* codes, std::int64_t code_stride, float* final_scores,
+                       float scale) {
+  // A row's books depend on each other, rows do not: four rows at a time keep the core busy.
+  constexpr std::int64_t kTogether = 4;
+  const std::int64_t columns = in.books * in.words;
+  std::vector<const float*> chosen(static_cast<std::size_t>(kTogether * in.books));
+  for (std::int64_t first = 0; first < in.rows; first += kTogether) {
+    const std::int64_t end = std::min(in.rows, first + kTogether);
+    for (std::int64_t book = 0; book < in.books; ++book) {
+      const std::int64_t begin = book * in.words;
+      for (std::int64_t row = first; row < end; ++row) {
+        const float** mine = chosen.data() + (row - first) * in.books;
+        const std::int64_t word =
+            choose_word(in.scores + row * in.stride + begin, in.bias == nullptr ? nullptr : in.bias + begin, mine,
+                        in.inner == nullptr ? 0 : book, in.words,
+                        final_scores == nullptr ? nullptr : final_scores + row * in.stride + begin, scale);
+        codes[row * code_stride + book] = static_cast<Code>(word);
+        if (in.inner == nullptr) continue;
+        // Points to where the next book's part of the row begins, and moves on with the books.
+        for (std::int64_t a = 0; a < book; ++a) mine[a] += in.words;
+        mine[book] = in.inner + (begin + word) * columns + begin + in.words;
+      }
+    }
+  }
+}
+
+void choose_u8(const CodewordScores<float>& in, std::uint8_t* codes, std::int64_t code_stride, float* final_scores,
+               float scale) {
+  choose(in, codes, code_stride, final_scores, scale);
+}
+void choose_i32(const CodewordScores<float>& in, std::int32_t* codes, std::int64_t code_stride, float* final_scores,
+                float scale) {
+  choose(in, codes, code_stride, final_scores, scale);
+}
+
+template <class Code>
+HWY_INLINE void sum_chosen(const float* codebooks, const Code* codes, std::int64_t rows, std::int64_t books,
+                           std::int64_t words, std::int64_t width, float* out) {
+  const F d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const Code* own = codes + row * books;
+    const auto word_at = [&](std::int64_t book) { return codebooks + (book * words + own[book]) * width; };
+    std::int64_t i = 0;
+    for (; i + 4 * lanes <= width; i += 4 * lanes) {
+      V s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
+      for (std::int64_t book = 0; book < books; ++book) {
+        const float* from = word_at(book) + i;
+        s0 = hn::Add(s0, hn::LoadU(d, from));
+        s1 = hn::Add(s1, hn::LoadU(d, from + lanes));
+        s2 = hn::Add(s2, hn::LoadU(d, from + 2 * lanes));
+        s3 = hn::Add(s3, hn::LoadU(d, from + 3 * lanes));
+      }
+      float* to = out + row * width + i;
+      hn::StoreU(s0, d, to);
+      hn::StoreU(s1, d, to + lanes);
+      hn::StoreU(s2, d, to + 2 * lanes);
+      hn::StoreU(s3, d, to + 3 * lanes);
+    }
+    for (; i < width; i += lanes) {
+      const std::int64_t count = std::min(lanes, width - i);
+      V s = hn::Zero(d);
+      for (std::int64_t book = 0; book < books; ++book) s = hn::Add(s, load_lanes(d, word_at(book) + i, count));
+      store_lanes(s, d, out + row * width + i, count);
+    }
+  }
+}
+
+void sum_u8(const float* codebooks, const std::uint8_t* codes, std::int64_t rows, std::int64_t books,
+            std::int64_t words, std::int64_t width, float* out) {
+  sum_chosen(codebooks, codes, rows, books, words, width, out);
+}
+void sum_i32(const float* codebooks, const std::int32_t* codes, std::int64_t rows, std::int64_t books,
+             std::int64_t words, std::int64_t width, float* out) {
+  sum_chosen(codebooks, codes, rows, books, words, width, out);
+}
+
+/// Adds up vectors: short runs in f32 lanes, the runs in double.
+class LaneSum {
+ public:
+  HWY_INLINE LaneSum() : partial_(hn::Zero(F())) {}
+  HWY_INLINE void add(V v) {
+    partial_ = hn::Add(partial_, v);
+    if (++terms_ == 16) flush();
+  }
+  HWY_INLINE double total() {
+    flush();
+    return total_;
+  }
+
+ private:
+  HWY_INLINE void flush() {
+    total_ += static_cast<double>(hn::GetLane(hn::SumOfLanes(F(), partial_)));
+    partial_ = hn::Zero(F());
+    terms_ = 0;
+  }
+  V partial_;
+  int terms_ = 0;
+  double total_ = 0;
+};
+
+/// Writes e^(x - max x) and returns 1 / their sum.
+HWY_INLINE float exponentials(const float* x, float* y, std::int64_t n) {
+  const F d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  V largest = hn::Set(d, kLowest);
+  for_each_vector(d, n, [&](std::int64_t j, std::int64_t count) {
+    V v = load_lanes(d, x + j, count);
+    if (count < lanes) v = hn::IfThenElse(hn::FirstN(d, static_cast<std::size_t>(count)), v, hn::Set(d, kLowest));
+    largest = hn::Max(largest, v);
+  });
+  const V shift = hn::MaxOfLanes(d, largest);
+  LaneSum sum;
+  for_each_vector(d, n, [&](std::int64_t j, std::int64_t count) {
+    const V argument = hn::Sub(load_lanes(d, x + j, count), shift);
+    V e = hn::IfThenElseZero(hn::Ge(argument, hn::Set(d, -87.33f)), simd::exp(d, argument));
+    if (count < lanes) e = hn::IfThenElseZero(hn::FirstN(d, static_cast<std::size_t>(count)), e);
+    store_lanes(e, d, y + j, count);
+    sum.add(e);
+  });
+  return static_cast<float>(1 / sum.total());
+}
+
+void softmax_f32(const float* logits, float* probabilities, std::int64_t rows, std::int64_t words,
+                 std::int64_t stride) {
+  const F d;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    float* out = probabilities + row * stride;
+    const V inverse = hn::Set(d, exponentials(logits + row * stride, out, words));
+    for_each_vector(d, words, [&](std::int64_t j, std::int64_t count) {
+      store_lanes(hn::Mul(load_lanes(d, out + j, count), inverse), d, out + j, count);
+    });
+  }
+}
+
+void slope_f32(const float* logits, const float* direct, float* out, float* probabilities, std::int64_t rows,
+               std::int64_t words, std::int64_t stride, float scale) {
+  const F d;
+  std::vector<float> scratch(probabilities == nullptr ? static_cast<std::size_t>(words) : 0);
+  const V factor = hn::Set(d, scale);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    float* p = probabilities == nullptr ? scratch.data() : probabilities + row * stride;
+    float* y = out + row * stride;
+    const float* more = direct == nullptr ? nullptr : direct + row * stride;
+    const V inverse = hn::Set(d, exponentials(logits + row * stride, p, words));
+    LaneSum product;
+    for_each_vector(d, words, [&](std::int64_t j, std::int64_t count) {
+      const V v = hn::Mul(load_lanes(d, p + j, count), inverse);
+      store_lanes(v, d, p + j, count);
+      product.add(hn::Mul(v, load_lanes(d, y + j, count)));
+    });
+    const V mean = hn::Set(d, static_cast<float>(product.total()));
+    for_each_vector(d, words, [&](std::int64_t j, std::int64_t count) {
+      V v = hn::Mul(load_lanes(d, p + j, count), hn::Sub(load_lanes(d, y + j, count), mean));
+      if (more != nullptr) v = hn::Add(v, load_lanes(d, more + j, count));
+      store_lanes(hn::Mul(v, factor), d, y + j, count);
+    });
+  }
+}
+
+/// 0 when all are finite: infinity and NaN times 0 are NaN, and stay.
+bool finite_f32(const float* x, std::int64_t n) {
+  const F d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const V zero = hn::Zero(d);
+  V s0 = zero, s1 = zero, s2 = zero, s3 = zero;
+  std::int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    s0 = hn::MulAdd(hn::LoadU(d, x + i), zero, s0);
+    s1 = hn::MulAdd(hn::LoadU(d, x + i + lanes), zero, s1);
+    s2 = hn::MulAdd(hn::LoadU(d, x + i + 2 * lanes), zero, s2);
+    s3 = hn::MulAdd(hn::LoadU(d, x + i + 3 * lanes), zero, s3);
+  }
+  for (; i < n; i += lanes) s0 = hn::MulAdd(load_lanes(d, x + i, std::min(lanes, n - i)), zero, s0);
+  const V all = hn::Add(hn::Add(s0, s1), hn::Add(s2, s3));
+  return hn::AllTrue(d, hn::Eq(all, zero));
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace tally::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tally::kernels {
+namespace {
+
+HWY_EXPORT(choose_u8);
+HWY_EXPORT(choose_i32);
+HWY_EXPORT(sum_u8);
+HWY_EXPORT(sum_i32);
+HWY_EXPORT(softmax_f32);
+HWY_EXPORT(slope_f32);
+HWY_EXPORT(finite_f32);
+
+bool all_finite(const float* x, std::int64_t n) { return HWY_DYNAMIC_DISPATCH(finite_f32)(x, n); }
+bool all_finite(const double* x, std::int64_t n) {
+  return std::all_of(x, x + n, [](double value) { return std::isfinite(value); });
+}
+
+template <class T>
+std::int64_t first_bad_row(const T* x, std::int64_t rows, std::int64_t width, std::int64_t stride) {
+  if (stride == width && all_finite(x, rows * width)) return -1;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    if (!all_finite(x + row * stride, width)) return row;
+  }
+  return -1;
+}
+
+void row_softmax(const double* x, double* y, std::int64_t n) {
+  const double sum = exp_and_sum(y, x, 1, max_value(x, n), n);
+  scale(y, 1 / sum, n);
+}
+
+}  // namespace
+
+template <>
+void choose_codewords(const CodewordScores<float>& in, std::uint8_t* codes, std::int64_t code_stride,
+                      float* final_scores, float scale) {
+  HWY_DYNAMIC_DISPATCH(choose_u8)(in, codes, code_stride, final_scores, scale);
+}
+template <>
+void choose_codewords(const CodewordScores<float>& in, std::int32_t* codes, std::int64_t code_stride,
+                      float* final_scores, float scale) {
+  HWY_DYNAMIC_DISPATCH(choose_i32)(in, codes, code_stride, final_scores, scale);
+}
+
+template <class Code>
+void choose_codewords(const CodewordScores<double>& in, Code* codes, std::int64_t code_stride, double* final_scores,
+                      double scale) {
+  const std::int64_t columns = in.books * in.words;
+  for (std::int64_t row = 0; row < in.rows; ++row) {
+    Code* own = codes + row * code_stride;
+    for (std::int64_t book = 0; book < in.books; ++book) {
+      double best = -std::numeric_limits<double>::infinity();
+      own[book] = 0;
+      for (std::int64_t word = 0; word < in.words; ++word) {
+        const std::int64_t column = book * in.words + word;
+        double score = in.scores[row * in.stride + column];
+        if (in.bias != nullptr) score += in.bias[column];
+        for (std::int64_t a = 0; in.inner != nullptr && a < book; ++a) {
+          score -= in.inner[(a * in.words + own[a]) * columns + column];
+        }
+        if (final_scores != nullptr) final_scores[row * in.stride + column] = score * scale;
+        if (score > best) {
+          best = score;
+          own[book] = static_cast<Code>(word);
+        }
+      }
+    }
+  }
+}
+template void choose_codewords(const CodewordScores<double>&, std::uint8_t*, std::int64_t, double*, double);
+template void choose_codewords(const CodewordScores<double>&, std::int32_t*, std::int64_t, double*, double);
+
+template <>
+void sum_codewords(const float* codebooks, const std::uint8_t* codes, std::int64_t rows, std::int64_t books,
+                   std::int64_t words, std::int64_t width, float* out) {
+  HWY_DYNAMIC_DISPATCH(sum_u8)(codebooks, codes, rows, books, words, width, out);
+}
+template <>
+void sum_codewords(const float* codebooks, const std::int32_t* codes, std::int64_t rows, std::int64_t books,
+                   std::int64_t words, std::int64_t width, float* out) {
+  HWY_DYNAMIC_DISPATCH(sum_i32)(codebooks, codes, rows, books, words, width, out);
+}
+
+template <class T, class Code>
+void sum_codewords(const T* codebooks, const Code* codes, std::int64_t rows, std::int64_t books, std::int64_t words,
+                   std::int64_t width, T* out) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    std::fill_n(out + row * width, width, T{0});
+    for (std::int64_t book = 0; book < books; ++book) {
+      add_into(out + row * width, codebooks + (book * words + codes[row * books + book]) * width, width);
+    }
+  }
+}
+template void sum_codewords(const double*, const std::uint8_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                            double*);
+template void sum_codewords(const double*, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                            double*);
+
+template <class T, class Code>
+void scatter_to_codewords(const T* values, const Code* codes, std::int64_t rows, std::int64_t books, std::int64_t words,
+                          std::int64_t width, T factor, T* gradient) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t book = 0; book < books; ++book) {
+      axpy(gradient + (book * words + codes[row * books + book]) * width, factor, values + row * width, width);
+    }
+  }
+}
+template void scatter_to_codewords(const float*, const std::uint8_t*, std::int64_t, std::int64_t, std::int64_t,
+                                   std::int64_t, float, float*);
+template void scatter_to_codewords(const float*, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t,
+                                   std::int64_t, float, float*);
+template void scatter_to_codewords(const double*, const std::uint8_t*, std::int64_t, std::int64_t, std::int64_t,
+                                   std::int64_t, double, double*);
+template void scatter_to_codewords(const double*, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t,
+                                   std::int64_t, double, double*);
+
+template <>
+void softmax_of_words(const float* logits, float* probabilities, std::int64_t rows, std::int64_t words,
+                      std::int64_t stride) {
+  HWY_DYNAMIC_DISPATCH(softmax_f32)(logits, probabilities, rows, words, stride);
+}
+template <>
+void softmax_of_words(const double* logits, double* probabilities, std::int64_t rows, std::int64_t words,
+                      std::int64_t stride) {
+  for (std::int64_t row = 0; row < rows; ++row) row_softmax(logits + row * stride, probabilities + row * stride, words);
+}
+
+template <>
+void assignment_slope(const float* logits, const float* direct, float* out, float* probabilities, std::int64_t rows,
+                      std::int64_t words, std::int64_t stride, float scale) {
+  HWY_DYNAMIC_DISPATCH(slope_f32)(logits, direct, out, probabilities, rows, words, stride, scale);
+}
+template <>
+void assignment_slope(const double* logits, const double* direct, double* out, double* probabilities, std::int64_t rows,
+                      std::int64_t words, std::int64_t stride, double scale) {
+  std::vector<double> scratch(static_cast<std::size_t>(words));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    double* p = probabilities == nullptr ? scratch.data() : probabilities + row * stride;
+    double* y = out + row * stride;
+    row_softmax(logits + row * stride, p, words);
+    const double mean = dot(p, y, words);
+    for (std::int64_t w = 0; w < words; ++w) {
+      y[w] = scale * (p[w] * (y[w] - mean) + (direct == nullptr ? 0 : direct[row * stride + w]));
+    }
+  }
+}
+
+std::int64_t first_row_not_finite(const float* x, std::int64_t rows, std::int64_t width, std::int64_t stride) {
+  return first_bad_row(x, rows, width, stride);
+}
+std::int64_t first_row_not_finite(const double* x, std::int64_t rows, std::int64_t width, std::int64_t stride) {
+  return first_bad_row(x, rows, width, stride);
+}
+
+}  // namespace tally::kernels
+#endif  // HWY_ONCE

@@ -1,0 +1,76 @@
+#pragma once
+
+#include "tally/autograd/var.h"
+
+namespace tally::ops {
+
+/// What a codeword c is compared with a vector r by; the largest wins, the lowest index among equals.
+enum class CodewordSimilarity : std::uint8_t {
+  bilinear,          ///< r^T M c, one M [D, D] for all codebooks
+  dot,               ///< r^T c
+  squared_distance,  ///< -||r - c||^2, without the term -||r||^2 that all codewords share: 2 r^T c - ||c||^2
+};
+
+enum class CodewordAssignment : std::uint8_t {
+  hard,  ///< one codeword; backward passes straight through to the softmax of the logits
+  soft,  ///< the average of all codewords under that softmax
+};
+
+struct VectorQuantizationOptions {
+  CodewordSimilarity similarity = CodewordSimilarity::bilinear;
+  double temperature = 0.7;  ///< divides the similarities before the softmax; above 0
+  CodewordAssignment assignment = CodewordAssignment::hard;
+  bool residual = true;  ///< a codebook encodes what the ones before it left over; false: each encodes x itself
+};
+
+/// What quantization needs of the parameters alone. Make it once for many calls.
+struct VectorQuantizationTables {
+  Var codebooks;  ///< [B, W, D]
+  Var projected;  ///< [B * W, D] rows k such that similarity is r^T k + bias: M c, c or 2 c
+  Var inner;  ///< [B * W, B * W] inner products c^T k for k of a later codebook than c, 0 elsewhere. [0, 0] for B = 1
+              ///< or without residual passes
+  Var bias;   ///< [B * W] -||c||^2 for squared distance; else [0]
+};
+
+struct VectorQuantization {
+  Var reconstruction;  ///< [T, D] sum of the chosen codewords, or of the averages when soft
+  Var logits;    ///< [T, B, W] similarities over temperature; squared_distance: 2 r^T c - ||c||^2 over temperature
+  Tensor codes;  ///< [T, B] most similar codeword, never differentiated; u8 for W <= 256, else i32
+};
+
+/// Tables for codebooks [B, W, D] and, for bilinear similarity, M [D, D] (else it must be absent).
+///
+/// Gradients reach codebooks and M through all four; those of `inner` through later codebooks only. Keeps codebooks, M
+/// and `projected`. Throws ShapeError (B or W of zero included), DTypeError; ValueError for an element that is not
+/// finite, naming its codeword.
+VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const Var& bilinear,
+                                                    const VectorQuantizationOptions& options = {});
+
+/// Additive quantization of rows x [T, D] by B codebooks of W full-width codewords (LISA, arXiv 2105.14068, and
+/// LightRec; "residual" quantization). With r^1 = x, for b = 1 ... B:
+///
+///   l^b_w = similarity(r^b, c^b_w)     p^b = softmax(l^b / temperature)     z^b = argmax_w l^b_w
+///   y^b = onehot(z^b) + p^b - stopped(p^b), or p^b when soft     r^(b+1) = r^b - sum_w y^b_w c^b_w
+///
+/// The reconstruction is sum_b sum_w y^b_w c^b_w. All passes share one matrix product, x against the B * W projected
+/// codewords; a pass then subtracts rows of `inner`, as (r^b)^T k = x^T k - sum_(a < b) c^a_(z^a)^T k (for soft
+/// assignments products of W x W tables). Codes are those of exact arithmetic unless two similarities differ by less
+/// than rounding.
+///
+/// Gradients reach x, codebooks, `projected`, `inner` and `bias` from the reconstruction and from the logits. The
+/// logits of a token do not sum to zero gradient for squared_distance: the term dropped would matter only to a function
+/// that is no softmax of them. Backward makes one pass b = B ... 1 over tiles of rows. Keeps all inputs, logits and
+/// codes. The same bits for any number of threads. Throws ShapeError, DTypeError; ValueError for a temperature that is
+/// not above 0, or a row of x that is not finite (naming it).
+VectorQuantization vector_quantization(const Var& x, const VectorQuantizationTables& tables,
+                                       const VectorQuantizationOptions& options = {});
+/// The same, tables included. `bilinear` is M, undefined for other similarities.
+VectorQuantization vector_quantization(const Var& x, const Var& codebooks, const Var& bilinear,
+                                       const VectorQuantizationOptions& options = {});
+
+/// The codes alone [T, B], hard assignments, for serving: keeps nothing of size T except the result. The same codes as
+/// vector_quantization() gives. Throws as it does.
+Tensor encode_codes(const Tensor& x, const VectorQuantizationTables& tables,
+                    const VectorQuantizationOptions& options = {});
+
+}  // namespace tally::ops

@@ -1,0 +1,286 @@
+// Catalog entries of ops/vector_quantization.h.
+
+#include <algorithm>
+#include <limits>
+
+#include "tally/ops/codes.h"
+#include "tally/ops/elementwise.h"
+#include "tally/ops/entries.h"
+#include "tally/ops/matmul.h"
+#include "tally/ops/reduce.h"
+#include "tally/ops/shape.h"
+#include "tally/ops/softmax.h"
+#include "tally/ops/vector_quantization.h"
+
+namespace tally::ops {
+namespace {
+
+constexpr const char* kName = "vector_quantization";
+constexpr double kTemperature = 0.7;
+
+VectorQuantizationOptions parsed(const OpOptions& options) {
+  VectorQuantizationOptions result;
+  const std::string similarity = options.text("similarity", "bilinear");
+  check<ConfigError>(similarity == "bilinear" || similarity == "dot" || similarity == "squared_distance", kName,
+                     "needs similarity bilinear, dot or squared_distance; got '", similarity, "'");
+  if (similarity == "dot") result.similarity = CodewordSimilarity::dot;
+  if (similarity == "squared_distance") result.similarity = CodewordSimilarity::squared_distance;
+  const std::string assignment = options.text("assignment", "hard");
+  check<ConfigError>(assignment == "hard" || assignment == "soft", kName, "needs assignment hard or soft; got '",
+                     assignment, "'");
+  if (assignment == "soft") result.assignment = CodewordAssignment::soft;
+  result.temperature = options.number("temperature", kTemperature);
+  result.residual = options.flag("residual", true);
+  return result;
+}
+
+std::vector<OpOption> documented_options() {
+  return {{"similarity", std::string("bilinear"), "bilinear, dot or squared_distance"},
+          {"temperature", kTemperature, "divides the similarities before the softmax"},
+          {"assignment", std::string("hard"), "hard (straight-through) or soft"},
+          {"residual", true, "a codebook encodes what the ones before it left over"}};
+}
+
+/// What the surrogate holds still for one codebook: the chosen words, and the softmax that is added and taken off.
+struct Frozen {
+  Tensor chosen, stopped;  // [T, W]
+};
+
+/// One-hot rows of the largest scores, the first of equals.
+Tensor one_hot(const Tensor& scores, std::int64_t book, Tensor& codes) {
+  const std::int64_t rows = scores.dim(0), words = scores.dim(1), books = codes.dim(1);
+  Tensor chosen = Tensor::zeros(scores.shape(), DType::f64);
+  const double* from = scores.data<double>();
+  double* to = chosen.mutable_data<double>();
+  detail::dispatch_codes(codes.dtype(), kName, [&]<class Code>(Code) {
+    Code* out = codes.mutable_data<Code>();
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const double* own = from + row * words;
+      const std::int64_t best = std::max_element(own, own + words) - own;
+      to[row * words + best] = 1;
+      out[row * books + book] = static_cast<Code>(best);
+    }
+  });
+  return chosen;
+}
+
+/// The definition, composed of other ops, with products of full width. `frozen` is filled when empty.
+std::vector<Var> composed(std::span<const Var> in, const VectorQuantizationOptions& options,
+                          std::vector<Frozen>& frozen, Tensor& codes) {
+  const Var &x = in[0], &codebooks = in[1], &bilinear = in[2];
+  const std::int64_t books = codebooks.dim(0), words = codebooks.dim(1), width = codebooks.dim(2);
+  const bool freeze = frozen.empty();
+  Var rest = x, reconstruction = Tensor::zeros(x.shape(), DType::f64);
+  std::vector<Var> logits;
+  for (std::int64_t book = 0; book < books; ++book) {
+    const Var codewords = reshape(slice(codebooks, 0, book, book + 1), {words, width});
+    Var scores;
+    switch (options.similarity) {
+      case CodewordSimilarity::bilinear:
+        scores = matmul(matmul(rest, bilinear), codewords, {.transpose_b = true});
+        break;
+      case CodewordSimilarity::dot:
+        scores = matmul(rest, codewords, {.transpose_b = true});
+        break;
+      case CodewordSimilarity::squared_distance:
+        scores = 2.0 * matmul(rest, codewords, {.transpose_b = true}) - sum(square(codewords), {.dims = {1}});
+        break;
+    }
+    const Var logit = scores / options.temperature, probabilities = softmax(logit);
+    if (freeze) frozen.push_back({one_hot(scores.value(), book, codes), probabilities.value().clone()});
+    const Frozen& still = frozen[static_cast<std::size_t>(book)];
+    const Var assignment = options.assignment == CodewordAssignment::soft
+                               ? probabilities
+                               : Var(still.chosen) + (probabilities - Var(still.stopped));
+    const Var average = matmul(assignment, codewords);
+    reconstruction = reconstruction + average;
+    if (options.residual) rest = rest - average;
+    logits.push_back(reshape(logit, {x.dim(0), 1, words}));
+  }
+  return {reconstruction, concat(logits, 1), Var(codes)};
+}
+
+std::function<std::vector<Var>(std::span<const Var>)> surrogate(std::span<const Tensor> base,
+                                                                const OpOptions& options) {
+  const VectorQuantizationOptions wanted = parsed(options);
+  const std::vector<Var> inputs(base.begin(), base.end());
+  std::vector<Frozen> frozen;
+  Tensor codes({base[0].dim(0), base[1].dim(0)}, detail::codes_dtype(base[1].dim(1)));
+  composed(inputs, wanted, frozen, codes);
+  return [wanted, frozen, codes](std::span<const Var> in) {
+    std::vector<Frozen> held = frozen;
+    Tensor same = codes;
+    return composed(in, wanted, held, same);
+  };
+}
+
+struct SampleSizes {
+  std::int64_t rows, books, words, width;
+};
+
+std::vector<Tensor> inputs(const SampleSizes& size, std::uint64_t stream, bool bilinear = true) {
+  return {sample_normal({size.rows, size.width}, stream),
+          sample_normal({size.books, size.words, size.width}, stream + 1),
+          bilinear ? sample_normal({size.width, size.width}, stream + 2) : Tensor()};
+}
+
+/// Small integers: similarities are exact, and many are equal.
+std::vector<Tensor> tied(bool bilinear) {
+  const auto integers = [](const Shape& shape, std::uint64_t stream) {
+    return sample_integers(shape, stream, 2).to(DType::f64);
+  };
+  return {integers({9, 2}, 1), integers({3, 6, 2}, 2), bilinear ? integers({2, 2}, 3) : Tensor()};
+}
+
+std::vector<OpSample> samples() {
+  std::vector<OpSample> all;
+  std::uint64_t stream = 10;
+  for (const std::string similarity : {"bilinear", "dot", "squared_distance"}) {
+    for (const std::string assignment : {"hard", "soft"}) {
+      for (const bool residual : {true, false}) {
+        const bool bilinear = similarity == "bilinear";
+        const OpOptions options{{"similarity", similarity}, {"assignment", assignment}, {"residual", residual}};
+        // Few words for the width, so that backward goes through the tables; then many.
+        all.push_back({"odd", inputs({5, 3, 4, 6}, stream, bilinear), options});
+        all.push_back({"narrow", inputs({4, 3, 5, 2}, stream + 3, bilinear), options});
+        stream += 6;
+      }
+    }
+    all.push_back({"ties", tied(similarity == "bilinear"), {{"similarity", similarity}, {"temperature", 3.0}}});
+  }
+  for (const std::string assignment : {"hard", "soft"}) {
+    const OpOptions options{{"assignment", assignment}};
+    all.push_back({"one", inputs({1, 1, 1, 1}, 100), options});
+    all.push_back({"empty", inputs({0, 2, 3, 2}, 103), options});
+    all.push_back({"one word", inputs({3, 3, 1, 2}, 106), options});
+    all.push_back({"one codebook", inputs({4, 1, 7, 3}, 109), options});
+    all.push_back({"256 words", inputs({2, 2, 256, 3}, 112), options});
+    all.push_back({"257 words", inputs({2, 2, 257, 3}, 115), {{"assignment", assignment}, {"temperature", 5.0}}});
+    all.push_back({"sixteen words", inputs({7, 3, 16, 20}, 118), options});
+  }
+  all.push_back({"two tiles", inputs({520, 2, 3, 2}, 121)});
+  all.push_back({"low temperature", inputs({4, 2, 3, 3}, 130), {{"temperature", 0.05}}});
+  std::vector<Tensor> large = inputs({4, 2, 5, 3}, 133, false);
+  for (Tensor& tensor : large) {
+    if (!tensor.defined()) continue;
+    for (double& value : tensor.mutable_span<double>()) value *= 1e6;
+  }
+  all.push_back({"extreme", large, {{"similarity", std::string("squared_distance")}}, false});
+  return all;
+}
+
+std::vector<OpError> errors() {
+  std::vector<Tensor> bad_row = inputs({5, 2, 3, 2}, 1), bad_word = inputs({5, 2, 3, 2}, 1);
+  bad_row[0].mutable_data<double>()[7] = std::numeric_limits<double>::quiet_NaN();
+  bad_word[1].mutable_data<double>()[9] = std::numeric_limits<double>::infinity();
+  std::vector<Tensor> bad_matrix = inputs({5, 2, 3, 2}, 1), other_width = inputs({5, 2, 3, 2}, 1);
+  bad_matrix[2] = sample_normal({2, 3}, 4);
+  other_width[0] = sample_normal({5, 3}, 4);
+  const OpOptions dot{{"similarity", std::string("dot")}};
+  return {
+      {"no codebook", inputs({5, 0, 3, 2}, 1), {}, "with B and W of at least 1; got [0, 3, 2]"},
+      {"no word", inputs({5, 2, 0, 2}, 1), {}, "with B and W of at least 1; got [2, 0, 2]"},
+      {"width", other_width, {}, "got x [5, 3] and codebooks [2, 3, 2]"},
+      {"row", bad_row, {}, "row 3 of x is not"},
+      {"codeword", bad_word, {}, "codeword 1 of codebook 1 is not"},
+      {"no matrix", inputs({5, 2, 3, 2}, 1, false), {}, "needs a matrix for bilinear similarity"},
+      {"matrix without use", inputs({5, 2, 3, 2}, 1), dot, "needs no bilinear matrix"},
+      {"matrix", bad_matrix, {}, "needs a bilinear matrix [D, D] = [2, 2]; got [2, 3]"},
+      {"temperature", inputs({5, 2, 3, 2}, 1), {{"temperature", 0.0}}, "needs a temperature above 0; got 0"},
+      {"similarity", inputs({5, 2, 3, 2}, 1), {{"similarity", std::string("cosine")}}, "got 'cosine'"},
+      {"assignment", inputs({5, 2, 3, 2}, 1), {{"assignment", std::string("firm")}}, "got 'firm'"},
+  };
+}
+
+/// Of the tables: M times every codeword, and the inner products with later codebooks.
+double table_flops(const Shape& codebooks, bool bilinear) {
+  const auto books = static_cast<double>(codebooks[0]), words = static_cast<double>(codebooks[1]),
+             width = static_cast<double>(codebooks[2]);
+  return (bilinear ? 2 * books * words * width * width : 0) + books * (books - 1) * words * words * width;
+}
+
+void add_tables(Catalog& catalog) {
+  catalog.add({
+      .name = "vector_quantization_tables",
+      .summary =
+          "What residual quantization needs of its codebooks alone: projected codewords, inner products, biases.",
+      .inputs = {{"codebooks", "[B, W, D]"}, {"bilinear", "[D, D]", InputKind::differentiable, true}},
+      .options = {{"similarity", std::string("bilinear"), "bilinear, dot or squared_distance"},
+                  {"residual", true, "inner products are needed"}},
+      .outputs = {{"projected", "[B * W, D]"},
+                  {"inner", "[B * W, B * W], or [0, 0] where not needed"},
+                  {"bias", "[B * W] for squared_distance, else [0]"}},
+      .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+        const VectorQuantizationTables tables = vector_quantization_tables(in[0], in[1], parsed(options));
+        return {tables.projected, tables.inner, tables.bias};
+      },
+      .samples =
+          [] {
+            std::vector<OpSample> all;
+            for (const std::string similarity : {"bilinear", "dot", "squared_distance"}) {
+              const auto words = [&](const Shape& shape, std::uint64_t stream) {
+                const std::int64_t width = shape[2];
+                return std::vector<Tensor>{sample_normal(shape, stream), similarity == "bilinear"
+                                                                             ? sample_normal({width, width}, stream + 1)
+                                                                             : Tensor()};
+              };
+              const OpOptions options{{"similarity", similarity}};
+              all.push_back({"odd", words({3, 4, 5}, 1), options});
+              all.push_back({"one codebook", words({1, 3, 2}, 3), options});
+              all.push_back({"one", words({1, 1, 1}, 5), options});
+              all.push_back({"no width", words({2, 3, 0}, 7), options});
+              all.push_back({"independent", words({2, 3, 2}, 9), {{"similarity", similarity}, {"residual", false}}});
+            }
+            return all;
+          },
+      .errors =
+          [] {
+            return std::vector<OpError>{
+                {"rank", {sample_normal({3, 2}, 1), sample_normal({2, 2}, 2)}, {}, "got [3, 2]"},
+                {"matrix", {sample_normal({1, 3, 2}, 1), sample_normal({3, 3}, 2)}, {}, "= [2, 2]; got [3, 3]"},
+            };
+          },
+      .large =
+          [] {
+            return OpSample{"large", {sample_normal({8, 128, 128}, 1), sample_normal({128, 128}, 2)}};
+          },
+      .flops = [](const OpSample& sample) { return table_flops(sample.inputs[0].shape(), sample.inputs[1].defined()); },
+  });
+}
+
+}  // namespace
+
+void entries::add_vector_quantization(Catalog& catalog) {
+  catalog.add({
+      .name = kName,
+      .summary = "Additive residual quantization: a row as the sum of one codeword of each codebook.",
+      .inputs = {{"x", "[T, D]"},
+                 {"codebooks", "[B, W, D]"},
+                 {"bilinear", "[D, D]", InputKind::differentiable, true, "for similarity bilinear"}},
+      .options = documented_options(),
+      .outputs = {{"reconstruction", "[T, D]"}, {"logits", "[T, B, W]"}, {"codes", "u8 or i32 [T, B]"}},
+      .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+        VectorQuantization out = vector_quantization(in[0], in[1], in[2], parsed(options));
+        return {out.reconstruction, out.logits, Var(out.codes)};
+      },
+      .samples = samples,
+      .errors = errors,
+      .large =
+          [] {
+            return OpSample{"large",
+                            {sample_normal({8192, 128}, 1), sample_normal({8, 16, 128}, 2, 0.3),
+                             sample_normal({128, 128}, 3, 0.1)}};
+          },
+      .flops =
+          [](const OpSample& sample) {
+            const Tensor &x = sample.inputs[0], &codebooks = sample.inputs[1];
+            const double columns = static_cast<double>(codebooks.dim(0) * codebooks.dim(1));
+            return 2.0 * static_cast<double>(x.numel()) * columns +
+                   table_flops(codebooks.shape(), sample.inputs[2].defined());
+          },
+      .surrogate = surrogate,
+  });
+  add_tables(catalog);
+}
+
+}  // namespace tally::ops

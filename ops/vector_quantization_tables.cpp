@@ -1,0 +1,177 @@
+#include "tally/autograd/tape.h"
+#include "tally/core/blas.h"
+#include "tally/core/kernels.h"
+#include "tally/ops/entries.h"
+#include "tally/ops/kernels/codewords.h"
+#include "tally/ops/vector_quantization.h"
+
+namespace tally::ops {
+namespace {
+
+using blas::Transpose;
+
+constexpr const char* kName = "vector_quantization_tables";
+
+/// Sizes of codebooks [B, W, D].
+struct Sizes {
+  std::int64_t books, words, width;
+  explicit Sizes(const Shape& shape) : books(shape[0]), words(shape[1]), width(shape[2]) {}
+  std::int64_t columns() const { return books * words; }
+};
+
+/// inner = C K^T for the columns of later codebooks; the rest must be zero already.
+template <class T>
+void later_products(const Sizes& size, const T* codebooks, const T* projected, T* inner) {
+  const std::int64_t columns = size.columns();
+  for (std::int64_t first = 0; first < columns; first += size.words) {
+    const std::int64_t later = first + size.words;
+    blas::parallel_gemm(Transpose::no, Transpose::yes, size.words, columns - later, size.width, T{1},
+                        codebooks + first * size.width, size.width, projected + later * size.width, size.width, T{0},
+                        inner + first * columns + later, columns);
+  }
+}
+
+/// Adds to the gradients of C and K what comes through `inner`.
+template <class T>
+void later_products_backward(const Sizes& size, const T* codebooks, const T* projected, const T* gradient,
+                             T* gradient_codebooks, T* gradient_projected) {
+  const std::int64_t columns = size.columns(), width = size.width;
+  for (std::int64_t first = 0; first < columns; first += size.words) {
+    const std::int64_t later = first + size.words;
+    const T* part = gradient + first * columns + later;
+    blas::parallel_gemm(Transpose::no, Transpose::no, size.words, width, columns - later, T{1}, part, columns,
+                        projected + later * width, width, T{1}, gradient_codebooks + first * width, width);
+    blas::parallel_gemm(Transpose::yes, Transpose::no, columns - later, width, size.words, T{1}, part, columns,
+                        codebooks + first * width, width, T{1}, gradient_projected + later * width, width);
+  }
+}
+
+template <class T>
+void squared_norms(const Sizes& size, const T* codebooks, T* bias) {
+  for (std::int64_t c = 0; c < size.columns(); ++c) {
+    bias[c] = -static_cast<T>(kernels::sum_squares(codebooks + c * size.width, size.width));
+  }
+}
+
+template <class T>
+void squared_norms_backward(const Sizes& size, const T* codebooks, const T* gradient, T* gradient_codebooks) {
+  for (std::int64_t c = 0; c < size.columns(); ++c) {
+    kernels::axpy(gradient_codebooks + c * size.width, -2 * gradient[c], codebooks + c * size.width, size.width);
+  }
+}
+
+struct TablesRule {
+  static constexpr std::string_view name = kName;
+  CodewordSimilarity similarity;
+  bool later_books;
+  Saved codebooks, bilinear, projected;
+
+  void backward(BackwardContext& g) const {
+    dispatch_floating(codebooks.get().dtype(), kName, [&]<class T>(T) { backward_of<T>(g); });
+  }
+
+ private:
+  template <class T>
+  void backward_of(BackwardContext& g) const {
+    const Tensor& c = codebooks.get();
+    const Sizes size(c.shape());
+    const std::int64_t columns = size.columns(), width = size.width;
+    const T* words = c.data<T>();
+    Tensor gradient = Tensor::zeros(c.shape(), c.dtype()), gradient_projected = g.take_cotangent(0);
+    T *out = gradient.mutable_data<T>(), *gk = gradient_projected.mutable_data<T>();
+    if (later_books && g.has_cotangent(1)) {
+      later_products_backward(size, words, projected.get().data<T>(), g.cotangent(1).data<T>(), out, gk);
+    }
+    if (g.needs(0)) {
+      add_through_projection(size, gk, out);
+      if (similarity == CodewordSimilarity::squared_distance && g.has_cotangent(2)) {
+        squared_norms_backward(size, words, g.cotangent(2).data<T>(), out);
+      }
+      g.give(0, std::move(gradient));
+    }
+    if (g.needs(1)) {
+      Tensor gm({width, width}, c.dtype());
+      blas::parallel_gemm(Transpose::yes, Transpose::no, width, width, columns, T{1}, gk, width, words, width, T{0},
+                          gm.mutable_data<T>(), width);
+      g.give(1, std::move(gm));
+    }
+  }
+
+  /// What reaches the codewords from the gradient of K = C M^T, C or 2 C.
+  template <class T>
+  void add_through_projection(const Sizes& size, const T* gradient_projected, T* gradient) const {
+    if (similarity == CodewordSimilarity::bilinear) {
+      blas::parallel_gemm(Transpose::no, Transpose::no, size.columns(), size.width, size.width, T{1},
+                          gradient_projected, size.width, bilinear.get().data<T>(), size.width, T{1}, gradient,
+                          size.width);
+    } else {
+      const T factor = similarity == CodewordSimilarity::dot ? T{1} : T{2};
+      kernels::axpy(gradient, factor, gradient_projected, size.columns() * size.width);
+    }
+  }
+};
+
+void check_tables(const Var& codebooks, const Var& bilinear, CodewordSimilarity similarity) {
+  check<DTypeError>(is_floating(codebooks.dtype()), kName, "needs codebooks of f32 or f64; got ", codebooks.dtype());
+  check<ShapeError>(codebooks.rank() == 3 && codebooks.dim(0) > 0 && codebooks.dim(1) > 0, kName,
+                    "needs codebooks [B, W, D] with B and W of at least 1; got ", codebooks.shape());
+  if (similarity != CodewordSimilarity::bilinear) {
+    check<ValueError>(!bilinear.defined(), kName, "needs no bilinear matrix unless similarity is bilinear; got ",
+                      bilinear.shape());
+  } else {
+    check<ValueError>(bilinear.defined(), kName, "needs a matrix for bilinear similarity; got none");
+    const std::int64_t width = codebooks.dim(2);
+    check<ShapeError>(bilinear.shape() == Shape({width, width}), kName,
+                      "needs a bilinear matrix [D, D] = ", Shape({width, width}), "; got ", bilinear.shape());
+    check<DTypeError>(bilinear.dtype() == codebooks.dtype(), kName, "needs a bilinear matrix of ", codebooks.dtype(),
+                      "; got ", bilinear.dtype());
+  }
+}
+
+template <class T>
+void check_finite(const Sizes& size, const T* codebooks, const T* bilinear) {
+  const std::int64_t bad = kernels::first_row_not_finite(codebooks, size.columns(), size.width, size.width);
+  check<ValueError>(bad < 0, kName, "needs finite codewords; codeword ", bad % size.words, " of codebook ",
+                    bad / size.words, " is not");
+  if (bilinear == nullptr) return;
+  const std::int64_t row = kernels::first_row_not_finite(bilinear, size.width, size.width, size.width);
+  check<ValueError>(row < 0, kName, "needs a finite bilinear matrix; row ", row, " is not");
+}
+
+}  // namespace
+
+VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const Var& bilinear,
+                                                    const VectorQuantizationOptions& options) {
+  check_tables(codebooks, bilinear, options.similarity);
+  const Tensor c = codebooks.value().contiguous();
+  const Tensor m = bilinear.defined() ? bilinear.value().contiguous() : Tensor();
+  const Sizes size(c.shape());
+  const std::int64_t columns = size.columns(), width = size.width;
+  const bool later_books = options.residual && size.books > 1;
+  const std::int64_t inner_size = later_books ? columns : 0;
+  const bool squared = options.similarity == CodewordSimilarity::squared_distance;
+  Tensor projected({columns, width}, c.dtype()), inner = Tensor::zeros({inner_size, inner_size}, c.dtype());
+  Tensor bias({squared ? columns : 0}, c.dtype());
+  dispatch_floating(c.dtype(), kName, [&]<class T>(T) {
+    const T* words = c.data<T>();
+    check_finite(size, words, m.defined() ? m.data<T>() : nullptr);
+    T* k = projected.mutable_data<T>();
+    if (m.defined()) {
+      blas::parallel_gemm(Transpose::no, Transpose::yes, columns, width, width, T{1}, words, width, m.data<T>(), width,
+                          T{0}, k, width);
+    } else {
+      std::copy_n(words, c.numel(), k);
+      if (squared) kernels::scale(k, T{2}, c.numel());
+    }
+    if (later_books) later_products(size, words, k, inner.mutable_data<T>());
+    if (squared) squared_norms(size, words, bias.mutable_data<T>());
+  });
+  TablesRule rule{options.similarity, later_books, Saved(c), Saved(m, m.defined() && codebooks.tracked()),
+                  Saved(projected, later_books)};
+  const Var* inputs[] = {&codebooks, &bilinear};
+  std::vector<Tensor> outputs{std::move(projected), std::move(inner), std::move(bias)};
+  std::vector<Var> made = record(std::move(rule), inputs, std::move(outputs));
+  return {codebooks, std::move(made[0]), std::move(made[1]), std::move(made[2])};
+}
+
+}  // namespace tally::ops

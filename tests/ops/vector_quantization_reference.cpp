@@ -1,0 +1,114 @@
+#include <cmath>
+
+#include "tests/ops/references.h"
+
+namespace tally::testing {
+namespace {
+
+using Row = std::vector<double>;
+
+/// Rows of a matrix or of a stack of matrices.
+std::vector<Row> rows_of(const Tensor& tensor) {
+  const Row all = tensor.to_doubles();
+  const auto width = static_cast<std::size_t>(tensor.dim(-1));
+  std::vector<Row> rows(static_cast<std::size_t>(tensor.shape().without(-1).numel()), Row(width));
+  for (std::size_t i = 0; i < all.size(); ++i) rows[i / width][i % width] = all[i];
+  return rows;
+}
+
+double product(const Row& a, const Row& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+/// M c, c or 2 c.
+Row projected(const std::string& similarity, const std::vector<Row>& bilinear, const Row& codeword) {
+  Row result = codeword;
+  for (std::size_t i = 0; i < codeword.size(); ++i) {
+    if (similarity == "bilinear") result[i] = product(bilinear[i], codeword);
+    if (similarity == "squared_distance") result[i] = 2 * codeword[i];
+  }
+  return result;
+}
+
+std::vector<Tensor> quantized(std::span<const Tensor> in, const ops::OpOptions& options) {
+  const std::string similarity = options.text("similarity", "bilinear");
+  const bool soft = options.text("assignment", "hard") == "soft", residual = options.flag("residual", true);
+  const double temperature = options.number("temperature", 0.7);
+  const std::int64_t books = in[1].dim(0), words = in[1].dim(1), width = in[1].dim(2);
+  const std::vector<Row> x = rows_of(in[0]), codewords = rows_of(in[1]);
+  const std::vector<Row> bilinear = in[2].defined() ? rows_of(in[2]) : std::vector<Row>();
+  std::vector<double> reconstruction, logits;
+  std::vector<std::int64_t> codes;
+  for (const Row& row : x) {
+    Row rest = row, sum(row.size(), 0.0);
+    for (std::int64_t b = 0; b < books; ++b) {
+      Row scores;
+      for (std::int64_t w = 0; w < words; ++w) {
+        const Row& c = codewords[static_cast<std::size_t>(b * words + w)];
+        double score = product(rest, projected(similarity, bilinear, c));
+        if (similarity == "squared_distance") score -= product(c, c);
+        scores.push_back(score);
+      }
+      std::size_t best = 0;
+      for (std::size_t w = 1; w < scores.size(); ++w) {
+        if (scores[w] > scores[best]) best = w;
+      }
+      double total = 0;
+      for (const double score : scores) total += std::exp((score - scores[best]) / temperature);
+      Row left = rest;
+      for (std::size_t w = 0; w < scores.size(); ++w) {
+        const double weight =
+            soft ? std::exp((scores[w] - scores[best]) / temperature) / total : (w == best ? 1.0 : 0.0);
+        const Row& c = codewords[static_cast<std::size_t>(b * words) + w];
+        for (std::size_t i = 0; i < c.size(); ++i) {
+          sum[i] += weight * c[i];
+          left[i] -= weight * c[i];
+        }
+        logits.push_back(scores[w] / temperature);
+      }
+      if (residual) rest = left;
+      codes.push_back(static_cast<std::int64_t>(best));
+    }
+    reconstruction.insert(reconstruction.end(), sum.begin(), sum.end());
+  }
+  const std::int64_t rows = in[0].dim(0);
+  return {Tensor::from(reconstruction, {rows, width}), Tensor::from(logits, {rows, books, words}),
+          Tensor::from(codes, {rows, books}).to(words <= 256 ? DType::u8 : DType::i32)};
+}
+
+std::vector<Tensor> tables(std::span<const Tensor> in, const ops::OpOptions& options) {
+  const std::string similarity = options.text("similarity", "bilinear");
+  const std::int64_t books = in[0].dim(0), words = in[0].dim(1), width = in[0].dim(2), columns = books * words;
+  const std::int64_t size = options.flag("residual", true) && books > 1 ? columns : 0;
+  const bool squared = similarity == "squared_distance";
+  if (width == 0) {
+    return {Tensor({columns, 0}, DType::f64), Tensor::zeros({size, size}, DType::f64),
+            Tensor::zeros({squared ? columns : 0}, DType::f64)};
+  }
+  const std::vector<Row> codewords = rows_of(in[0]);
+  const std::vector<Row> bilinear = in[1].defined() ? rows_of(in[1]) : std::vector<Row>();
+  std::vector<double> all_projected, inner, bias;
+  for (std::int64_t a = 0; a < columns; ++a) {
+    const Row& c = codewords[static_cast<std::size_t>(a)];
+    const Row own = projected(similarity, bilinear, c);
+    all_projected.insert(all_projected.end(), own.begin(), own.end());
+    if (squared) bias.push_back(-product(c, c));
+    for (std::int64_t b = 0; b < size; ++b) {
+      const Row other = projected(similarity, bilinear, codewords[static_cast<std::size_t>(b)]);
+      inner.push_back(b / words > a / words ? product(c, other) : 0);
+    }
+  }
+  return {Tensor::from(all_projected, {columns, width}), Tensor::from(inner, {size, size}),
+          Tensor::from(bias, {squared ? columns : 0})};
+}
+
+}  // namespace
+
+void add_vector_quantization_references(References& references) {
+  references["vector_quantization"] = quantized;
+  references["vector_quantization_tables"] = tables;
+}
+
+}  // namespace tally::testing
