@@ -25,7 +25,7 @@ SequenceModelOf<SasRec> make_model(std::int64_t items, RngKey key) {
 void train(SequenceModel& model, const Interactions& data, RngKey key) {
   std::vector<std::span<const std::int32_t>> histories;
   for (std::int64_t user = 0; user < data.num_users(); ++user) histories.push_back(data.sequence(user));
-  const ShiftedBatches batches(histories, {.batch_size = 32, .window = model.window()}, key.fold_in("order"));
+  const TrainingBatches batches(histories, {.batch_size = 32, .window = model.window()}, key.fold_in("order"));
   optim::Adam adam({.learning_rate = 5e-3});
   for (std::int64_t b = 0; b < batches.batches_per_epoch(); ++b) {
     const StageResult step = training_step(model, batches.batch(0, b), key.fold_in(static_cast<std::uint64_t>(b)));

@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
       SasRec::make({.items = data.num_items(), .width = 16, .blocks = 1, .window = window}, key.fold_in("model")));
   std::vector<std::span<const std::int32_t>> histories;
   for (std::int64_t user = 0; user < data.num_users(); ++user) histories.push_back(split.training(user));
-  const ShiftedBatches batches(histories, {.batch_size = 32, .window = window}, key.fold_in("order"));
+  const TrainingBatches batches(histories, {.batch_size = 32, .window = window}, key.fold_in("order"));
 
   optim::Adam adam({.learning_rate = 5e-3});
   std::vector<double> losses;

@@ -297,7 +297,7 @@ class TrainingRun {
   Json identity_;
   std::unique_ptr<SequenceModel> model_;
   std::unique_ptr<optim::Optimizer> optimizer_;
-  ShiftedBatches batches_;
+  TrainingBatches batches_;
   EvaluationOptions evaluation_;
   std::vector<Target> validation_targets_;
   std::vector<Target> test_targets_;

@@ -1,56 +1,151 @@
 #include "tally/recsys/training/batches.h"
 
 #include <algorithm>
+#include <set>
 
 namespace tally::recsys {
 
-ShiftedBatches::ShiftedBatches(std::vector<std::span<const std::int32_t>> histories, const Options& options, RngKey key)
+const char* name_of(TrainingSamples samples) {
+  switch (samples) {
+    case TrainingSamples::prefix:
+      return "prefix";
+    case TrainingSamples::window:
+      return "window";
+    case TrainingSamples::pieces:
+      return "pieces";
+    default:
+      return "shifted";
+  }
+}
+
+TrainingBatches::TrainingBatches(std::vector<std::span<const std::int32_t>> histories, const Options& options,
+                                 RngKey key)
     : histories_(std::move(histories)), options_(options), key_(key) {
   check<ConfigError>(options.batch_size >= 1 && options.window >= 1 && options.shard_tokens >= 1, "batches",
                      "needs a batch size, window and shard budget of at least 1; got ", options.batch_size, ", ",
                      options.window, " and ", options.shard_tokens);
-  std::erase_if(histories_, [](const auto& history) { return history.size() < 2; });
-  for (auto& history : histories_) {
-    const auto kept = std::min(history.size(), static_cast<std::size_t>(options.window) + 1);
-    history = history.last(kept);
+  check<ConfigError>(options.prefixes_per_user >= 0, "batches", "needs no negative number of prefixes; got ",
+                     options.prefixes_per_user);
+  const bool pieces = options.samples == TrainingSamples::pieces;
+  const std::int64_t largest = pieces ? longest_piece(options.window) : options.window;
+  if (options_.stride == 0) options_.stride = largest;
+  check<ConfigError>(options_.stride >= (pieces ? 2 : 1) && options_.stride <= largest, "batches", "needs a stride of ",
+                     pieces ? "2 to " : "1 to ", largest, " with a window of ", options.window,
+                     ", so that every event is trained; got ", options_.stride);
+  for (std::size_t user = 0; user < histories_.size(); ++user) {
+    const auto items = static_cast<std::int64_t>(histories_[user].size());
+    if (items < 2) continue;
+    ++users_;
+    if (draws_prefixes()) {
+      samples_per_epoch_ += std::min(options_.prefixes_per_user, items - 1);
+    } else {
+      add_samples(static_cast<std::int32_t>(user), static_cast<std::int32_t>(items));
+    }
+  }
+  if (!draws_prefixes()) samples_per_epoch_ = static_cast<std::int64_t>(samples_.size());
+  if (options_.samples == TrainingSamples::prefix) {
+    targets_per_epoch_ = samples_per_epoch_;
+  } else {
+    for (const Sample& sample : samples_) targets_per_epoch_ += sample.end - sample.begin;
   }
 }
 
-std::int64_t ShiftedBatches::batches_per_epoch() const {
-  return (users() + options_.batch_size - 1) / options_.batch_size;
-}
-
-std::int64_t ShiftedBatches::targets_per_epoch() const {
-  std::int64_t targets = 0;
-  for (const auto& history : histories_) targets += static_cast<std::int64_t>(history.size()) - 1;
-  return targets;
-}
-
-TrainingBatch ShiftedBatches::batch(std::int64_t epoch, std::int64_t index) const {
-  if (ordered_epoch_ != epoch) {
-    order_ = random_permutation(key_.fold_in(static_cast<std::uint64_t>(epoch)), users());
-    ordered_epoch_ = epoch;
+void TrainingBatches::add_samples(std::int32_t user, std::int32_t items) {
+  const auto window = static_cast<std::int32_t>(options_.window), stride = static_cast<std::int32_t>(options_.stride);
+  const std::int32_t inputs = items - 1;
+  switch (options_.samples) {
+    case TrainingSamples::shifted:
+      samples_.push_back({user, std::max(0, inputs - window), inputs});
+      break;
+    case TrainingSamples::prefix:
+      for (std::int32_t end = 1; end <= inputs; ++end) samples_.push_back({user, std::max(0, end - window), end});
+      break;
+    case TrainingSamples::window:
+      for (std::int32_t end = inputs; end > 0; end -= stride) {
+        samples_.push_back({user, std::max(0, end - window), end});
+        if (end <= window) break;  // this one begins with the first item
+      }
+      break;
+    case TrainingSamples::pieces:
+      for (std::int32_t end = items; end >= 2;) {
+        const bool last = 10 * end <= 11 * stride;
+        const std::int32_t begin = last ? 0 : end - stride;
+        samples_.push_back({user, begin, end - 1});
+        end = begin;
+      }
+      break;
   }
-  const std::int64_t begin = index * options_.batch_size, end = std::min(users(), begin + options_.batch_size);
+}
+
+std::int64_t TrainingBatches::batches_per_epoch() const {
+  return (samples_per_epoch_ + options_.batch_size - 1) / options_.batch_size;
+}
+
+std::vector<TrainingBatches::Sample> TrainingBatches::drawn_prefixes(std::int64_t epoch) const {
+  std::vector<Sample> drawn;
+  drawn.reserve(static_cast<std::size_t>(samples_per_epoch_));
+  const RngKey key = key_.fold_in("prefixes").fold_in(static_cast<std::uint64_t>(epoch));
+  for (std::size_t user = 0; user < histories_.size(); ++user) {
+    const auto inputs = static_cast<std::int64_t>(histories_[user].size()) - 1;
+    // A uniform subset of the ends 1 ... inputs (Floyd's algorithm, CACM 30 (9), 1987).
+    std::set<std::int64_t> ends;
+    for (std::int64_t j = inputs - std::min(options_.prefixes_per_user, inputs) + 1; j <= inputs; ++j) {
+      const auto end = 1 + static_cast<std::int64_t>(
+                               uniform_below(key, user, static_cast<std::uint64_t>(j), static_cast<std::uint64_t>(j)));
+      if (!ends.insert(end).second) ends.insert(j);
+    }
+    for (const std::int64_t end : ends) {
+      drawn.push_back({static_cast<std::int32_t>(user),
+                       static_cast<std::int32_t>(std::max<std::int64_t>(0, end - options_.window)),
+                       static_cast<std::int32_t>(end)});
+    }
+  }
+  return drawn;
+}
+
+void TrainingBatches::begin_epoch(std::int64_t epoch) const {
+  if (epoch_ == epoch) return;
+  if (draws_prefixes()) samples_ = drawn_prefixes(epoch);
+  order_ = random_permutation(key_.fold_in(static_cast<std::uint64_t>(epoch)), samples_per_epoch_);
+  epoch_ = epoch;
+}
+
+TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) const {
+  begin_epoch(epoch);
+  const std::int64_t begin = index * options_.batch_size;
+  const std::int64_t end = std::min(samples_per_epoch_, begin + options_.batch_size);
+  const bool last_only = options_.samples == TrainingSamples::prefix;
   TrainingBatch batch;
   std::vector<std::span<const std::int32_t>> inputs, targets;
+  std::vector<std::int32_t> users;
   std::int64_t rows = 0;
   const auto close_shard = [&] {
     if (inputs.empty()) return;
-    batch.shards.push_back(
-        {pack_window(inputs), pack_window(targets).items, batch.targets, rows > options_.shard_tokens});
-    batch.targets += rows;
+    TrainingShard shard{pack_window(inputs), pack_window(targets).items, batch.rows, rows > options_.shard_tokens};
+    shard.inputs.users = Tensor::from(users, {static_cast<std::int64_t>(users.size())});
+    if (last_only) {
+      auto* target = shard.targets.mutable_data<std::int32_t>();
+      for (std::int64_t s = 0; s < shard.inputs.count(); ++s) {
+        std::fill(target + shard.inputs.offsets.at(s), target + shard.inputs.offsets.at(s + 1) - 1, -1);
+      }
+    }
+    batch.targets += last_only ? shard.inputs.count() : rows;
+    batch.rows += rows;
+    batch.shards.push_back(std::move(shard));
     inputs.clear();
     targets.clear();
+    users.clear();
     rows = 0;
   };
   for (std::int64_t i = begin; i < end; ++i) {
-    const auto history = histories_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i)])];
-    const auto length = static_cast<std::int64_t>(history.size()) - 1;
-    if (rows + length > options_.shard_tokens) close_shard();
-    inputs.push_back(history.first(static_cast<std::size_t>(length)));
-    targets.push_back(history.last(static_cast<std::size_t>(length)));
-    rows += length;
+    const Sample& sample = samples_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i)])];
+    const auto history = histories_[static_cast<std::size_t>(sample.user)];
+    const auto first = static_cast<std::size_t>(sample.begin), length = static_cast<std::size_t>(sample.end) - first;
+    if (rows + static_cast<std::int64_t>(length) > options_.shard_tokens) close_shard();
+    inputs.push_back(history.subspan(first, length));
+    targets.push_back(history.subspan(first + 1, length));
+    users.push_back(sample.user);
+    rows += static_cast<std::int64_t>(length);
   }
   close_shard();
   return batch;

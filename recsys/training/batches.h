@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "tally/core/random.h"
@@ -12,41 +13,82 @@ namespace tally::recsys {
 /// A part of a batch that one core works on: packed inputs, the item that follows each, and where its rows stand in the
 /// batch.
 struct TrainingShard {
-  Sequences inputs;
-  Tensor targets;  ///< i32 [T]: the next item
+  Sequences inputs;  ///< with the users' indices
+  Tensor targets;    ///< i32 [T]: the next item; -1 for a row whose loss is not taken
   std::int64_t first_row = 0;
   bool wide = false;  ///< one sequence above the budget: it runs alone, with parallel ops inside
 };
 
 struct TrainingBatch {
   std::vector<TrainingShard> shards;
-  std::int64_t targets = 0;  ///< target positions in all shards
+  std::int64_t rows = 0;     ///< in all shards
+  std::int64_t targets = 0;  ///< rows whose loss is taken
 };
 
-/// Cuts the training part of each user's sequence into batches: every user with at least two training items once an
-/// epoch, its last `window + 1` items shifted by one, in an order drawn by (key, epoch). A batch is `batch_size` users,
-/// cut into shards of whole sequences up to `shard_tokens` rows. Cuts depend on sizes only.
-class ShiftedBatches {
+/// How training samples are cut from a user's training items. A sample's inputs are consecutive items, and the target
+/// of each the item that follows it.
+enum class TrainingSamples {
+  shifted,  ///< one a user: the last `window` inputs; older items are never trained (SASRec, Klenitskiy)
+  prefix,   ///< the last `window` inputs of prefixes of the sequence, the loss at the last alone (RecBole)
+  window,   ///< windows of `window` inputs every `stride`, from the end to the first item (LRURec)
+  /// Pieces of items from the end, without overlap; an oldest rest of up to 1.1 times a piece's length stays in one
+  /// (LISA). The item that begins a piece is nobody's target.
+  pieces,
+};
+
+/// "shifted", "prefix", "window", "pieces".
+const char* name_of(TrainingSamples samples);
+
+/// Cuts the training part of each user's sequence into samples, and the samples, in an order drawn by (key, epoch),
+/// into batches: every sample once an epoch. A batch is `batch_size` samples, cut into shards of whole sequences up to
+/// `shard_tokens` rows. Cuts depend on sizes only. Users with fewer than two training items have no samples.
+class TrainingBatches {
  public:
   struct Options {
     std::int64_t batch_size = 128;
     std::int64_t window = 200;
     std::int64_t shard_tokens = 2048;
+    TrainingSamples samples = TrainingSamples::shifted;
+    /// Of prefix samples: how many of a user's prefixes are drawn each epoch; 0, or more than there are, takes all.
+    std::int64_t prefixes_per_user = 0;
+    /// Of window samples: inputs between the ends of two windows, at most `window`. Of pieces: items in each, at most
+    /// longest_piece(window). 0 is the largest.
+    std::int64_t stride = 0;
   };
 
   /// `histories` are the users' training items; they must outlive this.
-  ShiftedBatches(std::vector<std::span<const std::int32_t>> histories, const Options& options, RngKey key);
+  TrainingBatches(std::vector<std::span<const std::int32_t>> histories, const Options& options, RngKey key);
 
-  std::int64_t users() const { return static_cast<std::int64_t>(histories_.size()); }
+  /// The longest piece of which a rest 1.1 times as long still has at most `window` inputs.
+  static std::int64_t longest_piece(std::int64_t window) { return (10 * (window + 2) - 1) / 11; }
+
+  /// Users with samples.
+  std::int64_t users() const { return users_; }
+  std::int64_t samples_per_epoch() const { return samples_per_epoch_; }
+  std::int64_t targets_per_epoch() const { return targets_per_epoch_; }
   std::int64_t batches_per_epoch() const;
-  std::int64_t targets_per_epoch() const;
   TrainingBatch batch(std::int64_t epoch, std::int64_t index) const;
 
+  const Options& options() const { return options_; }
+  const std::vector<std::span<const std::int32_t>>& histories() const { return histories_; }
+
  private:
+  /// Inputs [begin, end) of a user's items.
+  struct Sample {
+    std::int32_t user, begin, end;
+  };
+
+  bool draws_prefixes() const { return options_.samples == TrainingSamples::prefix && options_.prefixes_per_user > 0; }
+  void add_samples(std::int32_t user, std::int32_t items);
+  std::vector<Sample> drawn_prefixes(std::int64_t epoch) const;
+  void begin_epoch(std::int64_t epoch) const;
+
   std::vector<std::span<const std::int32_t>> histories_;
   Options options_;
   RngKey key_;
-  mutable std::int64_t ordered_epoch_ = -1;
+  std::int64_t users_ = 0, samples_per_epoch_ = 0, targets_per_epoch_ = 0;
+  mutable std::vector<Sample> samples_;  // in order of users; of the epoch below when they are drawn
+  mutable std::int64_t epoch_ = -1;
   mutable std::vector<std::int64_t> order_;
 };
 

@@ -38,14 +38,13 @@ TrainerProgress TrainerProgress::from_json(const Json& json) {
   return progress;
 }
 
-Trainer::Trainer(SequenceModel& model, optim::Optimizer& optimizer, const ShiftedBatches& batches,
+Trainer::Trainer(SequenceModel& model, optim::Optimizer& optimizer, const TrainingBatches& batches,
                  const TrainerOptions& options, TrainerHooks hooks)
     : model_(model), optimizer_(optimizer), batches_(batches), options_(options), hooks_(std::move(hooks)) {
   check<ConfigError>(
       options.epochs >= 1 && options.evaluate_every >= 1 && options.patience >= 0 && options.clip_norm >= 0, "trainer",
       "needs at least one epoch between and in all, and no negative patience or clipping norm");
   check<ConfigError>(batches.users() > 0, "trainer", "needs at least one user with two training items; got none");
-  check<ConfigError>(hooks_.validate != nullptr, "trainer", "needs a validation");
 }
 
 StepReport Trainer::step(TrainerProgress& progress) {
@@ -54,10 +53,10 @@ StepReport Trainer::step(TrainerProgress& progress) {
   const RngKey key = options_.key.fold_in("step").fold_in(static_cast<std::uint64_t>(progress.step));
   std::function<void(Tape&)> configure;
   if (options_.trace_non_finite) configure = [](Tape& tape) { tape.trace_non_finite(true); };
-  StageResult result = training_step(model_, batch, key, options_.loss_stage, configure);
+  StageResult result = training_step(model_, batch, key, options_.loss, configure);
   if (!std::isfinite(result.loss)) {
     // The step is a function of its key: run again with every op watched, it names the culprit.
-    training_step(model_, batch, key, options_.loss_stage, [](Tape& tape) { tape.trace_non_finite(true); });
+    training_step(model_, batch, key, options_.loss, [](Tape& tape) { tape.trace_non_finite(true); });
     fail<ValueError>("trainer", "the loss of step ", progress.step, " is ", result.loss);
   }
   StepReport report;
@@ -69,6 +68,7 @@ StepReport Trainer::step(TrainerProgress& progress) {
   optimizer_.step(parameters, result.gradients);
   report.loss = result.loss;
   report.targets = batch.targets;
+  report.rows = batch.rows;
   report.seconds = seconds_since(start);
   progress.epoch_loss += result.loss * static_cast<double>(batch.targets);
   progress.epoch_targets += batch.targets;
@@ -77,16 +77,19 @@ StepReport Trainer::step(TrainerProgress& progress) {
   return report;
 }
 
-void Trainer::end_epoch(TrainerProgress& progress, double seconds, std::int64_t timed_targets) {
+void Trainer::end_epoch(TrainerProgress& progress, double seconds, std::int64_t timed_rows) {
   const EpochReport report{progress.epoch + 1, progress.epoch_loss / static_cast<double>(progress.epoch_targets),
-                           progress.epoch_targets, seconds, timed_targets};
+                           progress.epoch_targets, seconds, timed_rows};
   ++progress.epoch;
   progress.batch = 0;
   progress.epoch_loss = 0;
   progress.epoch_targets = 0;
   if (hooks_.on_epoch) hooks_.on_epoch(progress, report);
   const bool last = progress.epoch >= options_.epochs;
-  if (last || progress.epoch % options_.evaluate_every == 0) {
+  if (!hooks_.validate) {
+    progress.best_epoch = progress.epoch;
+    if (last && hooks_.on_best) hooks_.on_best(progress);
+  } else if (last || progress.epoch % options_.evaluate_every == 0) {
     const double score = hooks_.validate(progress.epoch);
     check<ValueError>(std::isfinite(score), "trainer", "the validation score of epoch ", progress.epoch, " is ", score);
     if (score > progress.best_score) {
@@ -104,17 +107,17 @@ void Trainer::end_epoch(TrainerProgress& progress, double seconds, std::int64_t 
 TrainingOutcome Trainer::run(TrainerProgress& progress) {
   const std::int64_t per_epoch = batches_.batches_per_epoch();
   double seconds = 0;
-  std::int64_t timed_targets = 0;
+  std::int64_t timed_rows = 0;
   while (!progress.finished) {
     const StepReport report = step(progress);
     seconds += report.seconds;
-    timed_targets += report.targets;
+    timed_rows += report.rows;
     if (hooks_.on_step) hooks_.on_step(progress, report);
     bool save = options_.checkpoint_steps > 0 && progress.step % options_.checkpoint_steps == 0;
     if (progress.batch == per_epoch) {
-      end_epoch(progress, seconds, timed_targets);
+      end_epoch(progress, seconds, timed_rows);
       seconds = 0;
-      timed_targets = 0;
+      timed_rows = 0;
       save = true;
     }
     const bool stop = !progress.finished && hooks_.stop_requested && hooks_.stop_requested();

@@ -18,7 +18,7 @@ struct TrainerOptions {
   std::int64_t checkpoint_steps = 0;  ///< steps between checkpoints, beside one after each epoch; 0 for none
   double clip_norm = 0;               ///< bound of the gradient's norm; 0 for none
   optim::Schedule schedule;
-  LossStage loss_stage = LossStage::automatic;
+  TrainingLoss loss;
   bool trace_non_finite = false;
   RngKey key;  ///< of the run: every draw of training follows from it
 };
@@ -43,6 +43,7 @@ struct TrainerProgress {
 struct StepReport {
   double loss = 0;  ///< mean over the batch's targets
   std::int64_t targets = 0;
+  std::int64_t rows = 0;  ///< events that were encoded
   double seconds = 0;
   double learning_rate = 0;
   double gradient_norm = 0;  ///< before clipping; 0 when not clipped
@@ -52,17 +53,18 @@ struct EpochReport {
   std::int64_t epoch = 0;  ///< counted from 1
   double loss = 0;
   std::int64_t targets = 0;
-  double seconds = 0;              ///< of training in this process (after resuming: since then)
-  std::int64_t timed_targets = 0;  ///< how many of the targets these seconds went into
+  double seconds = 0;           ///< of training in this process (after resuming: since then)
+  std::int64_t timed_rows = 0;  ///< events that these seconds went into
 };
 
-/// What a run does beside training. All may be empty but `validate`.
+/// What a run does beside training. All may be empty.
 struct TrainerHooks {
-  /// Score of the model on validation data, higher is better. Called with the epochs done.
+  /// Score of the model on validation data, higher is better. Called with the epochs done. Empty, for protocols without
+  /// a validation part: all epochs are run, and the last is the best.
   std::function<double(std::int64_t epochs)> validate;
   std::function<void(const TrainerProgress&, const StepReport&)> on_step;
   std::function<void(const TrainerProgress&, const EpochReport&)> on_epoch;
-  std::function<void(const TrainerProgress&)> on_best;  ///< the validation just made is the best so far
+  std::function<void(const TrainerProgress&)> on_best;  ///< the weights are the best so far
   std::function<void(const TrainerProgress&)> save;     ///< write a checkpoint
   std::function<bool()> stop_requested;                 ///< asked after each step
 };
@@ -73,7 +75,7 @@ enum class TrainingOutcome { finished, interrupted };
 /// started again with the saved progress it goes on to the same bits.
 class Trainer {
  public:
-  Trainer(SequenceModel& model, optim::Optimizer& optimizer, const ShiftedBatches& batches,
+  Trainer(SequenceModel& model, optim::Optimizer& optimizer, const TrainingBatches& batches,
           const TrainerOptions& options, TrainerHooks hooks);
 
   TrainingOutcome run(TrainerProgress& progress);
@@ -81,11 +83,11 @@ class Trainer {
  private:
   StepReport step(TrainerProgress& progress);
   /// Validation and bookkeeping at the end of an epoch; sets `finished`.
-  void end_epoch(TrainerProgress& progress, double seconds, std::int64_t timed_targets);
+  void end_epoch(TrainerProgress& progress, double seconds, std::int64_t timed_rows);
 
   SequenceModel& model_;
   optim::Optimizer& optimizer_;
-  const ShiftedBatches& batches_;
+  const TrainingBatches& batches_;
   TrainerOptions options_;
   TrainerHooks hooks_;
 };

@@ -2,17 +2,19 @@
 
 #include <algorithm>
 
+#include "tally/core/parallel.h"
 #include "tally/ops/elementwise.h"
 #include "tally/ops/item_cross_entropy.h"
 
 namespace tally::recsys {
 namespace {
 
-/// Above this size of the item table (in elements), a gradient per shard costs more than a batch stage.
+/// Above this size of the item table (in elements), a gradient of cross-entropy per shard costs more than a batch
+/// stage.
 constexpr std::int64_t kLargestShardTable = 1 << 20;
 
 Tensor all_targets(const TrainingBatch& batch) {
-  Tensor targets({batch.targets}, DType::i32);
+  Tensor targets({batch.rows}, DType::i32);
   auto* out = targets.mutable_data<std::int32_t>();
   for (const TrainingShard& shard : batch.shards) {
     const auto part = shard.targets.span<std::int32_t>();
@@ -21,39 +23,73 @@ Tensor all_targets(const TrainingBatch& batch) {
   return targets;
 }
 
+bool has_batch_stage(const SequenceModel& model, const TrainingLoss& loss) {
+  if (!loss.needs_all_items()) return false;
+  if (loss.options().stage != LossStage::automatic) return loss.options().stage == LossStage::batch;
+  return model.num_items() * model.width() > kLargestShardTable;
+}
+
+/// The items that occur in a batch as inputs, targets and negatives.
+BatchItems occurring(const TrainingBatch& batch, std::span<const Tensor> negatives, std::int64_t items) {
+  std::vector<std::uint8_t> marks(static_cast<std::size_t>(items));
+  const auto mark = [&](const Tensor& ids) {
+    for (const std::int32_t item : ids.span<std::int32_t>()) {
+      if (item >= 0) marks[static_cast<std::size_t>(item)] = 1;
+    }
+  };
+  for (const TrainingShard& shard : batch.shards) {
+    mark(shard.inputs.items);
+    mark(shard.targets);
+  }
+  for (const Tensor& drawn : negatives) mark(drawn);
+  return BatchItems::marked(marks);
+}
+
 }  // namespace
 
-StageResult training_step(const SequenceModel& model, const TrainingBatch& batch, RngKey key, LossStage stage,
+StageResult training_step(const SequenceModel& model, const TrainingBatch& batch, RngKey key, const TrainingLoss& loss,
                           const std::function<void(Tape&)>& configure) {
   check<ValueError>(batch.targets > 0, "training_step", "needs a batch with at least one target");
-  if (stage == LossStage::automatic) {
-    stage = model.num_items() * model.width() <= kLargestShardTable ? LossStage::shard : LossStage::batch;
-  }
+  const bool batch_stage = has_batch_stage(model, loss);
   const double scale = 1.0 / static_cast<double>(batch.targets);
-  const BatchItems items = model.prepares() ? BatchItems::all(model.num_items()) : BatchItems();
-  const auto prepared = [&](std::span<const Var> values) { return Prepared{items, {values.begin(), values.end()}}; };
-  const auto loss = [&](const Var& hidden, const Tensor& targets, const Prepared& with) {
-    return ops::item_cross_entropy(hidden, model.candidate_table(with), targets, {.reduction_scale = scale});
+  const auto shards = static_cast<std::int64_t>(batch.shards.size());
+  const auto shard_at = [&](std::int64_t s) -> const TrainingShard& {
+    return batch.shards[static_cast<std::size_t>(s)];
   };
+  // A model that prepares must know all items before the first shard; else a shard draws its own.
+  BatchItems items;
+  std::vector<Tensor> negatives(batch.shards.size());
+  if (model.prepares() && loss.needs_all_items()) {
+    items = BatchItems::all(model.num_items());
+  } else if (model.prepares()) {
+    parallel_for(shards, 1, [&](std::int64_t s, std::int64_t) {
+      negatives[static_cast<std::size_t>(s)] = loss.draw_negatives(shard_at(s), key);
+    });
+    items = occurring(batch, negatives, model.num_items());
+  }
+  const auto prepared = [&](std::span<const Var> values) { return Prepared{items, {values.begin(), values.end()}}; };
+
   std::vector<std::vector<std::function<void()>>> updates(batch.shards.size());
   Stages stages;
   if (model.prepares()) stages.prepare = [&] { return model.prepare(items); };
-  stages.shards = static_cast<std::int64_t>(batch.shards.size());
+  stages.shards = shards;
   stages.encode = [&](std::int64_t s, std::span<const Var> values) -> ShardOutput {
-    const TrainingShard& shard = batch.shards[static_cast<std::size_t>(s)];
+    const TrainingShard& shard = shard_at(s);
     const nn::Context context{true, key, shard.first_row, &updates[static_cast<std::size_t>(s)]};
     const Prepared with = prepared(values);
     const Var hidden = model.encode(shard.inputs, with, context);
-    Var auxiliary = model.auxiliary_loss(shard.inputs, shard.targets, with, context);
-    if (auxiliary.defined()) auxiliary = auxiliary * scale;
-    if (stage == LossStage::batch) return {auxiliary, {hidden}};
-    const Var main = loss(hidden, shard.targets, with);
-    return {auxiliary.defined() ? main + auxiliary : main, {}};
+    Var total = model.auxiliary_loss(shard.inputs, shard.targets, with, context);
+    if (total.defined()) total = total * (1.0 / static_cast<double>(batch.rows));
+    if (batch_stage) return {total, {hidden}};
+    const Tensor drawn = model.prepares() ? negatives[static_cast<std::size_t>(s)] : loss.draw_negatives(shard, key);
+    const Var main = loss(hidden, model.candidate_table(with), shard, drawn, items, scale);
+    return {total.defined() ? main + total : main, {}};
   };
-  stages.wide = [&](std::int64_t s) { return batch.shards[static_cast<std::size_t>(s)].wide; };
-  if (stage == LossStage::batch) {
+  stages.wide = [&](std::int64_t s) { return shard_at(s).wide; };
+  if (batch_stage) {
     stages.finish = [&](std::span<const Var> rows, std::span<const Var> values) {
-      return loss(rows[0], all_targets(batch), prepared(values));
+      return ops::item_cross_entropy(rows[0], model.candidate_table(prepared(values)), all_targets(batch),
+                                     {.reduction_scale = scale});
     };
   }
   StageResult result = run_stages(stages, configure);

@@ -61,7 +61,7 @@ struct Projected {
 TrainingBatch small_batch(std::int64_t shard_tokens) {
   static const std::vector<std::vector<std::int32_t>> data{
       {1, 2, 3, 4, 5, 6}, {7, 8, 9}, {1, 1, 2}, {29, 0, 15, 4}, {3, 9, 3, 9, 3}};
-  const ShiftedBatches batches({data.begin(), data.end()},
+  const TrainingBatches batches({data.begin(), data.end()},
                                {.batch_size = 5, .window = 10, .shard_tokens = shard_tokens}, RngKey{1, 1});
   return batches.batch(0, 0);
 }

@@ -81,10 +81,10 @@ TrainerOptions small_options() {
 
 /// Trains a fresh small model.
 std::unique_ptr<SequenceModel> train(const std::vector<std::vector<std::int32_t>>& data,
-                                     const ShiftedBatches::Options& cuts, LossStage stage = LossStage::automatic) {
+                                     const TrainingBatches::Options& cuts, LossStage stage = LossStage::automatic) {
   auto model = small_model();
   optim::Adam adam;
-  const ShiftedBatches batches(spans(data), cuts, RngKey{7, 8});
+  const TrainingBatches batches(spans(data), cuts, RngKey{7, 8});
   TrainerOptions options = small_options();
   options.loss_stage = stage;
   TrainerHooks hooks;
@@ -98,7 +98,7 @@ std::unique_ptr<SequenceModel> train(const std::vector<std::vector<std::int32_t>
 
 TEST_CASE("an epoch's batches hold every user's window once", "[batches]") {
   const auto data = walks(50, 1);
-  const ShiftedBatches batches(spans(data), {.batch_size = 8, .window = 10, .shard_tokens = 25}, RngKey{3, 0});
+  const TrainingBatches batches(spans(data), {.batch_size = 8, .window = 10, .shard_tokens = 25}, RngKey{3, 0});
   std::int64_t expected = 0, users = 0;
   for (const auto& walk : data) {
     if (walk.size() < 2) continue;
@@ -134,7 +134,7 @@ TEST_CASE("an epoch's batches hold every user's window once", "[batches]") {
 
 TEST_CASE("a sequence above the budget is a wide shard of its own", "[batches]") {
   const std::vector<std::vector<std::int32_t>> data{{1, 2, 3}, std::vector<std::int32_t>(30, 4), {5, 6}};
-  const ShiftedBatches batches(spans(data), {.batch_size = 3, .window = 100, .shard_tokens = 10}, RngKey{3, 0});
+  const TrainingBatches batches(spans(data), {.batch_size = 3, .window = 100, .shard_tokens = 10}, RngKey{3, 0});
   int wide = 0;
   for (const TrainingShard& shard : batches.batch(0, 0).shards) {
     if (!shard.wide) continue;
@@ -180,7 +180,7 @@ TEST_CASE("dropout masks do not depend on the shard budget", "[training]") {
   // anywhere would move them by far more.
   std::vector<std::vector<double>> dropped, encoded;
   for (const std::int64_t budget : {35, 100000}) {
-    const ShiftedBatches batches(spans(data), {.batch_size = 40, .window = 20, .shard_tokens = budget}, RngKey{3, 0});
+    const TrainingBatches batches(spans(data), {.batch_size = 40, .window = 20, .shard_tokens = budget}, RngKey{3, 0});
     std::vector<double> all_dropped, all_encoded;
     for (const TrainingShard& shard : batches.batch(0, 0).shards) {
       const nn::Context context{true, key, shard.first_row};
@@ -203,7 +203,7 @@ TEST_CASE("dropout masks do not depend on the shard budget", "[training]") {
 TEST_CASE("the loss per shard and per batch are the same function", "[training]") {
   const auto data = walks(40, 5);
   auto model = small_model();
-  const ShiftedBatches batches(spans(data), {.batch_size = 40, .window = 20, .shard_tokens = 50}, RngKey{3, 0});
+  const TrainingBatches batches(spans(data), {.batch_size = 40, .window = 20, .shard_tokens = 50}, RngKey{3, 0});
   const TrainingBatch batch = batches.batch(0, 0);
   const StageResult by_shard = training_step(*model, batch, RngKey{5, 5}, LossStage::shard);
   const StageResult by_batch = training_step(*model, batch, RngKey{5, 5}, LossStage::batch);
@@ -222,7 +222,7 @@ TEST_CASE("the loss per shard and per batch are the same function", "[training]"
 TEST_CASE("an interrupted training resumes to the weights of an uninterrupted one", "[training][resume]") {
   const test::TemporaryDirectory directory;
   const auto data = walks(64, 6);
-  const ShiftedBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 60}, RngKey{7, 8});
+  const TrainingBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 60}, RngKey{7, 8});
   const Json identity = Json::object({{"data", "walks"}});
   const TrainerOptions options = small_options();
   TrainerHooks hooks;
@@ -274,7 +274,7 @@ TEST_CASE("early stopping keeps the best epoch", "[training]") {
   const auto data = walks(20, 7);
   auto model = small_model();
   optim::Adam adam;
-  const ShiftedBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 60}, RngKey{7, 8});
+  const TrainingBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 60}, RngKey{7, 8});
   TrainerOptions options = small_options();
   options.epochs = 50;
   options.patience = 3;
@@ -295,7 +295,7 @@ TEST_CASE("a loss that is not finite names the op", "[training]") {
   model->parameters()[0].parameter->mutable_value().mutable_data<float>()[0] = std::nanf("");
   for (auto& value : model->parameters()[0].parameter->mutable_value().mutable_span<float>()) value = std::nanf("");
   optim::Adam adam;
-  const ShiftedBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 60}, RngKey{7, 8});
+  const TrainingBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 60}, RngKey{7, 8});
   TrainerHooks hooks;
   hooks.validate = [](std::int64_t) { return 0.0; };
   TrainerProgress progress;
@@ -321,7 +321,7 @@ TEST_CASE("sasrec is causal and learns a walk", "[sasrec]") {
   }
   auto model = small_model();
   optim::Adam adam;
-  const ShiftedBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 200}, RngKey{7, 8});
+  const TrainingBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 200}, RngKey{7, 8});
   TrainerOptions options = small_options();
   options.epochs = 40;
   TrainerHooks hooks;
