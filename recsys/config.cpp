@@ -58,7 +58,19 @@ void train_fields(Config& c, Visit&& visit) {
   visit("clip_grad_norm", c.clip_grad_norm);
   visit("warmup_steps", c.warmup_steps);
   visit("decay", c.decay, std::vector<std::string>{"constant", "cosine"});
-  visit("loss_type", c.loss_type, std::vector<std::string>{"CE"});
+  visit("train_samples", c.train_samples, std::vector<std::string>{"shifted", "prefix", "window", "pieces"});
+  visit("prefixes_per_user", c.prefixes_per_user);
+  visit("window_stride", c.window_stride);
+  visit("loss_type", c.loss_type, std::vector<std::string>{"CE", "BCE", "gBCE", "SSM"});
+  visit("negatives", c.negatives);
+  visit("negative_distribution", c.negative_distribution, std::vector<std::string>{"uniform", "popularity"});
+  visit("negative_alpha", c.negative_alpha);
+  visit("negative_scope", c.negative_scope, std::vector<std::string>{"position", "sequence", "batch"});
+  visit("negative_exclude", c.negative_exclude, std::vector<std::string>{"none", "target", "history"});
+  visit("negative_replacement", c.negative_replacement);
+  visit("logq", c.logq);
+  visit("gbce_t", c.gbce_t);
+  visit("bce_average", c.bce_average, std::vector<std::string>{"none", "samples", "negatives"});
   visit("eval_step", c.eval_step);
   visit("stopping_step", c.stopping_step);
   visit("valid_metric", c.valid_metric);
@@ -117,6 +129,32 @@ struct WriteField {
   }
 };
 
+/// What the loss and its negatives need of one another.
+void check_loss(const TrainConfig& train) {
+  const bool binary = train.loss_type == "BCE" || train.loss_type == "gBCE", softmax = train.loss_type == "SSM";
+  check<ConfigError>(train.prefixes_per_user >= 0, "train.prefixes_per_user", "needs at least 0; got ",
+                     train.prefixes_per_user);
+  check<ConfigError>(train.window_stride >= 0, "train.window_stride", "needs at least 0; got ", train.window_stride);
+  check<ConfigError>(train.negatives >= 1, "train.negatives", "needs at least 1; got ", train.negatives);
+  check<ConfigError>(train.gbce_t >= 0 && train.gbce_t <= 1, "train.gbce_t", "needs a value in [0, 1]; got ",
+                     train.gbce_t);
+  check<ConfigError>(!train.logq || softmax, "train.logq", "needs loss_type SSM; got ", train.loss_type);
+  check<ConfigError>(train.bce_average == "none" || binary, "train.bce_average", "needs loss_type BCE or gBCE; got ",
+                     train.loss_type);
+  check<ConfigError>(train.loss_type != "gBCE" || train.negative_distribution == "uniform",
+                     "train.negative_distribution", "needs uniform negatives for gBCE; got ",
+                     train.negative_distribution);
+  check<ConfigError>(train.negative_exclude != "target" || train.negative_scope == "position", "train.negative_exclude",
+                     "needs negative_scope position to exclude the target; got ", train.negative_scope);
+  check<ConfigError>(train.negative_exclude != "history" || train.negative_scope != "batch", "train.negative_exclude",
+                     "needs negative_scope position or sequence to exclude the history; got batch");
+  check<ConfigError>(train.negative_replacement || (softmax && train.negative_scope != "position"),
+                     "train.negative_replacement",
+                     "can be false with loss_type SSM and negative_scope sequence or "
+                     "batch alone; got ",
+                     train.loss_type, " and ", train.negative_scope);
+}
+
 void check_domain(const RunConfig& config) {
   const auto at_least = [](const char* key, auto value, auto least) {
     check<ConfigError>(value >= least, key, "needs at least ", least, "; got ", value);
@@ -155,6 +193,7 @@ void check_domain(const RunConfig& config) {
   check<ConfigError>(train.weight_decay == 0 || train.learner != "adagrad", "train.weight_decay",
                      "needs learner adam or sgd; adagrad has none");
   at_least("train.clip_grad_norm", train.clip_grad_norm, 0);
+  check_loss(train);
   check<ConfigError>(!config.data.path.empty(), "data.path", "is missing; it names the file of interactions");
   check<ConfigError>(!config.data.separator.empty(), "data.separator", "needs at least one character");
   check<ConfigError>(config.data.min_rating == 0 || !config.data.rating_column.empty(), "data.min_rating",

@@ -17,6 +17,7 @@
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/registry.h"
 #include "tally/recsys/run/run_evaluation.h"
+#include "tally/recsys/run/run_training.h"
 #include "tally/recsys/training/checkpoint.h"
 
 namespace tally::recsys {
@@ -63,8 +64,8 @@ class TrainingRun {
         identity_(identity(config, data_)),
         model_(make_sequence_model(config.model, data_.interactions->num_items(), run_key(config).fold_in("model"))),
         optimizer_(make_optimizer(config.train)),
-        batches_(histories(), {config.train.train_batch_size, model_->window(), config.train.shard_tokens},
-                 run_key(config).fold_in("order")),
+        batches_(histories(), batch_options(config.train, model_->window()), run_key(config).fold_in("order")),
+        loss_(loss_options(config.train), histories(), data_.interactions->num_items()),
         evaluation_(evaluation_options(config)),
         validation_targets_(evaluated_targets(config, *data_.split, Part::validation)),
         test_targets_(evaluated_targets(config, *data_.split, Part::test)),
@@ -137,10 +138,11 @@ class TrainingRun {
   void describe_training() {
     std::int64_t count = 0;
     for (const auto& [path, parameter] : model_->parameters()) count += parameter->value().numel();
-    console_.line(
-        fmt::format("model: {} with {} parameters; {} users and {} target positions an epoch, {} batches; {} threads",
-                    model_->name(), count, batches_.users(), batches_.targets_per_epoch(), batches_.batches_per_epoch(),
-                    num_threads()));
+    console_.line(fmt::format("model: {} with {} parameters; {} threads", model_->name(), count, num_threads()));
+    console_.line(fmt::format("training: {} users, {} {} samples and {} target positions an epoch, {} batches",
+                              batches_.users(), batches_.samples_per_epoch(), name_of(batches_.options().samples),
+                              batches_.targets_per_epoch(), batches_.batches_per_epoch()));
+    console_.line("loss: " + loss_.options().description());
     sgemm_rate_ = measure_sgemm_rate();
   }
 
@@ -165,6 +167,7 @@ class TrainingRun {
     options.checkpoint_steps = config.checkpoint_steps;
     options.clip_norm = config.clip_grad_norm;
     options.trace_non_finite = config.detect_anomaly;
+    options.loss = loss_;
     options.key = run_key(config_).fold_in("training");
     options.schedule = {.peak = config.learning_rate,
                         .warmup = config.warmup_steps,
@@ -179,7 +182,13 @@ class TrainingRun {
     hooks.on_step = [&](const TrainerProgress& now, const StepReport& step) {
       console_.progress(
           fmt::format("epoch {}", now.epoch + 1), now.batch, batches_.batches_per_epoch(),
-          fmt::format("loss {:.4f}  {:.0f} tokens/s", step.loss, static_cast<double>(step.targets) / step.seconds));
+          fmt::format("loss {:.4f}  {:.0f} tokens/s", step.loss, static_cast<double>(step.rows) / step.seconds));
+    };
+    const auto epoch_line = [&](const std::string& validation, double seconds) {
+      return fmt::format("epoch {:3d}  loss {:.4f}  {}  {:.1f} s + {:.1f} s  {:.0f} tokens/s ({:.0f} % of sgemm)",
+                         epoch_.epoch, epoch_.loss, validation, training_seconds, seconds,
+                         static_cast<double>(epoch_.timed_rows) / training_seconds,
+                         100 * training_operations / training_seconds / sgemm_rate_);
     };
     hooks.on_epoch = [&](const TrainerProgress& now, const EpochReport& epoch) {
       epoch_ = epoch;
@@ -190,14 +199,16 @@ class TrainingRun {
                                        {"step", now.step},
                                        {"epoch", epoch.epoch},
                                        {"loss", epoch.loss},
+                                       {"samples", batches_.samples_per_epoch()},
                                        {"targets", epoch.targets},
                                        {"seconds", epoch.seconds},
-                                       {"tokens_per_second", static_cast<double>(epoch.timed_targets) / epoch.seconds},
+                                       {"tokens_per_second", static_cast<double>(epoch.timed_rows) / epoch.seconds},
                                        {"sgemm_share", training_operations / training_seconds / sgemm_rate_},
                                        {"peak_memory", memory_stats().peak_bytes}})
                              .dump());
+      if (validation_targets_.empty()) console_.line(epoch_line("no validation", 0));
     };
-    hooks.validate = [&](std::int64_t epochs) {
+    const auto validate = [&](std::int64_t epochs) {
       const auto start = std::chrono::steady_clock::now();
       const Evaluation validation = evaluate(ranker, *data_.split, Part::validation, validation_targets_, evaluation_);
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -208,14 +219,11 @@ class TrainingRun {
       for (const auto& [name, value] : scores.members()) record.set(name, value);
       record.set("seconds", seconds);
       metrics.write_line(record.dump());
-      console_.line(fmt::format(
-          "epoch {:3d}  loss {:.4f}  valid {} {:.4f}  {:.1f} s + {:.1f} s  {:.0f} tokens/s ({:.0f} % of sgemm)", epochs,
-          epoch_.loss, config.valid_metric, score, training_seconds, seconds,
-          static_cast<double>(epoch_.timed_targets) / training_seconds,
-          100 * training_operations / training_seconds / sgemm_rate_));
+      console_.line(epoch_line(fmt::format("valid {} {:.4f}", config.valid_metric, score), seconds));
       operations_before = blas::operations();
       return score;
     };
+    if (!validation_targets_.empty()) hooks.validate = validate;
     hooks.on_best = [&](const TrainerProgress&) { save_weights(directory_.best_weights(), *model_, identity_); };
     hooks.save = [&](const TrainerProgress& now) {
       metrics.sync();  // a run that goes on from this checkpoint will not log again what came before
@@ -231,7 +239,8 @@ class TrainingRun {
     std::vector<Evaluation> test = baselines_;
     test.push_back(evaluate(ranker, *data_.split, Part::test, test_targets_, evaluation_));
     const Evaluation& result = test.back();
-    Json report = Json::object({{"best_epoch", progress.best_epoch}, {"best_validation", progress.best_score}});
+    Json report = Json::object({{"best_epoch", progress.best_epoch}});
+    if (!validation_targets_.empty()) report.set("best_validation", progress.best_score);
     Json evaluations = Json::array();
     for (const Evaluation& evaluation : test) evaluations.push_back(to_json(evaluation));
     report.set("test", std::move(evaluations));
@@ -245,8 +254,11 @@ class TrainingRun {
     for (const auto& [name, value] : scores.members()) record.set(name, value);
     metrics.write_line(record.dump());
     metrics.sync();
-    console_.line(fmt::format("best epoch {} of {} (validation {} {:.4f}); test, {}:", progress.best_epoch,
-                              progress.epoch, config_.train.valid_metric, progress.best_score, result.protocol));
+    const std::string chosen = validation_targets_.empty()
+                                   ? fmt::format("last of {} epochs", progress.epoch)
+                                   : fmt::format("best epoch {} of {} (validation {} {:.4f})", progress.best_epoch,
+                                                 progress.epoch, config_.train.valid_metric, progress.best_score);
+    console_.line(fmt::format("{}; test, {}:", chosen, result.protocol));
     console_.block(metrics_table(test));
     write_recommendations(ranker);
     console_.line("run directory: " + directory_.path.string());
@@ -298,6 +310,7 @@ class TrainingRun {
   std::unique_ptr<SequenceModel> model_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   TrainingBatches batches_;
+  TrainingLoss loss_;
   EvaluationOptions evaluation_;
   std::vector<Target> validation_targets_;
   std::vector<Target> test_targets_;

@@ -37,6 +37,28 @@ Tensor for_each_position(const Tensor& negatives, const TrainingShard& shard, Sc
 
 }  // namespace
 
+std::string LossOptions::description() const {
+  if (kind == Kind::cross_entropy) return "cross-entropy over all items";
+  const bool binary = kind == Kind::binary_cross_entropy;
+  std::string text = binary ? "binary cross-entropy" : "sampled softmax";
+  if (binary && gbce_calibration > 0) text += detail::join(" calibrated by ", gbce_calibration);
+  if (binary && average == Average::samples) text += ", mean of samples";
+  if (binary && average == Average::negatives) text += ", mean of negatives";
+  if (log_q) text += " with logQ";
+  text += detail::join(", ", negatives.count);
+  if (negatives.distribution == NegativeSampling::Distribution::popularity) {
+    text += detail::join(" popularity^", negatives.alpha);
+  } else {
+    text += " uniform";
+  }
+  text += negatives.count == 1 ? " negative for each " : " negatives for each ";
+  text += negatives.scope == Scope::position ? "position" : negatives.scope == Scope::sequence ? "sequence" : "batch";
+  if (!negatives.replacement) text += ", without replacement";
+  if (negatives.exclude == NegativeSampling::Exclude::target) text += ", outside the target";
+  if (negatives.exclude == NegativeSampling::Exclude::history) text += ", outside the user's training items";
+  return text;
+}
+
 TrainingLoss::TrainingLoss(const LossOptions& options, std::vector<std::span<const std::int32_t>> histories,
                            std::int64_t items)
     : options_(options) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "tally/recsys/models/sequence_model.h"
 #include "tally/recsys/training/negatives.h"
@@ -29,12 +30,15 @@ struct LossOptions {
 
   Kind kind = Kind::cross_entropy;
   LossStage stage = LossStage::automatic;
-  NegativeSampling negatives;       ///< of the sampled losses
+  NegativeSampling negatives = {};  ///< of the sampled losses
   Average average = Average::none;  ///< of binary cross-entropy
   double gbce_calibration = 0;      ///< t of gBCE (arXiv 2308.07192) in [0, 1], for uniform negatives; 0: plain BCE
   /// Of sampled softmax: log q of an item's draw is taken from its score, for targets as for negatives, which corrects
   /// for the bias of popular negatives (Jean et al. 2015, arXiv 1412.2007).
   bool log_q = false;
+
+  /// "cross-entropy over all items", "binary cross-entropy, 1 uniform negative for each position".
+  std::string description() const;
 };
 
 /// The loss of training: a mean over the target positions of a batch, as a sum over its shards. A negative that is the

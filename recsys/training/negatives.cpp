@@ -70,7 +70,7 @@ NegativeSampler::NegativeSampler(const NegativeSampling& sampling, std::vector<s
   check<ConfigError>(std::isfinite(sampling.alpha), "negatives", "needs a finite alpha; got ", sampling.alpha);
   check<ConfigError>(sampling.exclude != Exclude::target || sampling.scope == Scope::position, "negatives",
                      "needs negatives of each position to exclude its target");
-  check<ConfigError>(sampling.exclude != Exclude::user || sampling.scope != Scope::batch, "negatives",
+  check<ConfigError>(sampling.exclude != Exclude::history || sampling.scope != Scope::batch, "negatives",
                      "needs negatives of each position or sequence to exclude the user's items; those of a batch "
                      "belong to many users");
   check<ConfigError>(sampling.replacement || sampling.scope != Scope::position, "negatives",
@@ -100,7 +100,7 @@ class NegativeSampler::Draws {
  public:
   Draws(const NegativeSampler& sampler, RngKey key)
       : sampler_(sampler), key_(key.fold_in("negatives")), again_(key.fold_in("negatives again")) {
-    if (sampler.sampling_.exclude == NegativeSampling::Exclude::user) {
+    if (sampler.sampling_.exclude == NegativeSampling::Exclude::history) {
       excluded_.resize(static_cast<std::size_t>(sampler.items_));
     }
   }

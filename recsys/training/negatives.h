@@ -23,9 +23,9 @@ struct NegativeSampling {
   };
   /// What is never drawn.
   enum class Exclude {
-    none,    ///< (gSASRec, LISA)
-    target,  ///< of scope position: the target itself
-    user,    ///< of scopes position and sequence: all training items of the user (SASRec, Klenitskiy)
+    none,     ///< (gSASRec, LISA)
+    target,   ///< of scope position: the target itself
+    history,  ///< of scopes position and sequence: all training items of the user (SASRec, Klenitskiy)
   };
 
   std::int64_t count = 1;  ///< K
@@ -59,9 +59,9 @@ class AliasTable {
 /// position, or of the sequence's first) and the place among the K: the same bits whatever shards and threads.
 class NegativeSampler {
  public:
-  /// `histories` are the users' training items, counted for popularity and excluded by Exclude::user; they must outlive
-  /// this. Throws ConfigError for options that do not go together, and for more negatives without replacement than
-  /// there are items to draw.
+  /// `histories` are the users' training items, counted for popularity and excluded by Exclude::history; they must
+  /// outlive this. Throws ConfigError for options that do not go together, and for more negatives without replacement
+  /// than there are items to draw.
   NegativeSampler(const NegativeSampling& sampling, std::vector<std::span<const std::int32_t>> histories,
                   std::int64_t items);
 

@@ -62,7 +62,7 @@ TrainingBatch small_batch(std::int64_t shard_tokens) {
   static const std::vector<std::vector<std::int32_t>> data{
       {1, 2, 3, 4, 5, 6}, {7, 8, 9}, {1, 1, 2}, {29, 0, 15, 4}, {3, 9, 3, 9, 3}};
   const TrainingBatches batches({data.begin(), data.end()},
-                               {.batch_size = 5, .window = 10, .shard_tokens = shard_tokens}, RngKey{1, 1});
+                                {.batch_size = 5, .window = 10, .shard_tokens = shard_tokens}, RngKey{1, 1});
   return batches.batch(0, 0);
 }
 
@@ -117,7 +117,7 @@ TEST_CASE("gradients flow through what a model prepared once", "[prepared]") {
     const ValueAndGradients expected = in_one_piece(reference, batch);
     for (const LossStage stage : {LossStage::shard, LossStage::batch}) {
       preparations = 0;
-      const StageResult step = training_step(model, batch, RngKey{5, 5}, stage);
+      const StageResult step = training_step(model, batch, RngKey{5, 5}, TrainingLoss({.stage = stage}, {}, kItems));
       CHECK(preparations == 1);
       CHECK(step.loss == Approx(expected.value.item()).epsilon(1e-6));
       CHECK(relative_difference(step.gradients[model.parameters()[0].parameter->id()],

@@ -86,7 +86,7 @@ std::unique_ptr<SequenceModel> train(const std::vector<std::vector<std::int32_t>
   optim::Adam adam;
   const TrainingBatches batches(spans(data), cuts, RngKey{7, 8});
   TrainerOptions options = small_options();
-  options.loss_stage = stage;
+  options.loss = TrainingLoss({.stage = stage}, {}, kItems);
   TrainerHooks hooks;
   hooks.validate = [](std::int64_t) { return 0.0; };
   TrainerProgress progress;
@@ -205,8 +205,10 @@ TEST_CASE("the loss per shard and per batch are the same function", "[training]"
   auto model = small_model();
   const TrainingBatches batches(spans(data), {.batch_size = 40, .window = 20, .shard_tokens = 50}, RngKey{3, 0});
   const TrainingBatch batch = batches.batch(0, 0);
-  const StageResult by_shard = training_step(*model, batch, RngKey{5, 5}, LossStage::shard);
-  const StageResult by_batch = training_step(*model, batch, RngKey{5, 5}, LossStage::batch);
+  const StageResult by_shard =
+      training_step(*model, batch, RngKey{5, 5}, TrainingLoss({.stage = LossStage::shard}, {}, kItems));
+  const StageResult by_batch =
+      training_step(*model, batch, RngKey{5, 5}, TrainingLoss({.stage = LossStage::batch}, {}, kItems));
   CHECK(by_shard.loss == Approx(by_batch.loss).epsilon(1e-6));
   CHECK(by_shard.loss == Approx(std::log(kItems)).epsilon(0.05));
   for (const auto& [path, parameter] : model->parameters()) {

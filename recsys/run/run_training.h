@@ -1,0 +1,13 @@
+#pragma once
+
+#include "tally/recsys/config.h"
+#include "tally/recsys/training/loss.h"
+
+namespace tally::recsys {
+
+/// What a config says of the loss. Its words have been checked by parse_config.
+LossOptions loss_options(const TrainConfig& config);
+/// What a config says of samples and batches, for a model of this window.
+TrainingBatches::Options batch_options(const TrainConfig& config, std::int64_t window);
+
+}  // namespace tally::recsys
