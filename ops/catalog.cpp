@@ -38,6 +38,7 @@ const Catalog& standard_catalog() {
     entries::add_elementwise_unary(all);
     entries::add_embedding(all);
     entries::add_histogram_attention(all);
+    entries::add_gru(all);
     entries::add_item_cross_entropy(all);
     entries::add_layer_norm(all);
     entries::add_linear(all);

@@ -13,6 +13,7 @@ void add_elementwise_binary(Catalog& catalog);
 void add_elementwise_unary(Catalog& catalog);
 void add_embedding(Catalog& catalog);
 void add_histogram_attention(Catalog& catalog);
+void add_gru(Catalog& catalog);
 void add_item_cross_entropy(Catalog& catalog);
 void add_layer_norm(Catalog& catalog);
 void add_linear(Catalog& catalog);

@@ -30,7 +30,7 @@ void data_fields(Config& c, Visit&& visit) {
 
 template <class Config, class Visit>
 void model_fields(Config& c, Visit&& visit) {
-  visit("name", c.name, std::vector<std::string>{"sasrec"});
+  visit("name", c.name, std::vector<std::string>{"gru4rec", "sasrec"});
   visit("hidden_size", c.hidden_size);
   visit("n_layers", c.n_layers);
   visit("n_heads", c.n_heads);
@@ -43,6 +43,7 @@ void model_fields(Config& c, Visit&& visit) {
   visit("position_alignment", c.position_alignment, std::vector<std::string>{"start", "end"});
   visit("initializer_range", c.initializer_range);
   visit("layer_norm_eps", c.layer_norm_eps);
+  visit("tie_embeddings", c.tie_embeddings);
 }
 
 template <class Config, class Visit>

@@ -43,6 +43,7 @@ struct ModelConfig {
   std::string position_alignment = "start";  ///< start | end
   double initializer_range = 0.02;
   double layer_norm_eps = 1e-8;
+  bool tie_embeddings = true;  ///< score items with the table that they are read with
 };
 
 struct TrainConfig {

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "tally/recsys/models/gru4rec.h"
 #include "tally/recsys/models/sasrec.h"
 
 namespace tally::recsys {
@@ -34,12 +35,26 @@ SasRecOptions sasrec_options(const ModelConfig& config, std::int64_t items) {
           config.norm),
       .alignment = look_up<PositionAlignment>({{"start", PositionAlignment::start}, {"end", PositionAlignment::end}},
                                               config.position_alignment),
-      .epsilon = config.layer_norm_eps};
+      .epsilon = config.layer_norm_eps,
+      .tie_embeddings = config.tie_embeddings};
+}
+
+Gru4RecOptions gru4rec_options(const ModelConfig& config, std::int64_t items) {
+  return {.items = items,
+          .width = config.hidden_size,
+          .layers = config.n_layers,
+          .window = config.max_item_list_length,
+          .dropout = config.hidden_dropout_prob,
+          .deviation = config.initializer_range,
+          .tie_embeddings = config.tie_embeddings};
 }
 
 }  // namespace
 
 std::unique_ptr<SequenceModel> make_sequence_model(const ModelConfig& config, std::int64_t items, RngKey key) {
+  if (config.name == "gru4rec") {
+    return std::make_unique<SequenceModelOf<Gru4Rec>>("gru4rec", Gru4Rec::make(gru4rec_options(config, items), key));
+  }
   if (config.name == "sasrec") {
     return std::make_unique<SequenceModelOf<SasRec>>("sasrec", SasRec::make(sasrec_options(config, items), key));
   }

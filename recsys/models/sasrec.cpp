@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "tally/nn/initializers.h"
 #include "tally/ops/elementwise.h"
 
 namespace tally::recsys {
@@ -14,6 +15,7 @@ SasRec SasRec::make(const SasRecOptions& options, RngKey key) {
       .dropout = {options.hidden_dropout},
       .blocks = {},
       .norm = nn::LayerNorm::make({options.width, options.epsilon}),
+      .output = {},
       .window = options.window,
       .alignment = options.alignment,
   };
@@ -28,6 +30,9 @@ SasRec SasRec::make(const SasRecOptions& options, RngKey key) {
                                                        .epsilon = options.epsilon,
                                                        .norm = options.norm},
                                                       key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b))));
+  }
+  if (!options.tie_embeddings) {
+    model.output = nn::Parameter(nn::normal({options.items, options.width}, options.deviation, key.fold_in("output")));
   }
   return model;
 }

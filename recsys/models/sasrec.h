@@ -19,15 +19,17 @@ struct SasRecOptions {
   nn::NormPlacement norm = nn::NormPlacement::sasrec;
   PositionAlignment alignment = PositionAlignment::start;
   double epsilon = 1e-8;
+  bool tie_embeddings = true;  ///< score items with the table that they are read with (gSASRec does not)
 };
 
 /// Kang & McAuley, "Self-attentive sequential recommendation", ICDM 2018 (arXiv 1808.09781), with the item table shared
-/// between input and output; in the setting of Klenitskiy & Vasilev, RecSys 2023, by default.
+/// between input and output unless said otherwise; in the setting of Klenitskiy & Vasilev, RecSys 2023, by default.
 struct SasRec {
   nn::Embedding items, positions;
   nn::Dropout dropout;
   std::vector<nn::TransformerBlock> blocks;
   nn::LayerNorm norm;
+  nn::Parameter output;  ///< [items, width], absent when tied
   std::int64_t window = 0;
   PositionAlignment alignment = PositionAlignment::start;
   static void fields(auto& self, auto&& visit) {
@@ -36,6 +38,7 @@ struct SasRec {
     visit("dropout", self.dropout);
     visit("blocks", self.blocks);
     visit("norm", self.norm);
+    visit("output", self.output);
     visit("window", self.window);
     visit("alignment", self.alignment);
   }
@@ -43,7 +46,7 @@ struct SasRec {
   static SasRec make(const SasRecOptions& options, RngKey key);
   /// [T, width]; row t depends on the items of its sequence up to t.
   Var encode(const Sequences& batch, const nn::Context& context) const;
-  Var item_table() const { return items.table; }
+  Var item_table() const { return output.defined() ? output.var() : items.table.var(); }
 };
 
 }  // namespace tally::recsys

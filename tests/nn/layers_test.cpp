@@ -4,6 +4,7 @@
 
 #include "tally/autograd/gradient_check.h"
 #include "tally/nn/initializers.h"
+#include "tally/nn/recurrent.h"
 #include "tally/nn/transformer.h"
 #include "tally/ops/reduce.h"
 
@@ -84,6 +85,7 @@ TEST_CASE("every module lists all its members", "[layers]") {
   check_complete<nn::MultiHeadAttention>("MultiHeadAttention");
   check_complete<nn::FeedForward>("FeedForward");
   check_complete<nn::TransformerBlock>("TransformerBlock");
+  check_complete<nn::Gru>("Gru");
   CHECK(listed_fields(ForgetsOne{}) != member_count<ForgetsOne>());
 }
 
@@ -104,6 +106,12 @@ TEST_CASE("layers have right gradients", "[layers]") {
     auto layer =
         nn::FeedForward::make({.width = 4, .inner = 6, .activation = ops::Activation::silu, .dropout = 0.3}, RngKey{2});
     check_module(layer, rows(5, 4, 4), [&](const Var& x) { return layer(x, {.training = true, .key = RngKey{3}}); });
+  }
+  SECTION("gru") {
+    auto layer = nn::Gru::make({.in = 3, .width = 4}, RngKey{2});
+    const std::vector<std::int64_t> lengths{3, 0, 1, 2};
+    const Offsets offsets = Offsets::from_lengths(lengths);
+    check_module(layer, rows(6, 3, 5), [&](const Var& x) { return layer(x, offsets); });
   }
 }
 

@@ -10,6 +10,7 @@ const References& all_references() {
     add_elementwise_references(all);
     add_embedding_references(all);
     add_histogram_attention_references(all);
+    add_gru_references(all);
     add_item_cross_entropy_references(all);
     add_linear_references(all);
     add_matmul_references(all);

@@ -1,5 +1,6 @@
 #include "tally/recsys/models/check_model.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 using namespace tally;
@@ -17,6 +18,26 @@ TEST_CASE("every parameter of sasrec has a right gradient, in each placement of 
     for (const LeafReport& leaf : report.leaves) {
       INFO(norm << ' ' << leaf.name << ": " << leaf.hint << " scaled error " << leaf.max_scaled);
       CHECK(leaf.verdict == GradientVerdict::ok);
+    }
+  }
+}
+
+TEST_CASE("every parameter of gru4rec and of untied tables has a right gradient", "[gru4rec]") {
+  for (const std::string name : {"gru4rec", "sasrec"}) {
+    for (const bool tied : {true, false}) {
+      ModelConfig config;
+      config.name = name;
+      config.hidden_size = 5;
+      config.hidden_act = "gelu";
+      config.tie_embeddings = tied;
+      const GradientReport report = check_model_gradients(config);
+      const bool has_output = std::any_of(report.leaves.begin(), report.leaves.end(),
+                                          [](const LeafReport& leaf) { return leaf.name == "output"; });
+      CHECK(has_output != tied);
+      for (const LeafReport& leaf : report.leaves) {
+        INFO(name << ' ' << leaf.name << ": " << leaf.hint << " scaled error " << leaf.max_scaled);
+        CHECK(leaf.verdict == GradientVerdict::ok);
+      }
     }
   }
 }

@@ -1,0 +1,42 @@
+#pragma once
+
+#include "tally/nn/recurrent.h"
+#include "tally/recsys/models/window.h"
+
+namespace tally::recsys {
+
+struct Gru4RecOptions {
+  std::int64_t items = 0;
+  std::int64_t width = 64;  ///< of item embeddings and of states
+  std::int64_t layers = 1;
+  std::int64_t window = 200;
+  double dropout = 0;          ///< of embeddings, and between layers
+  double deviation = 0.02;     ///< of the item tables' normal initial values
+  bool tie_embeddings = true;  ///< score items with the table that they are read with
+};
+
+/// Hidasi et al., "Session-based recommendations with recurrent neural networks", ICLR 2016 (arXiv 1511.06939): gated
+/// recurrent units over item embeddings. As in Klenitskiy & Vasilev, RecSys 2023, every position of a user's history
+/// predicts the next item, and the output is the last layer's state. (Their configuration says dropout 0.1, which
+/// torch.nn.GRU applies between layers only: with one layer there is none.)
+struct Gru4Rec {
+  nn::Embedding items;
+  nn::Dropout dropout;
+  std::vector<nn::Gru> layers;
+  nn::Parameter output;  ///< [items, width], absent when tied
+  std::int64_t window = 0;
+  static void fields(auto& self, auto&& visit) {
+    visit("items", self.items);
+    visit("dropout", self.dropout);
+    visit("layers", self.layers);
+    visit("output", self.output);
+    visit("window", self.window);
+  }
+
+  static Gru4Rec make(const Gru4RecOptions& options, RngKey key);
+  /// [T, width]; row t depends on the items of its sequence up to t.
+  Var encode(const Sequences& batch, const nn::Context& context) const;
+  Var item_table() const { return output.defined() ? output.var() : items.table.var(); }
+};
+
+}  // namespace tally::recsys
