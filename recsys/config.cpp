@@ -340,7 +340,17 @@ void apply_override(Json& config, const std::string& assignment) {
 
 namespace {
 
-/// The config file as JSON, its data paths made relative to where it stands.
+/// Makes the data paths of a config relative to where it stands.
+void anchor_paths(Json& json, const std::filesystem::path& directory) {
+  for (const char* name : {"path", "titles"}) {
+    const Json* data = json.find("data");
+    const Json* file = data == nullptr ? nullptr : data->find(name);
+    if (file == nullptr || !file->is(Json::Kind::string) || file->as_string().empty()) continue;
+    const std::filesystem::path given = file->as_string();
+    if (given.is_relative()) json.set_at(std::string("data.") + name, (directory / given).lexically_normal().string());
+  }
+}
+
 Json read_config_file(const std::filesystem::path& path) {
   Json json;
   try {
@@ -350,15 +360,7 @@ Json read_config_file(const std::filesystem::path& path) {
   }
   check<ConfigError>(json.is(Json::Kind::object), path.string(), "needs a JSON object {...} of sections; got ",
                      name_of(json.kind()));
-  for (const char* name : {"path", "titles"}) {
-    const Json* data = json.find("data");
-    const Json* file = data == nullptr ? nullptr : data->find(name);
-    if (file == nullptr || !file->is(Json::Kind::string) || file->as_string().empty()) continue;
-    const std::filesystem::path given = file->as_string();
-    if (given.is_relative()) {
-      json.set_at(std::string("data.") + name, (path.parent_path() / given).lexically_normal().string());
-    }
-  }
+  anchor_paths(json, path.parent_path());
   return json;
 }
 
@@ -373,6 +375,12 @@ const Json* find_at(const Json& json, const std::string& key) {
 
 RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
   Json json = read_config_file(path);
+  for (const std::string& assignment : overrides) apply_override(json, assignment);
+  return parse_config(json);
+}
+
+RunConfig load_config(Json json, const std::filesystem::path& directory, const std::vector<std::string>& overrides) {
+  anchor_paths(json, directory);
   for (const std::string& assignment : overrides) apply_override(json, assignment);
   return parse_config(json);
 }

@@ -140,6 +140,8 @@ struct ConfigValue {
 /// A config file with overrides applied. Paths of data are relative to the file, so that a config works from any
 /// directory. Throws ConfigError, also when the file cannot be read.
 RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+/// The same for a config that stands in another file, as a study's does: its data paths are relative to `directory`.
+RunConfig load_config(Json json, const std::filesystem::path& directory, const std::vector<std::string>& overrides);
 /// Every value of what load_config() gives, and where it came from.
 std::vector<ConfigValue> explain_config(const std::filesystem::path& path,
                                         const std::vector<std::string>& overrides = {});

@@ -38,6 +38,20 @@ RunDirectory create_run_directory(const RunConfig& config) {
   fail<IoError>(config.output, "holds a thousand runs named ", name);
 }
 
+void make_run_directory(const RunDirectory& directory) {
+  check<IoError>(!std::filesystem::exists(directory.config()), directory.path.string(), "holds a run already");
+  std::error_code error;
+  std::filesystem::create_directories(directory.path / "checkpoints", error);
+  check<IoError>(!error, directory.path.string(), "cannot be created: ", error.message());
+}
+
+Json recorded_config(RunConfig config) {
+  for (std::string* path : {&config.data.path, &config.data.titles}) {
+    if (!path->empty()) *path = std::filesystem::absolute(*path).lexically_normal().string();
+  }
+  return to_json(config);
+}
+
 Json environment() {
   return Json::object({{"version", version_description()},
                        {"blas", blas::description()},
@@ -90,11 +104,12 @@ Json to_json(const Evaluation& evaluation) {
 }
 
 void write_ranks(const std::filesystem::path& path, const Split& split, const Evaluation& evaluation) {
-  std::string text = "user_id\titem_id\tbest_rank\tworst_rank\n";
+  std::string text = "user_id\titem_id\tbest_rank\tworst_rank\thistory_length\n";
   for (std::size_t i = 0; i < evaluation.targets.size(); ++i) {
     const Target& target = evaluation.targets[i];
     text += detail::join(split.data().users.name(target.user), '\t', split.data().items.name(split.item(target)), '\t',
-                         evaluation.ranks[i].best, '\t', evaluation.ranks[i].worst, '\n');
+                         evaluation.ranks[i].best, '\t', evaluation.ranks[i].worst, '\t', split.history(target).size(),
+                         '\n');
   }
   write_file_atomically(path, text);
 }

@@ -16,6 +16,7 @@ struct RunDirectory {
   std::filesystem::path config() const { return path / "config.resolved.json"; }
   std::filesystem::path environment() const { return path / "environment.json"; }
   std::filesystem::path data() const { return path / "data.json"; }
+  std::filesystem::path training() const { return path / "training.json"; }
   std::filesystem::path metrics() const { return path / "metrics.jsonl"; }
   std::filesystem::path last_checkpoint() const { return path / "checkpoints" / "last"; }
   std::filesystem::path best_weights() const { return path / "checkpoints" / "best"; }
@@ -23,10 +24,18 @@ struct RunDirectory {
   std::filesystem::path negatives() const { return path / "negatives.npy"; }  ///< of a sampled test
   std::filesystem::path ranks() const { return path / "ranks.tsv"; }
   std::filesystem::path recommendations() const { return path / "recommendations.tsv"; }
+  std::filesystem::path samples() const { return path / "samples.json"; }
+  std::filesystem::path report() const { return path / "report.html"; }
 };
 
 /// A new directory `<output>/<data>_<model>_<seed>_<UTC time>`, with a number behind it when the name is taken.
 RunDirectory create_run_directory(const RunConfig& config);
+
+/// Makes the directory, and those above it, unless it is there. Throws IoError when it holds a run.
+void make_run_directory(const RunDirectory& directory);
+
+/// What a run records of its config: paths that hold wherever the run is resumed from.
+Json recorded_config(RunConfig config);
 
 /// Machine and build: CPU kernels, SIMD target, threads, compiler, version, denormals.
 Json environment();
@@ -35,7 +44,8 @@ Json environment();
 /// those of the final test.
 void drop_lines_after_step(const std::filesystem::path& path, std::int64_t step);
 
-/// Metrics of evaluations as JSON, and the ranks of every user as a table.
+/// Metrics of evaluations as JSON, and the ranks of every user as a table, with the length of the history they come
+/// from.
 Json to_json(const Evaluation& evaluation);
 void write_ranks(const std::filesystem::path& path, const Split& split, const Evaluation& evaluation);
 

@@ -16,7 +16,9 @@
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/registry.h"
+#include "tally/recsys/report/report.h"
 #include "tally/recsys/run/run_evaluation.h"
+#include "tally/recsys/run/run_recommendations.h"
 #include "tally/recsys/run/run_training.h"
 #include "tally/recsys/training/checkpoint.h"
 
@@ -44,14 +46,6 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const TrainConfig& config) {
                                                           .weight_decay = config.weight_decay});
 }
 
-/// What a run records of its config: paths that hold wherever the run is resumed from.
-Json recorded(RunConfig config) {
-  for (std::string* path : {&config.data.path, &config.data.titles}) {
-    if (!path->empty()) *path = std::filesystem::absolute(*path).lexically_normal().string();
-  }
-  return to_json(config);
-}
-
 /// One run, new or resumed. The constructor reads and checks everything that can be wrong with the config and the data,
 /// and writes nothing.
 class TrainingRun {
@@ -74,9 +68,10 @@ class TrainingRun {
                    "has no user with two training events (four in all): nothing could be trained on");
   }
 
-  RunOutcome start() {
-    directory_ = create_run_directory(config_);
-    write_file_atomically(directory_.config(), recorded(config_).dump(2) + '\n');
+  /// In a directory that is there, or in a new one when none is named.
+  RunOutcome start(const RunDirectory& directory) {
+    directory_ = directory.path.empty() ? create_run_directory(config_) : directory;
+    write_file_atomically(directory_.config(), recorded_config(config_).dump(2) + '\n');
     return run({});
   }
 
@@ -144,6 +139,17 @@ class TrainingRun {
                               batches_.targets_per_epoch(), batches_.batches_per_epoch()));
     console_.line("loss: " + loss_.options().description());
     sgemm_rate_ = measure_sgemm_rate();
+    Json baselines = Json::array();
+    for (const Evaluation& baseline : baselines_) baselines.push_back(to_json(baseline));
+    write_file_atomically(directory_.training(), Json::object({{"model", model_->name()},
+                                                               {"parameters", count},
+                                                               {"users", batches_.users()},
+                                                               {"targets_per_epoch", batches_.targets_per_epoch()},
+                                                               {"batches_per_epoch", batches_.batches_per_epoch()},
+                                                               {"sgemm_operations_per_second", sgemm_rate_},
+                                                               {"baselines", std::move(baselines)}})
+                                                         .dump(2) +
+                                                     '\n');
   }
 
   TrainerProgress restore() {
@@ -204,7 +210,7 @@ class TrainingRun {
                                        {"seconds", epoch.seconds},
                                        {"tokens_per_second", static_cast<double>(epoch.timed_rows) / epoch.seconds},
                                        {"sgemm_share", training_operations / training_seconds / sgemm_rate_},
-                                       {"peak_memory", memory_stats().peak_bytes}})
+                                       {"peak_memory", memory_.peak()}})
                              .dump());
       if (validation_targets_.empty()) console_.line(epoch_line("no validation", 0));
     };
@@ -244,7 +250,6 @@ class TrainingRun {
     Json evaluations = Json::array();
     for (const Evaluation& evaluation : test) evaluations.push_back(to_json(evaluation));
     report.set("test", std::move(evaluations));
-    write_file_atomically(directory_.test_metrics(), report.dump(2) + '\n');
     write_ranks(directory_.ranks(), *data_.split, result);
     if (evaluation_.sampled) {
       write_negatives(directory_.negatives(), *data_.split, Part::test, test_targets_, *evaluation_.sampled);
@@ -260,35 +265,22 @@ class TrainingRun {
                                                  progress.epoch, config_.train.valid_metric, progress.best_score);
     console_.line(fmt::format("{}; test, {}:", chosen, result.protocol));
     console_.block(metrics_table(test));
-    write_recommendations(ranker);
+    const auto lists = write_recommendations(directory_, ranker, data_, result, kRecommended, evaluation_.seen);
+    show_recommendations(lists[static_cast<std::size_t>(shown_user_)]);
+    // Its presence says that a run is finished: it comes last, but for the report, which shows it.
+    write_file_atomically(directory_.test_metrics(), report.dump(2) + '\n');
+    write_report(directory_);
     console_.line("run directory: " + directory_.path.string());
     return test;
   }
 
-  /// Top items of every user's whole history, and those of one user on the console.
-  void write_recommendations(const Ranker& ranker) {
-    const Interactions& data = *data_.interactions;
-    std::vector<std::vector<std::int32_t>> sequences;
-    for (std::int64_t u = 0; u < data.num_users(); ++u) {
-      const auto sequence = data.sequence(u);
-      sequences.emplace_back(sequence.begin(), sequence.end());
-    }
-    const auto lists = recommend(ranker, Sequences::from(sequences, data.num_items()), kRecommended, evaluation_.seen);
-    std::string text = "user_id\titem_id\tscore\trank\n";
-    for (std::size_t u = 0; u < lists.size(); ++u) {
-      for (std::size_t r = 0; r < lists[u].size(); ++r) {
-        text += fmt::format("{}\t{}\t{:.6g}\t{}\n", data.users.name(static_cast<std::int32_t>(u)),
-                            data.items.name(lists[u][r].item), lists[u][r].score, r + 1);
-      }
-    }
-    write_file_atomically(directory_.recommendations(), text);
-    const auto history = data.sequence(shown_user_);
-    console_.line(fmt::format("user {}, latest items:", data.users.name(shown_user_)));
+  void show_recommendations(const std::vector<ScoredItem>& list) {
+    const auto history = data_.interactions->sequence(shown_user_);
+    console_.line(fmt::format("user {}, latest items:", data_.interactions->users.name(shown_user_)));
     for (const std::int32_t item : history.last(std::min<std::size_t>(5, history.size()))) {
       console_.line("      " + data_.label(item));
     }
     console_.line("recommended next:");
-    const auto& list = lists[static_cast<std::size_t>(shown_user_)];
     for (std::size_t r = 0; r < list.size(); ++r)
       console_.line(fmt::format("{:4d}  {}", r + 1, data_.label(list[r].item)));
   }
@@ -301,6 +293,7 @@ class TrainingRun {
     return *user;
   }
 
+  MemoryScope memory_;  // first: it counts what the members below hold
   RunConfig config_;
   RunDirectory directory_;  // set by start() or resume()
   Console& console_;
@@ -324,7 +317,15 @@ class TrainingRun {
 
 RunOutcome train_run(const RunConfig& config, Console& console, const std::function<bool()>& stop_requested) {
   flush_denormals(config.train.flush_denormals);
-  return TrainingRun(config, console, stop_requested).start();
+  return TrainingRun(config, console, stop_requested).start({});
+}
+
+RunOutcome train_run(const RunConfig& config, const RunDirectory& directory, Console& console,
+                     const std::function<bool()>& stop_requested) {
+  flush_denormals(config.train.flush_denormals);
+  TrainingRun run(config, console, stop_requested);
+  make_run_directory(directory);
+  return run.start(directory);
 }
 
 RunOutcome resume_run(const RunDirectory& directory, Console& console, const std::function<bool()>& stop_requested) {

@@ -25,6 +25,10 @@ struct RunOutcome {
 /// `stop_requested` is asked after each step: the run then saves and returns.
 RunOutcome train_run(const RunConfig& config, Console& console, const std::function<bool()>& stop_requested = {});
 
+/// The same in a directory of one's choice, which must not hold a run: it is made when it is not there.
+RunOutcome train_run(const RunConfig& config, const RunDirectory& directory, Console& console,
+                     const std::function<bool()>& stop_requested = {});
+
 /// Goes on with a run from its last checkpoint (from the start when there is none yet). The weights come out as those
 /// of a run that was never interrupted, bit for bit.
 RunOutcome resume_run(const RunDirectory& directory, Console& console,

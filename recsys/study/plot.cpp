@@ -249,7 +249,7 @@ class Drawing {
   bool has_legend() const {
     return plot_.series.size() > 1 || (plot_.series.size() == 1 && !plot_.series[0].name.empty());
   }
-  double entry_width(const PlotSeries& series) const { return 30 + text_width(series.name) + 14; }
+  double entry_width(const PlotSeries& series) const { return 30 + text_width(series.name) + 22; }
 
   /// Rows that the names need side by side.
   double legend_height() const {

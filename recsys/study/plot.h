@@ -22,21 +22,21 @@ struct PlotSeries {
 };
 
 struct PlotAxis {
-  std::string label;
+  std::string label{};
   bool is_log = false;  ///< values that are not above 0 are left out
 };
 
 enum class PlotKind { lines, bars };
 
 struct Plot {
-  std::string title;
-  PlotAxis x, y;
+  std::string title{};
+  PlotAxis x{}, y{};
   PlotKind kind = PlotKind::lines;
-  std::vector<PlotSeries> series;
-  std::vector<std::string> categories;  ///< names of x = 0, 1, ...; bars need them
-  bool y_from_zero = false;             ///< bars begin at 0 always
-  double width = 640;                   ///< in px
-  double height = 360;                  ///< in px, without the legend
+  std::vector<PlotSeries> series{};
+  std::vector<std::string> categories{};  ///< names of x = 0, 1, ...; bars need them
+  bool y_from_zero = false;               ///< bars begin at 0 always
+  double width = 640;                     ///< in px
+  double height = 360;                    ///< in px, without the legend
 };
 
 /// Colours of plots in light and dark, for the page or drawing that holds them.

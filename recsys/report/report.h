@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string>
+
+#include "tally/recsys/run/run_record.h"
+
+namespace tally::recsys {
+
+/// A page about one run, from what its directory holds: curves, metrics beside the baselines, breakdown by history
+/// length, ranks, recommendations, config, data and environment. It needs no network and no script, follows the
+/// reader's light or dark preference, and is well-formed XML. What a run lacks is left out, or said to be missing.
+std::string report_html(const RunRecord& record);
+
+/// Reads a run directory, finished or not, and writes its report.html. Throws IoError.
+void write_report(const RunDirectory& directory);
+
+}  // namespace tally::recsys

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tally/recsys/evaluation/evaluate.h"
+#include "tally/recsys/evaluation/top_k.h"
+#include "tally/recsys/run/run_data.h"
+#include "tally/recsys/run/run_directory.h"
+
+namespace tally::recsys {
+
+/// Writes the `k` best items of every user's whole history, seen ones left out or not, as recommendations.tsv, and as
+/// samples.json a few users with titles: of the tested users the shortest and the longest history and some between.
+/// Returns the lists, by user.
+std::vector<std::vector<ScoredItem>> write_recommendations(const RunDirectory& directory, const Ranker& ranker,
+                                                           const RunData& data, const Evaluation& test, std::int64_t k,
+                                                           SeenFilter seen);
+
+}  // namespace tally::recsys
