@@ -34,6 +34,7 @@ void lisa(RunConfig& config) {
   config.train.epochs = 200;
   config.train.eval_step = 1;
   config.train.stopping_step = 0;
+  config.train.train_samples = "pieces";
   config.evaluation.topk = {5, 10};
   config.evaluation.mode = "uni100";
   config.evaluation.negatives_exclude = "all";
@@ -96,6 +97,7 @@ const std::vector<std::string>& protocol_keys() {
                                                 "train.eval_step",
                                                 "train.stopping_step",
                                                 "train.valid_metric",
+                                                "train.train_samples",
                                                 "evaluation.mode",
                                                 "evaluation.candidates",
                                                 "evaluation.filter_seen",
