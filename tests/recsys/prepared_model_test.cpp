@@ -23,6 +23,7 @@ namespace {
 constexpr std::int64_t kItems = 30, kWidth = 8;
 
 std::atomic<int> preparations;
+std::atomic<std::int64_t> prepared_rows;
 
 /// An item's vector is tanh(x W), computed once a step; hidden states are the items' own vectors, and a commitment
 /// pulls x to them.
@@ -30,31 +31,37 @@ struct Projected {
   nn::Embedding items;
   nn::Parameter projection;
   std::int64_t window = 10;
+  bool whole = false;  ///< prepares the whole catalogue, whatever is asked for
   static void fields(auto& self, auto&& visit) {
     visit("items", self.items);
     visit("projection", self.projection);
     visit("window", self.window);
+    visit("whole", self.whole);
   }
 
-  static Projected make(RngKey key) {
+  static Projected make(RngKey key, bool whole = false) {
     Tensor w({kWidth, kWidth});
     fill_normal(key.fold_in("w"), w, 0, 0.5);
-    return {nn::Embedding::make({kItems, kWidth, 0.5}, key), nn::Parameter(w)};
+    return {nn::Embedding::make({kItems, kWidth, 0.5}, key), nn::Parameter(w), 10, whole};
   }
   std::int64_t num_items() const { return kItems; }
   std::int64_t width() const { return kWidth; }
   std::vector<Var> prepare(const BatchItems& which) const {
     ++preparations;
-    const Var x = ops::embedding(items.table, which.ids());
+    const Var x = whole ? items.table.var() : ops::embedding(items.table, which.ids());
+    prepared_rows = x.dim(0);
     const Var table = ops::tanh(ops::linear(x, projection));
     return {table, ops::sum(ops::square(x - table), {.dims = {1}, .keepdims = true})};
   }
   Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context&) const {
-    return ops::embedding(prepared.values[0], prepared.items.rows(batch.items));
+    return ops::embedding(prepared.values[0], rows(batch, prepared));
   }
   Var candidate_table(const Prepared& prepared) const { return prepared.values[0]; }
   Var auxiliary_loss(const Sequences& batch, const Tensor&, const Prepared& prepared, const nn::Context&) const {
-    return ops::sum(ops::embedding(prepared.values[1], prepared.items.rows(batch.items)));
+    return ops::sum(ops::embedding(prepared.values[1], rows(batch, prepared)));
+  }
+  Tensor rows(const Sequences& batch, const Prepared& prepared) const {
+    return whole ? batch.items : prepared.items.rows(batch.items);
   }
 };
 
@@ -124,6 +131,28 @@ TEST_CASE("gradients flow through what a model prepared once", "[prepared]") {
                                 expected.gradients[reference.items.table.id()]) < 1e-5);
       CHECK(relative_difference(step.gradients[model.parameters()[1].parameter->id()],
                                 expected.gradients[reference.projection.id()]) < 1e-5);
+    }
+  }
+}
+
+TEST_CASE("sampled losses prepare the items of their batch alone", "[prepared]") {
+  using Scope = NegativeSampling::Scope;
+  auto some = SequenceModelOf<Projected>("projected", Projected::make(RngKey{3, 1}));
+  auto all = SequenceModelOf<Projected>("projected", Projected::make(RngKey{3, 1}, true));
+  const TrainingBatch batch = small_batch(4);
+  for (const auto kind : {LossOptions::Kind::binary_cross_entropy, LossOptions::Kind::sampled_softmax}) {
+    for (const Scope scope : {Scope::position, Scope::sequence, Scope::batch}) {
+      const std::int64_t count = scope == Scope::position ? 1 : 4;
+      const TrainingLoss loss({.kind = kind, .negatives = {.count = count, .scope = scope}}, {}, kItems);
+      const StageResult expected = training_step(all, batch, RngKey{5, 5}, loss);
+      CHECK(prepared_rows == kItems);
+      const StageResult step = training_step(some, batch, RngKey{5, 5}, loss);
+      CHECK(prepared_rows < kItems);
+      CHECK(step.loss == Approx(expected.loss).epsilon(1e-6));
+      for (std::size_t p = 0; p < 2; ++p) {
+        CHECK(relative_difference(step.gradients[some.parameters()[p].parameter->id()],
+                                  expected.gradients[all.parameters()[p].parameter->id()]) < 1e-5);
+      }
     }
   }
 }
