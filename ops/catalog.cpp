@@ -33,6 +33,8 @@ const Catalog& standard_catalog() {
   static const Catalog catalog = [] {
     Catalog all;
     entries::add_binary_cross_entropy(all);
+    entries::add_commitment_loss(all);
+    entries::add_decode_codes(all);
     entries::add_dropout(all);
     entries::add_elementwise_binary(all);
     entries::add_elementwise_unary(all);

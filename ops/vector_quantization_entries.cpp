@@ -1,4 +1,4 @@
-// Catalog entries of ops/vector_quantization.h.
+// Catalog entries of ops/vector_quantization.h and ops/product_quantization.h.
 
 #include <algorithm>
 #include <limits>
@@ -7,6 +7,7 @@
 #include "tally/ops/elementwise.h"
 #include "tally/ops/entries.h"
 #include "tally/ops/matmul.h"
+#include "tally/ops/product_quantization.h"
 #include "tally/ops/reduce.h"
 #include "tally/ops/shape.h"
 #include "tally/ops/softmax.h"
@@ -31,6 +32,13 @@ VectorQuantizationOptions parsed(const OpOptions& options) {
   if (assignment == "soft") result.assignment = CodewordAssignment::soft;
   result.temperature = options.number("temperature", kTemperature);
   result.residual = options.flag("residual", true);
+  return result;
+}
+
+/// With product quantization's own default.
+OpOptions with_distance(const OpOptions& options) {
+  OpOptions result = options;
+  if (!options.contains("similarity")) result.set("similarity", std::string("squared_distance"));
   return result;
 }
 
@@ -100,8 +108,9 @@ std::vector<Var> composed(std::span<const Var> in, const VectorQuantizationOptio
   return {reconstruction, concat(logits, 1), Var(codes)};
 }
 
-std::function<std::vector<Var>(std::span<const Var>)> surrogate(std::span<const Tensor> base,
-                                                                const OpOptions& options) {
+using Surrogate = std::function<std::vector<Var>(std::span<const Var>)>;
+
+Surrogate surrogate(std::span<const Tensor> base, const OpOptions& options) {
   const VectorQuantizationOptions wanted = parsed(options);
   const std::vector<Var> inputs(base.begin(), base.end());
   std::vector<Frozen> frozen;
@@ -111,6 +120,42 @@ std::function<std::vector<Var>(std::span<const Var>)> surrogate(std::span<const 
     std::vector<Frozen> held = frozen;
     Tensor same = codes;
     return composed(in, wanted, held, same);
+  };
+}
+
+/// Columns of x and the codebook of one part of product quantization, as inputs of `composed`.
+std::vector<Var> part_of(std::span<const Var> in, std::int64_t book) {
+  const std::int64_t width = in[1].dim(2);
+  return {slice(in[0], 1, book * width, (book + 1) * width), slice(in[1], 0, book, book + 1), Var()};
+}
+
+/// Outputs of the parts side by side.
+std::vector<Var> joined(const std::vector<std::vector<Var>>& parts) {
+  std::vector<Var> rows, logits, codes;
+  for (const std::vector<Var>& part : parts) {
+    rows.push_back(part[0]);
+    logits.push_back(part[1]);
+    codes.push_back(part[2]);
+  }
+  return {concat(rows, 1), concat(logits, 1), codes[0]};
+}
+
+Surrogate product_surrogate(std::span<const Tensor> base, const OpOptions& options) {
+  const std::vector<Var> inputs(base.begin(), base.end());
+  std::vector<Surrogate> parts;
+  for (std::int64_t book = 0; book < base[1].dim(0); ++book) {
+    std::vector<Tensor> part;
+    for (const Var& input : part_of(inputs, book)) {
+      part.push_back(input.defined() ? input.value().contiguous() : Tensor());
+    }
+    parts.push_back(surrogate(part, options));
+  }
+  return [parts](std::span<const Var> in) {
+    std::vector<std::vector<Var>> outputs;
+    for (std::size_t book = 0; book < parts.size(); ++book) {
+      outputs.push_back(parts[book](part_of(in, static_cast<std::int64_t>(book))));
+    }
+    return joined(outputs);
   };
 }
 
@@ -248,6 +293,75 @@ void add_tables(Catalog& catalog) {
   });
 }
 
+std::vector<OpSample> product_samples() {
+  std::vector<OpSample> all;
+  std::uint64_t stream = 200;
+  const auto add = [&](const char* name, const SampleSizes& size, const OpOptions& options) {
+    all.push_back({name,
+                   {sample_normal({size.rows, size.books * size.width}, stream),
+                    sample_normal({size.books, size.words, size.width}, stream + 1)},
+                   options});
+    stream += 2;
+  };
+  for (const std::string similarity : {"squared_distance", "dot"}) {
+    for (const std::string assignment : {"hard", "soft"}) {
+      const OpOptions options{{"similarity", similarity}, {"assignment", assignment}};
+      add("odd", {5, 3, 4, 2}, options);
+      add("one", {1, 1, 1, 1}, options);
+      add("empty", {0, 2, 3, 2}, options);
+      add("one part", {4, 1, 5, 3}, options);
+    }
+  }
+  add("257 words", {2, 2, 257, 2}, {{"temperature", 10.0}});
+  add("two tiles", {520, 2, 3, 2}, {});
+  const std::vector<Tensor> exact = tied(false);
+  all.push_back({"ties", {concat({exact[0], exact[0], exact[0]}, 1).value(), exact[1]}, {{"temperature", 3.0}}});
+  return all;
+}
+
+void add_product(Catalog& catalog) {
+  std::vector<OpOption> options = documented_options();
+  options.resize(3);
+  options[0] = {"similarity", std::string("squared_distance"), "squared_distance or dot"};
+  catalog.add({
+      .name = "product_quantization",
+      .summary = "Each of B parts of a row is replaced by its most similar codeword.",
+      .inputs = {{"x", "[T, B * D]"}, {"codebooks", "[B, W, D]"}},
+      .options = options,
+      .outputs = {{"reconstruction", "[T, B * D]"}, {"logits", "[T, B, W]"}, {"codes", "u8 or i32 [T, B]"}},
+      .call = [](std::span<const Var> in, const OpOptions& values) -> std::vector<Var> {
+        const VectorQuantizationOptions wanted = parsed(with_distance(values));
+        VectorQuantization out = product_quantization(
+            in[0], in[1],
+            {.similarity = wanted.similarity, .temperature = wanted.temperature, .assignment = wanted.assignment});
+        return {out.reconstruction, out.logits, Var(out.codes)};
+      },
+      .samples = product_samples,
+      .errors =
+          [] {
+            std::vector<Tensor> bad{sample_normal({5, 4}, 1), sample_normal({2, 3, 2}, 2)};
+            bad[0].mutable_data<double>()[7] = std::numeric_limits<double>::quiet_NaN();
+            return std::vector<OpError>{
+                {"width", {sample_normal({5, 2}, 1), sample_normal({2, 3, 2}, 2)}, {}, "got x [5, 2] and"},
+                {"row", bad, {}, "row 1 of x is not"},
+                {"bilinear",
+                 {sample_normal({5, 4}, 1), sample_normal({2, 3, 2}, 2)},
+                 {{"similarity", std::string("bilinear")}},
+                 "got bilinear"}};
+          },
+      .large =
+          [] {
+            return OpSample{"large", {sample_normal({8192, 128}, 1), sample_normal({8, 256, 16}, 2)}};
+          },
+      .flops =
+          [](const OpSample& sample) {
+            return 2.0 * static_cast<double>(sample.inputs[0].numel()) * static_cast<double>(sample.inputs[1].dim(1));
+          },
+      .surrogate = [](std::span<const Tensor> base,
+                      const OpOptions& values) { return product_surrogate(base, with_distance(values)); },
+  });
+}
+
 }  // namespace
 
 void entries::add_vector_quantization(Catalog& catalog) {
@@ -281,6 +395,7 @@ void entries::add_vector_quantization(Catalog& catalog) {
       .surrogate = surrogate,
   });
   add_tables(catalog);
+  add_product(catalog);
 }
 
 }  // namespace tally::ops

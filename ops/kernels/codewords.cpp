@@ -113,45 +113,42 @@ void choose_i32(const CodewordScores<float>& in, std::int32_t* codes, std::int64
 }
 
 template <class Code>
-HWY_INLINE void sum_chosen(const float* codebooks, const Code* codes, std::int64_t rows, std::int64_t books,
-                           std::int64_t words, std::int64_t width, float* out) {
+HWY_INLINE void sum_chosen(const float* codebooks, const CodeRows<Code>& in, float* out, std::int64_t out_stride) {
   const F d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const Code* own = codes + row * books;
-    const auto word_at = [&](std::int64_t book) { return codebooks + (book * words + own[book]) * width; };
+  for (std::int64_t row = 0; row < in.rows; ++row) {
+    const Code* own = in.codes + row * in.stride;
+    float* sums = out + row * out_stride;
+    const auto word_at = [&](std::int64_t book) { return codebooks + (book * in.words + own[book]) * in.width; };
     std::int64_t i = 0;
-    for (; i + 4 * lanes <= width; i += 4 * lanes) {
+    for (; i + 4 * lanes <= in.width; i += 4 * lanes) {
       V s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
-      for (std::int64_t book = 0; book < books; ++book) {
+      for (std::int64_t book = 0; book < in.books; ++book) {
         const float* from = word_at(book) + i;
         s0 = hn::Add(s0, hn::LoadU(d, from));
         s1 = hn::Add(s1, hn::LoadU(d, from + lanes));
         s2 = hn::Add(s2, hn::LoadU(d, from + 2 * lanes));
         s3 = hn::Add(s3, hn::LoadU(d, from + 3 * lanes));
       }
-      float* to = out + row * width + i;
-      hn::StoreU(s0, d, to);
-      hn::StoreU(s1, d, to + lanes);
-      hn::StoreU(s2, d, to + 2 * lanes);
-      hn::StoreU(s3, d, to + 3 * lanes);
+      hn::StoreU(s0, d, sums + i);
+      hn::StoreU(s1, d, sums + i + lanes);
+      hn::StoreU(s2, d, sums + i + 2 * lanes);
+      hn::StoreU(s3, d, sums + i + 3 * lanes);
     }
-    for (; i < width; i += lanes) {
-      const std::int64_t count = std::min(lanes, width - i);
+    for (; i < in.width; i += lanes) {
+      const std::int64_t count = std::min(lanes, in.width - i);
       V s = hn::Zero(d);
-      for (std::int64_t book = 0; book < books; ++book) s = hn::Add(s, load_lanes(d, word_at(book) + i, count));
-      store_lanes(s, d, out + row * width + i, count);
+      for (std::int64_t book = 0; book < in.books; ++book) s = hn::Add(s, load_lanes(d, word_at(book) + i, count));
+      store_lanes(s, d, sums + i, count);
     }
   }
 }
 
-void sum_u8(const float* codebooks, const std::uint8_t* codes, std::int64_t rows, std::int64_t books,
-            std::int64_t words, std::int64_t width, float* out) {
-  sum_chosen(codebooks, codes, rows, books, words, width, out);
+void sum_u8(const float* codebooks, const CodeRows<std::uint8_t>& in, float* out, std::int64_t out_stride) {
+  sum_chosen(codebooks, in, out, out_stride);
 }
-void sum_i32(const float* codebooks, const std::int32_t* codes, std::int64_t rows, std::int64_t books,
-             std::int64_t words, std::int64_t width, float* out) {
-  sum_chosen(codebooks, codes, rows, books, words, width, out);
+void sum_i32(const float* codebooks, const CodeRows<std::int32_t>& in, float* out, std::int64_t out_stride) {
+  sum_chosen(codebooks, in, out, out_stride);
 }
 
 /// Adds up vectors: short runs in f32 lanes, the runs in double.
@@ -212,16 +209,16 @@ void softmax_f32(const float* logits, float* probabilities, std::int64_t rows, s
   }
 }
 
-void slope_f32(const float* logits, const float* direct, float* out, float* probabilities, std::int64_t rows,
-               std::int64_t words, std::int64_t stride, float scale) {
+void slope_f32(const AssignmentRows<float>& in, float* out, float* probabilities, std::int64_t stride, float scale) {
   const F d;
+  const std::int64_t words = in.words;
   std::vector<float> scratch(probabilities == nullptr ? static_cast<std::size_t>(words) : 0);
   const V factor = hn::Set(d, scale);
-  for (std::int64_t row = 0; row < rows; ++row) {
+  for (std::int64_t row = 0; row < in.rows; ++row) {
     float* p = probabilities == nullptr ? scratch.data() : probabilities + row * stride;
     float* y = out + row * stride;
-    const float* more = direct == nullptr ? nullptr : direct + row * stride;
-    const V inverse = hn::Set(d, exponentials(logits + row * stride, p, words));
+    const float* more = in.direct == nullptr ? nullptr : in.direct + row * in.stride;
+    const V inverse = hn::Set(d, exponentials(in.logits + row * in.stride, p, words));
     LaneSum product;
     for_each_vector(d, words, [&](std::int64_t j, std::int64_t count) {
       const V v = hn::Mul(load_lanes(d, p + j, count), inverse);
@@ -333,48 +330,40 @@ template void choose_codewords(const CodewordScores<double>&, std::uint8_t*, std
 template void choose_codewords(const CodewordScores<double>&, std::int32_t*, std::int64_t, double*, double);
 
 template <>
-void sum_codewords(const float* codebooks, const std::uint8_t* codes, std::int64_t rows, std::int64_t books,
-                   std::int64_t words, std::int64_t width, float* out) {
-  HWY_DYNAMIC_DISPATCH(sum_u8)(codebooks, codes, rows, books, words, width, out);
+void sum_codewords(const float* codebooks, const CodeRows<std::uint8_t>& in, float* out, std::int64_t out_stride) {
+  HWY_DYNAMIC_DISPATCH(sum_u8)(codebooks, in, out, out_stride);
 }
 template <>
-void sum_codewords(const float* codebooks, const std::int32_t* codes, std::int64_t rows, std::int64_t books,
-                   std::int64_t words, std::int64_t width, float* out) {
-  HWY_DYNAMIC_DISPATCH(sum_i32)(codebooks, codes, rows, books, words, width, out);
+void sum_codewords(const float* codebooks, const CodeRows<std::int32_t>& in, float* out, std::int64_t out_stride) {
+  HWY_DYNAMIC_DISPATCH(sum_i32)(codebooks, in, out, out_stride);
 }
 
 template <class T, class Code>
-void sum_codewords(const T* codebooks, const Code* codes, std::int64_t rows, std::int64_t books, std::int64_t words,
-                   std::int64_t width, T* out) {
-  for (std::int64_t row = 0; row < rows; ++row) {
-    std::fill_n(out + row * width, width, T{0});
-    for (std::int64_t book = 0; book < books; ++book) {
-      add_into(out + row * width, codebooks + (book * words + codes[row * books + book]) * width, width);
+void sum_codewords(const T* codebooks, const CodeRows<Code>& in, T* out, std::int64_t out_stride) {
+  for (std::int64_t row = 0; row < in.rows; ++row) {
+    T* sums = out + row * out_stride;
+    std::fill_n(sums, in.width, T{0});
+    for (std::int64_t book = 0; book < in.books; ++book) {
+      add_into(sums, codebooks + (book * in.words + in.codes[row * in.stride + book]) * in.width, in.width);
     }
   }
 }
-template void sum_codewords(const double*, const std::uint8_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
-                            double*);
-template void sum_codewords(const double*, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
-                            double*);
+template void sum_codewords(const double*, const CodeRows<std::uint8_t>&, double*, std::int64_t);
+template void sum_codewords(const double*, const CodeRows<std::int32_t>&, double*, std::int64_t);
 
 template <class T, class Code>
-void scatter_to_codewords(const T* values, const Code* codes, std::int64_t rows, std::int64_t books, std::int64_t words,
-                          std::int64_t width, T factor, T* gradient) {
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t book = 0; book < books; ++book) {
-      axpy(gradient + (book * words + codes[row * books + book]) * width, factor, values + row * width, width);
+void scatter_to_codewords(const T* values, std::int64_t value_stride, const CodeRows<Code>& in, T* gradient) {
+  for (std::int64_t row = 0; row < in.rows; ++row) {
+    for (std::int64_t book = 0; book < in.books; ++book) {
+      add_into(gradient + (book * in.words + in.codes[row * in.stride + book]) * in.width, values + row * value_stride,
+               in.width);
     }
   }
 }
-template void scatter_to_codewords(const float*, const std::uint8_t*, std::int64_t, std::int64_t, std::int64_t,
-                                   std::int64_t, float, float*);
-template void scatter_to_codewords(const float*, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t,
-                                   std::int64_t, float, float*);
-template void scatter_to_codewords(const double*, const std::uint8_t*, std::int64_t, std::int64_t, std::int64_t,
-                                   std::int64_t, double, double*);
-template void scatter_to_codewords(const double*, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t,
-                                   std::int64_t, double, double*);
+template void scatter_to_codewords(const float*, std::int64_t, const CodeRows<std::uint8_t>&, float*);
+template void scatter_to_codewords(const float*, std::int64_t, const CodeRows<std::int32_t>&, float*);
+template void scatter_to_codewords(const double*, std::int64_t, const CodeRows<std::uint8_t>&, double*);
+template void scatter_to_codewords(const double*, std::int64_t, const CodeRows<std::int32_t>&, double*);
 
 template <>
 void softmax_of_words(const float* logits, float* probabilities, std::int64_t rows, std::int64_t words,
@@ -388,21 +377,21 @@ void softmax_of_words(const double* logits, double* probabilities, std::int64_t 
 }
 
 template <>
-void assignment_slope(const float* logits, const float* direct, float* out, float* probabilities, std::int64_t rows,
-                      std::int64_t words, std::int64_t stride, float scale) {
-  HWY_DYNAMIC_DISPATCH(slope_f32)(logits, direct, out, probabilities, rows, words, stride, scale);
+void assignment_slope(const AssignmentRows<float>& in, float* out, float* probabilities, std::int64_t stride,
+                      float scale) {
+  HWY_DYNAMIC_DISPATCH(slope_f32)(in, out, probabilities, stride, scale);
 }
 template <>
-void assignment_slope(const double* logits, const double* direct, double* out, double* probabilities, std::int64_t rows,
-                      std::int64_t words, std::int64_t stride, double scale) {
-  std::vector<double> scratch(static_cast<std::size_t>(words));
-  for (std::int64_t row = 0; row < rows; ++row) {
+void assignment_slope(const AssignmentRows<double>& in, double* out, double* probabilities, std::int64_t stride,
+                      double scale) {
+  std::vector<double> scratch(static_cast<std::size_t>(in.words));
+  for (std::int64_t row = 0; row < in.rows; ++row) {
     double* p = probabilities == nullptr ? scratch.data() : probabilities + row * stride;
     double* y = out + row * stride;
-    row_softmax(logits + row * stride, p, words);
-    const double mean = dot(p, y, words);
-    for (std::int64_t w = 0; w < words; ++w) {
-      y[w] = scale * (p[w] * (y[w] - mean) + (direct == nullptr ? 0 : direct[row * stride + w]));
+    row_softmax(in.logits + row * in.stride, p, in.words);
+    const double mean = dot(p, y, in.words);
+    for (std::int64_t w = 0; w < in.words; ++w) {
+      y[w] = scale * (p[w] * (y[w] - mean) + (in.direct == nullptr ? 0 : in.direct[row * in.stride + w]));
     }
   }
 }

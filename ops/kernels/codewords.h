@@ -28,27 +28,37 @@ template <class Code>
 void choose_codewords(const CodewordScores<double>& in, Code* codes, std::int64_t code_stride, double* final_scores,
                       double scale);
 
-/// out[row, :] = the sum over books, in order, of codebooks[book, codes[row, book], :], for codebooks [books, words,
-/// width].
-template <class T, class Code>
-void sum_codewords(const T* codebooks, const Code* codes, std::int64_t rows, std::int64_t books, std::int64_t words,
-                   std::int64_t width, T* out);
+/// Codes of rows, `stride` codes apart, into codebooks [books, words, width].
+template <class Code>
+struct CodeRows {
+  const Code* codes = nullptr;
+  std::int64_t stride = 0, rows = 0, books = 0, words = 0, width = 0;
+};
 
-/// gradient[book, codes[row, book], :] += factor * values[row, :], rows in order.
+/// out[row, :] = the sum over books, in order, of codebooks[book, code, :]; rows of out are `out_stride` apart.
 template <class T, class Code>
-void scatter_to_codewords(const T* values, const Code* codes, std::int64_t rows, std::int64_t books, std::int64_t words,
-                          std::int64_t width, T factor, T* gradient);
+void sum_codewords(const T* codebooks, const CodeRows<Code>& in, T* out, std::int64_t out_stride);
+
+/// gradient[book, code, :] += values[row, :] for every book, rows in order, `value_stride` apart.
+template <class T, class Code>
+void scatter_to_codewords(const T* values, std::int64_t value_stride, const CodeRows<Code>& in, T* gradient);
 
 /// softmax of rows of `words` logits, `stride` elements apart in both arrays.
 template <class T>
 void softmax_of_words(const T* logits, T* probabilities, std::int64_t rows, std::int64_t words, std::int64_t stride);
 
-/// With p = softmax of a row of logits: out = scale * (direct + p (upstream - <p, upstream>)), where `upstream` is read
-/// from out. `direct` may be null for zeros. `probabilities`, when not null, receives p. All arrays have rows of
-/// `words` elements, `stride` apart.
+/// Rows of `words` logits, and what reaches them directly in backward (null for zeros), `stride` apart.
 template <class T>
-void assignment_slope(const T* logits, const T* direct, T* out, T* probabilities, std::int64_t rows, std::int64_t words,
-                      std::int64_t stride, T scale);
+struct AssignmentRows {
+  const T* logits = nullptr;
+  const T* direct = nullptr;
+  std::int64_t stride = 0, rows = 0, words = 0;
+};
+
+/// With p = softmax of a row of logits: out = scale * (direct + p (upstream - <p, upstream>)), where `upstream` is read
+/// from out. `probabilities`, when not null, receives p. Rows of both are `stride` apart.
+template <class T>
+void assignment_slope(const AssignmentRows<T>& in, T* out, T* probabilities, std::int64_t stride, T scale);
 
 /// Index of the first of `rows` rows of `width` elements, `stride` apart, with an element that is infinite or NaN; -1
 /// when there is none.

@@ -29,33 +29,38 @@ constexpr std::int64_t kSlicesTogether = 8;
 
 /// Scores of rows x against every projected codeword.
 template <class T>
-void score(const QuantizationPlan<T>& plan, std::int64_t begin, std::int64_t rows, T* scores) {
-  blas::gemm(Transpose::no, Transpose::yes, rows, plan.columns(), plan.width, T{1}, plan.x + begin * plan.width,
-             plan.width, plan.projected, plan.width, T{0}, scores, plan.columns());
+void score(const QuantizationPlan<T>& plan, std::int64_t begin, std::int64_t rows, T* scores, std::int64_t stride) {
+  blas::gemm(Transpose::no, Transpose::yes, rows, plan.columns(), plan.width, T{1}, plan.x + begin * plan.row_stride,
+             plan.row_stride, plan.projected, plan.width, T{0}, scores, stride);
+}
+
+template <class T, class Code>
+CodeRows<Code> code_rows(const QuantizationPlan<T>& plan, const Code* codes, std::int64_t rows) {
+  return {codes, plan.code_stride, rows, plan.books, plan.words, plan.width};
 }
 
 /// Soft assignments of one tile: logits (in place of the scores), codes and, when not null, the reconstruction.
 template <class T, class Code>
-void assign_softly(const QuantizationPlan<T>& plan, std::int64_t rows, T* logits, T* probabilities, Code* codes,
-                   T* reconstruction) {
+void assign_softly(const QuantizationPlan<T>& plan, std::int64_t rows, T* logits, std::int64_t stride, T* probabilities,
+                   Code* codes, T* reconstruction) {
   const std::int64_t columns = plan.columns();
   for (std::int64_t book = 0; book < plan.books; ++book) {
     const std::int64_t begin = book * plan.words, later = begin + plan.words;
     const CodewordScores<T> own{.scores = logits + begin,
-                                .stride = columns,
+                                .stride = stride,
                                 .rows = rows,
                                 .books = 1,
                                 .words = plan.words,
                                 .bias = plan.bias == nullptr ? nullptr : plan.bias + begin};
-    choose_codewords(own, codes + book, plan.books, logits + begin, plan.inverse_temperature);
-    softmax_of_words(logits + begin, probabilities + begin, rows, plan.words, columns);
+    choose_codewords(own, codes + book, plan.code_stride, logits + begin, plan.inverse_temperature);
+    softmax_of_words(logits + begin, probabilities + begin, rows, plan.words, stride);
     if (plan.inner == nullptr || later == columns) continue;
-    blas::gemm(Transpose::no, Transpose::no, rows, columns - later, plan.words, T{-1}, probabilities + begin, columns,
-               plan.inner + begin * columns + later, columns, T{1}, logits + later, columns);
+    blas::gemm(Transpose::no, Transpose::no, rows, columns - later, plan.words, T{-1}, probabilities + begin, stride,
+               plan.inner + begin * columns + later, columns, T{1}, logits + later, stride);
   }
   if (reconstruction == nullptr) return;
-  blas::gemm(Transpose::no, Transpose::no, rows, plan.width, columns, T{1}, probabilities, columns, plan.codebooks,
-             plan.width, T{0}, reconstruction, plan.width);
+  blas::gemm(Transpose::no, Transpose::no, rows, plan.width, columns, T{1}, probabilities, stride, plan.codebooks,
+             plan.width, T{0}, reconstruction, plan.row_stride);
 }
 
 }  // namespace
@@ -63,29 +68,31 @@ void assign_softly(const QuantizationPlan<T>& plan, std::int64_t rows, T* logits
 template <class T, class Code>
 std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T* reconstruction) {
   const std::int64_t columns = plan.columns(), height = tile_rows(columns);
+  const std::int64_t stride = logits == nullptr ? columns : plan.logit_stride;
   std::vector<std::int64_t> bad(static_cast<std::size_t>(block_count(plan.rows, height)), -1);
   parallel_for(plan.rows, height, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t rows = end - begin;
-    const std::int64_t bad_row = first_row_not_finite(plan.x + begin * plan.width, rows, plan.width, plan.width);
+    const std::int64_t bad_row =
+        first_row_not_finite(plan.x + begin * plan.row_stride, rows, plan.width, plan.row_stride);
     if (bad_row >= 0) {
       bad[static_cast<std::size_t>(begin / height)] = begin + bad_row;
       return;
     }
-    const auto area = static_cast<std::size_t>(rows * columns);
+    const auto area = static_cast<std::size_t>(rows * stride);
     const auto scratch = std::make_unique_for_overwrite<T[]>(logits == nullptr ? area : 0);
-    T* scores = logits == nullptr ? scratch.get() : logits + begin * columns;
-    Code* own_codes = codes + begin * plan.books;
-    T* own_reconstruction = reconstruction == nullptr ? nullptr : reconstruction + begin * plan.width;
-    score(plan, begin, rows, scores);
+    T* scores = logits == nullptr ? scratch.get() : logits + begin * stride;
+    Code* own_codes = codes + begin * plan.code_stride;
+    T* own_reconstruction = reconstruction == nullptr ? nullptr : reconstruction + begin * plan.row_stride;
+    score(plan, begin, rows, scores, stride);
     if (plan.soft) {
       const auto probabilities = std::make_unique_for_overwrite<T[]>(area);
-      assign_softly(plan, rows, scores, probabilities.get(), own_codes, own_reconstruction);
+      assign_softly(plan, rows, scores, stride, probabilities.get(), own_codes, own_reconstruction);
       return;
     }
-    const CodewordScores<T> all{scores, columns, rows, plan.books, plan.words, plan.bias, plan.inner};
-    choose_codewords(all, own_codes, plan.books, logits == nullptr ? nullptr : scores, plan.inverse_temperature);
+    const CodewordScores<T> all{scores, stride, rows, plan.books, plan.words, plan.bias, plan.inner};
+    choose_codewords(all, own_codes, plan.code_stride, logits == nullptr ? nullptr : scores, plan.inverse_temperature);
     if (own_reconstruction != nullptr) {
-      sum_codewords(plan.codebooks, own_codes, rows, plan.books, plan.words, plan.width, own_reconstruction);
+      sum_codewords(plan.codebooks, code_rows(plan, own_codes, rows), own_reconstruction, plan.row_stride);
     }
   });
   const auto found = std::find_if(bad.begin(), bad.end(), [](std::int64_t row) { return row >= 0; });
@@ -132,74 +139,92 @@ class SliceBackward {
  private:
   /// In each part of slopes_: the cotangent of an assignment, then of its scores.
   void tile(std::int64_t begin, std::int64_t rows) {
-    const T* direct = data_.gradient_logits == nullptr ? nullptr : data_.gradient_logits + begin * columns_;
-    const T* upstream =
-        data_.gradient_reconstruction == nullptr ? nullptr : data_.gradient_reconstruction + begin * plan_.width;
-    T* gradient_x = data_.x != nullptr ? data_.x + begin * plan_.width : gradient_x_.data();
-    if (through_x_) {
-      std::fill_n(gradient_x, rows * plan_.width, T{0});
-    } else {
-      multiply_codewords(upstream, rows, 0, columns_);
-    }
+    const std::int64_t stride = plan_.logit_stride;
+    const T* logits = data_.logits + begin * stride;
+    const T* direct = data_.gradient_logits == nullptr ? nullptr : data_.gradient_logits + begin * stride;
+    const Rows upstream{
+        data_.gradient_reconstruction == nullptr ? nullptr : data_.gradient_reconstruction + begin * plan_.row_stride,
+        plan_.row_stride};
+    // The gradient of x: where it goes, or a place of our own when only the tables' gradients are wanted.
+    const bool wanted = data_.x != nullptr;
+    T* gradient_x = wanted ? data_.x + begin * plan_.row_stride : gradient_x_.data();
+    const std::int64_t x_stride = wanted ? plan_.row_stride : plan_.width;
+    if (!through_x_) multiply_codewords(upstream, rows, 0, columns_);
     for (std::int64_t book = plan_.books - 1; book >= 0; --book) {
       const std::int64_t first = book * plan_.words;
-      if (through_x_) subtract_later_through_x(upstream, gradient_x, rows, first);
-      if (through_tables_) subtract_later_through_tables(rows, first);
-      assignment_slope(data_.logits + begin * columns_ + first, direct == nullptr ? nullptr : direct + first,
-                       slopes_.data() + first, plan_.soft ? probabilities_.data() + first : nullptr, rows, plan_.words,
-                       columns_, plan_.inverse_temperature);
-      if (through_x_) add_to_x(gradient_x, rows, first, plan_.words, T{1});
+      const bool last = book == plan_.books - 1;
+      if (through_x_) {
+        multiply_codewords(last ? upstream : subtracted(upstream, {gradient_x, x_stride}, rows), rows, first,
+                           plan_.words);
+      }
+      if (through_tables_ && !last) subtract_later(rows, first);
+      assignment_slope(AssignmentRows<T>{.logits = logits + first,
+                                         .direct = direct == nullptr ? nullptr : direct + first,
+                                         .stride = stride,
+                                         .rows = rows,
+                                         .words = plan_.words},
+                       slopes_.data() + first, plan_.soft ? probabilities_.data() + first : nullptr, columns_,
+                       plan_.inverse_temperature);
+      if (through_x_) add_to_x(gradient_x, x_stride, rows, first, plan_.words, last ? T{0} : T{1});
     }
-    if (data_.x != nullptr && !through_x_) add_to_x(gradient_x, rows, 0, columns_, T{0});
+    if (wanted && !through_x_) add_to_x(gradient_x, x_stride, rows, 0, columns_, T{0});
     add_to_tables(begin, rows, upstream);
   }
 
-  /// slopes_ = gradient C^T for `count` codewords from `first` on; zeros without a gradient.
-  void multiply_codewords(const T* gradient, std::int64_t rows, std::int64_t first, std::int64_t count) {
-    if (gradient == nullptr) {
+  /// Rows of `width`; null for zeros.
+  struct Rows {
+    const T* data;
+    std::int64_t stride;
+  };
+
+  /// slopes_ = gradient C^T for `count` codewords from `first` on.
+  void multiply_codewords(const Rows& gradient, std::int64_t rows, std::int64_t first, std::int64_t count) {
+    if (gradient.data == nullptr) {
       for (std::int64_t row = 0; row < rows; ++row) std::fill_n(slopes_.data() + row * columns_ + first, count, T{0});
       return;
     }
-    blas::gemm(Transpose::no, Transpose::yes, rows, count, plan_.width, T{1}, gradient, plan_.width,
+    blas::gemm(Transpose::no, Transpose::yes, rows, count, plan_.width, T{1}, gradient.data, gradient.stride,
                plan_.codebooks + first * plan_.width, plan_.width, T{0}, slopes_.data() + first, columns_);
   }
 
-  void subtract_later_through_x(const T* upstream, const T* gradient_x, std::int64_t rows, std::int64_t first) {
-    const std::int64_t size = rows * plan_.width;
-    if (upstream == nullptr) {
-      std::fill_n(rest_.data(), size, T{0});
-    } else {
-      std::copy_n(upstream, size, rest_.data());
+  /// a - b in rest_.
+  Rows subtracted(const Rows& a, const Rows& b, std::int64_t rows) {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      T* to = rest_.data() + row * plan_.width;
+      if (a.data == nullptr) {
+        std::fill_n(to, plan_.width, T{0});
+      } else {
+        std::copy_n(a.data + row * a.stride, plan_.width, to);
+      }
+      axpy(to, T{-1}, b.data + row * b.stride, plan_.width);
     }
-    axpy(rest_.data(), T{-1}, gradient_x, size);
-    multiply_codewords(rest_.data(), rows, first, plan_.words);
+    return {rest_.data(), plan_.width};
   }
 
-  void subtract_later_through_tables(std::int64_t rows, std::int64_t first) {
+  void subtract_later(std::int64_t rows, std::int64_t first) {
     const std::int64_t later = first + plan_.words;
-    if (later == columns_) return;
     blas::gemm(Transpose::no, Transpose::yes, rows, plan_.words, columns_ - later, T{-1}, slopes_.data() + later,
                columns_, plan_.inner + first * columns_ + later, columns_, T{1}, slopes_.data() + first, columns_);
   }
 
-  void add_to_x(T* gradient_x, std::int64_t rows, std::int64_t first, std::int64_t count, T keep) {
+  void add_to_x(T* gradient_x, std::int64_t stride, std::int64_t rows, std::int64_t first, std::int64_t count, T keep) {
     blas::gemm(Transpose::no, Transpose::no, rows, plan_.width, count, T{1}, slopes_.data() + first, columns_,
-               plan_.projected + first * plan_.width, plan_.width, keep, gradient_x, plan_.width);
+               plan_.projected + first * plan_.width, plan_.width, keep, gradient_x, stride);
   }
 
-  void add_to_tables(std::int64_t begin, std::int64_t rows, const T* upstream) {
-    const Code* codes = data_.codes + begin * plan_.books;
+  void add_to_tables(std::int64_t begin, std::int64_t rows, const Rows& upstream) {
+    const Code* codes = data_.codes + begin * plan_.code_stride;
     if (tables_.projected != nullptr) {
       blas::gemm(Transpose::yes, Transpose::no, columns_, plan_.width, rows, T{1}, slopes_.data(), columns_,
-                 plan_.x + begin * plan_.width, plan_.width, T{1}, tables_.projected, plan_.width);
+                 plan_.x + begin * plan_.row_stride, plan_.row_stride, T{1}, tables_.projected, plan_.width);
     }
     if (tables_.bias != nullptr) add_column_sums(tables_.bias, slopes_.data(), rows, columns_, columns_);
-    if (tables_.codebooks != nullptr && upstream != nullptr) {
+    if (tables_.codebooks != nullptr && upstream.data != nullptr) {
       if (plan_.soft) {
         blas::gemm(Transpose::yes, Transpose::no, columns_, plan_.width, rows, T{1}, probabilities_.data(), columns_,
-                   upstream, plan_.width, T{1}, tables_.codebooks, plan_.width);
+                   upstream.data, upstream.stride, T{1}, tables_.codebooks, plan_.width);
       } else {
-        scatter_to_codewords(upstream, codes, rows, plan_.books, plan_.words, plan_.width, T{1}, tables_.codebooks);
+        scatter_to_codewords(upstream.data, upstream.stride, code_rows(plan_, codes, rows), tables_.codebooks);
       }
     }
     if (tables_.inner != nullptr) add_to_inner(codes, rows);
@@ -215,7 +240,7 @@ class SliceBackward {
         continue;
       }
       for (std::int64_t row = 0; row < rows; ++row) {
-        axpy(out + codes[row * plan_.books + book] * columns_, T{-1}, slopes_.data() + row * columns_ + later,
+        axpy(out + codes[row * plan_.code_stride + book] * columns_, T{-1}, slopes_.data() + row * columns_ + later,
              columns_ - later);
       }
     }
@@ -293,6 +318,29 @@ void quantize_backward(const QuantizationPlan<T>& plan, const QuantizationBackwa
   bias.store(data.bias);
 }
 
+template <class T, class Code>
+void scatter_to_chosen(const T* values, std::int64_t value_stride, const CodeRows<Code>& codes, T* gradient) {
+  const std::int64_t slices = block_count(codes.rows, kSliceRows);
+  if (slices == 0) return;
+  SlicedSum<T> sums(true, codes.books * codes.words * codes.width, slices);
+  for (std::int64_t first = 0; first < slices; first += kSlicesTogether) {
+    const std::int64_t slots = std::min(kSlicesTogether, slices - first);
+    parallel_for(slots, 1, [&](std::int64_t slot, std::int64_t) {
+      const std::int64_t begin = (first + slot) * kSliceRows;
+      CodeRows<Code> slice = codes;
+      slice.codes += begin * codes.stride;
+      slice.rows = std::min(kSliceRows, codes.rows - begin);
+      scatter_to_codewords(values + begin * value_stride, value_stride, slice, sums.part(slot));
+    });
+    sums.fold(slots);
+  }
+  sums.store(gradient);
+}
+
+template void scatter_to_chosen(const float*, std::int64_t, const CodeRows<std::uint8_t>&, float*);
+template void scatter_to_chosen(const float*, std::int64_t, const CodeRows<std::int32_t>&, float*);
+template void scatter_to_chosen(const double*, std::int64_t, const CodeRows<std::uint8_t>&, double*);
+template void scatter_to_chosen(const double*, std::int64_t, const CodeRows<std::int32_t>&, double*);
 template std::int64_t quantize(const QuantizationPlan<float>&, std::uint8_t*, float*, float*);
 template std::int64_t quantize(const QuantizationPlan<float>&, std::int32_t*, float*, float*);
 template std::int64_t quantize(const QuantizationPlan<double>&, std::uint8_t*, double*, double*);

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "tally/ops/kernels/codewords.h"
+
 namespace tally::kernels {
 
 /// One call of residual quantization (ops/vector_quantization.h says what it computes), as raw views.
@@ -10,11 +12,14 @@ struct QuantizationPlan {
   std::int64_t rows = 0, books = 0, words = 0, width = 0;
   bool soft = false;
   T inverse_temperature = 1;
-  const T* x = nullptr;          ///< [rows, width]
-  const T* codebooks = nullptr;  ///< [books * words, width]
-  const T* projected = nullptr;  ///< [books * words, width]
-  const T* inner = nullptr;      ///< [books * words, books * words]; null without residual passes
-  const T* bias = nullptr;       ///< [books * words] or null
+  std::int64_t row_stride = 0;    ///< between rows of x, of the reconstruction and of their gradients
+  std::int64_t code_stride = 0;   ///< between rows of codes
+  std::int64_t logit_stride = 0;  ///< between rows of logits and of their gradient
+  const T* x = nullptr;           ///< [rows, width]
+  const T* codebooks = nullptr;   ///< [books * words, width]
+  const T* projected = nullptr;   ///< [books * words, width]
+  const T* inner = nullptr;       ///< [books * words, books * words]; null without residual passes
+  const T* bias = nullptr;        ///< [books * words] or null
 
   std::int64_t columns() const { return books * words; }
 };
@@ -42,5 +47,10 @@ struct QuantizationBackward {
 /// Parallel over slices of rows, whose parts of the tables' gradients are added in order.
 template <class T, class Code>
 void quantize_backward(const QuantizationPlan<T>& plan, const QuantizationBackward<T, Code>& data);
+
+/// Gradient of the chosen codewords: gradient[book, code, :] = the sum of the rows of `values` that chose it. Parallel
+/// over slices of rows like backward. `gradient` must come zeroed.
+template <class T, class Code>
+void scatter_to_chosen(const T* values, std::int64_t value_stride, const CodeRows<Code>& codes, T* gradient);
 
 }  // namespace tally::kernels

@@ -104,9 +104,61 @@ std::vector<Tensor> tables(std::span<const Tensor> in, const ops::OpOptions& opt
           Tensor::from(bias, {squared ? columns : 0})};
 }
 
+std::vector<Tensor> product_quantized(std::span<const Tensor> in, const ops::OpOptions& options) {
+  ops::OpOptions own = options;
+  if (!own.contains("similarity")) own.set("similarity", std::string("squared_distance"));
+  const std::int64_t rows = in[0].dim(0), books = in[1].dim(0), words = in[1].dim(1), width = in[1].dim(2);
+  std::vector<double> reconstruction(static_cast<std::size_t>(rows * books * width));
+  std::vector<double> logits(static_cast<std::size_t>(rows * books * words));
+  std::vector<double> codes(static_cast<std::size_t>(rows * books));
+  for (std::int64_t b = 0; b < books; ++b) {
+    const std::vector<Tensor> part = quantized(
+        std::vector<Tensor>{in[0].slice(1, b * width, (b + 1) * width), in[1].slice(0, b, b + 1), Tensor()}, own);
+    const auto place = [&](const Tensor& from, std::int64_t size, std::vector<double>& to) {
+      const Row values = from.to_doubles();
+      for (std::int64_t i = 0; i < rows * size; ++i) {
+        to[static_cast<std::size_t>((i / size * books + b) * size + i % size)] = values[static_cast<std::size_t>(i)];
+      }
+    };
+    place(part[0], width, reconstruction);
+    place(part[1], words, logits);
+    place(part[2], 1, codes);
+  }
+  return {Tensor::from(reconstruction, {rows, books * width}), Tensor::from(logits, {rows, books, words}),
+          Tensor::from(codes, {rows, books}).to(words <= 256 ? DType::u8 : DType::i32)};
+}
+
+std::vector<Tensor> decoded(std::span<const Tensor> in, const ops::OpOptions& options) {
+  const std::int64_t books = in[0].dim(0), words = in[0].dim(1), width = in[0].dim(2), rows = in[1].dim(0);
+  const std::int64_t columns = options.flag("concatenate", false) ? books * width : width;
+  const Row codebooks = in[0].to_doubles(), codes = in[1].to_doubles();
+  std::vector<double> out(static_cast<std::size_t>(rows * columns));
+  for (std::int64_t i = 0; i < rows * books * width; ++i) {
+    const std::int64_t column = i % width, book = i / width % books, row = i / width / books;
+    const auto code = static_cast<std::int64_t>(codes[static_cast<std::size_t>(row * books + book)]);
+    out[static_cast<std::size_t>(row * columns + (columns == width ? 0 : book * width) + column)] +=
+        codebooks[static_cast<std::size_t>((book * words + code) * width + column)];
+  }
+  return {Tensor::from(out, {rows, columns})};
+}
+
+std::vector<Tensor> commitment(std::span<const Tensor> in, const ops::OpOptions& options) {
+  const Row x = in[0].to_doubles(), target = in[1].to_doubles();
+  const Row weights = in[2].defined() ? in[2].to_doubles() : Row();
+  double loss = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double weight = weights.empty() ? 1 : weights[i / static_cast<std::size_t>(in[0].dim(1))];
+    loss += weight * (x[i] - target[i]) * (x[i] - target[i]);
+  }
+  return {Tensor::scalar(loss * options.number("reduction_scale", 1), DType::f64)};
+}
+
 }  // namespace
 
 void add_vector_quantization_references(References& references) {
+  references["commitment_loss"] = commitment;
+  references["decode_codes"] = decoded;
+  references["product_quantization"] = product_quantized;
   references["vector_quantization"] = quantized;
   references["vector_quantization_tables"] = tables;
 }
