@@ -1,8 +1,6 @@
 // tally train, evaluate and recommend.
 #include <unistd.h>
 
-#include <atomic>
-#include <csignal>
 #include <iostream>
 
 #include "tally/core/parallel.h"
@@ -11,32 +9,15 @@
 #include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/run/train_run.h"
 #include "tools/commands.h"
+#include "tools/signals.h"
 
 namespace tally::tools {
 namespace {
 
 using namespace recsys;
 
-/// The first SIGINT, SIGTERM or SIGHUP asks the run to stop after the step; a second SIGINT ends the program at once.
-std::atomic<int> received_signal{0};
-
-void on_signal(int number) {
-  received_signal = number;
-  std::signal(SIGINT, SIG_DFL);
-}
-
-void install_signal_handlers() {
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction action {};
-    action.sa_handler = on_signal;
-    sigaction(number, &action, nullptr);
-  }
-}
-
-bool stop_requested() { return received_signal != 0; }
-
 int exit_code_of(const RunOutcome& outcome) {
-  return outcome.training == TrainingOutcome::interrupted ? 128 + received_signal : 0;
+  return outcome.training == TrainingOutcome::interrupted ? stopped_exit_code() : 0;
 }
 
 std::vector<std::string> split_list(const std::string& text) {
@@ -72,7 +53,7 @@ void add_train(CLI::App& app, int& exit_code) {
                        "takes no --key=value with --resume: a run keeps its config");
     check<ConfigError>(threads->count() == 0 || options->threads >= 1, "--threads", "needs at least 1; got ",
                        options->threads);
-    install_signal_handlers();
+    note_stop_signals();
     Console console(std::cout, isatty(STDOUT_FILENO) != 0);
     const bool resume = !options->resume.empty();
     const RunConfig config =

@@ -13,6 +13,7 @@ void add_train(CLI::App& app, int& exit_code);
 void add_evaluate(CLI::App& app, int& exit_code);
 void add_recommend(CLI::App& app, int& exit_code);
 void add_report(CLI::App& app, int& exit_code);
+void add_study(CLI::App& app, int& exit_code);
 void add_config(CLI::App& app, int& exit_code);
 
 void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code);

@@ -1,0 +1,106 @@
+#include "tally/recsys/study/run_study.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "tally/recsys/run/run_data.h"
+#include "tally/recsys/run/train_run.h"
+#include "tally/recsys/study/study_tables.h"
+
+namespace tally::recsys {
+namespace {
+
+StudyState state_of(const RunDirectory& directory) {
+  if (!std::filesystem::exists(directory.config())) return StudyState::not_begun;
+  return std::filesystem::exists(directory.test_metrics()) ? StudyState::finished : StudyState::interrupted;
+}
+
+/// "train.epochs is 3 there and 5 here", for each key that two configs do not agree on.
+std::string differences(const Json& recorded, const Json& wanted) {
+  std::map<std::string, std::pair<std::string, std::string>> values;
+  for (const auto& [key, value] : flattened(recorded)) values[key].first = value.dump();
+  for (const auto& [key, value] : flattened(wanted)) values[key].second = value.dump();
+  std::string text;
+  for (const auto& [key, pair] : values) {
+    if (pair.first == pair.second || key == "output" || key == "show_user") continue;
+    text += fmt::format("{}{} is {} there and {} here", text.empty() ? "" : ", ", key,
+                        pair.first.empty() ? "absent" : pair.first, pair.second.empty() ? "absent" : pair.second);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::vector<StudyItem> study_items(const Study& study, const std::filesystem::path& output,
+                                   const std::vector<std::string>& only) {
+  std::vector<StudyItem> items;
+  std::vector<bool> found(only.size(), false);
+  for (const StudyRun& run : study.runs) {
+    for (const std::int64_t seed : study.seeds) {
+      StudyItem item{&run, seed, study_run_directory(output, run, seed), StudyState::not_begun};
+      item.state = state_of(item.directory);
+      bool chosen = only.empty();
+      for (std::size_t i = 0; i < only.size(); ++i) {
+        if (only[i] != run.name && only[i] != item.label()) continue;
+        found[i] = chosen = true;
+      }
+      if (chosen) items.push_back(std::move(item));
+    }
+  }
+  for (std::size_t i = 0; i < only.size(); ++i) {
+    std::string names;
+    for (const StudyRun& run : study.runs) names += (names.empty() ? "" : ", ") + run.name;
+    check<ConfigError>(found[i], "--only", "needs names of runs or trainings (", names, "); got \"", only[i], "\"");
+  }
+  return items;
+}
+
+void check_study_items(const std::vector<StudyItem>& items, const std::filesystem::path& output) {
+  std::map<std::string, std::string> hashes;  // by data section: runs share data
+  for (const StudyItem& item : items) {
+    if (item.state == StudyState::not_begun) continue;
+    const RunConfig wanted = item.run->with_seed(item.seed, output);
+    const RunRecord record = read_run_record(item.directory);
+    const std::string differing = differences(record.config, recorded_config(wanted));
+    check<ConfigError>(differing.empty(), item.directory.path.string(), "holds a run of another config: ", differing,
+                       "; remove it, or choose another --output");
+    const Json* recorded = record.data.find("content_sha256");
+    if (recorded == nullptr) continue;  // killed before it had read its data
+    std::string& hash = hashes[to_json(wanted).at("data").dump()];
+    if (hash.empty()) hash = load_run_data(wanted.data).hash;
+    check<ConfigError>(*recorded == Json(hash), item.directory.path.string(),
+                       "holds a run on other data: ", wanted.data.path, " has content hash ", hash, " now and had ",
+                       recorded->dump(), " then; remove it, or choose another --output");
+  }
+}
+
+TrainingOutcome run_study(const Study& study, const std::filesystem::path& output, const std::vector<std::string>& only,
+                          Console& console, const std::function<bool()>& stop_requested) {
+  const std::vector<StudyItem> items = study_items(study, output, only);
+  check_study_items(items, output);
+  std::error_code error;
+  std::filesystem::create_directories(output, error);
+  check<IoError>(!error, output.string(), "cannot be created: ", error.message());
+  write_study(study, output);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const StudyItem& item = items[i];
+    const std::string place = fmt::format("[{} of {}] {}", i + 1, items.size(), item.label());
+    if (item.state == StudyState::finished) {
+      console.line(place + ": finished before");
+      continue;
+    }
+    if (stop_requested && stop_requested()) return TrainingOutcome::interrupted;
+    console.line(place + (item.state == StudyState::interrupted ? ": goes on" : ""));
+    const RunOutcome outcome =
+        item.state == StudyState::interrupted
+            ? resume_run(item.directory, console, stop_requested)
+            : train_run(item.run->with_seed(item.seed, output), item.directory, console, stop_requested);
+    write_study(study, output);
+    if (outcome.training == TrainingOutcome::interrupted) return TrainingOutcome::interrupted;
+  }
+  return TrainingOutcome::finished;
+}
+
+}  // namespace tally::recsys
