@@ -3,24 +3,38 @@
 #include <algorithm>
 
 #include "tally/core/json_fields.h"
+#include "tally/recsys/data/file_forms.h"
+#include "tally/recsys/data/filters.h"
 #include "tally/recsys/protocol.h"
 
 namespace tally::recsys {
 namespace {
+
+std::vector<std::string> format_choices() {
+  std::vector<std::string> choices = file_form_names();
+  choices.insert(choices.begin(), "auto");
+  return choices;
+}
 
 /// Lists the members of each section once, for reading and for writing: `visit(name, member)`, and for a choice
 /// `visit(name, member, choices)`.
 template <class Config, class Visit>
 void data_fields(Config& c, Visit&& visit) {
   visit("path", c.path);
+  visit("format", c.format, format_choices());
   visit("separator", c.separator);
+  visit("columns", c.columns);
   visit("USER_ID_FIELD", c.user_column);
   visit("ITEM_ID_FIELD", c.item_column);
   visit("RATING_FIELD", c.rating_column);
   visit("TIME_FIELD", c.order_column);
-  visit("tie_rule", c.tie_rule, std::vector<std::string>{"file_order", "item_id"});
+  visit("tie_rule", c.tie_rule, std::vector<std::string>{"file_order", "item_id", "random"});
+  visit("tie_seed", c.tie_seed);
   visit("rm_dup_inter", c.duplicates, std::vector<std::string>{"keep", "first", "last"});
   visit("min_rating", c.min_rating);
+  visit("user_inter_num_interval", c.user_inter_num_interval);
+  visit("item_inter_num_interval", c.item_inter_num_interval);
+  visit("core", c.core, std::vector<std::string>{"iterative", "one_pass"});
   visit("bad_rows", c.bad_rows, std::vector<std::string>{"error", "skip"});
   visit("titles", c.titles);
   visit("split", c.split, std::vector<std::string>{"leave_one_out", "leave_last_out"});
@@ -156,6 +170,14 @@ void check_loss(const TrainConfig& train) {
                      train.loss_type, " and ", train.negative_scope);
 }
 
+void check_interval(const char* key, const std::string& text) {
+  try {
+    CountIntervals::parse(text);
+  } catch (const ValueError&) {
+    fail<ConfigError>(key, "needs counts such as \"[5,inf)\" or \"(3,100]\"; got \"", text, "\"");
+  }
+}
+
 void check_domain(const RunConfig& config) {
   const auto at_least = [](const char* key, auto value, auto least) {
     check<ConfigError>(value >= least, key, "needs at least ", least, "; got ", value);
@@ -196,7 +218,9 @@ void check_domain(const RunConfig& config) {
   at_least("train.clip_grad_norm", train.clip_grad_norm, 0);
   check_loss(train);
   check<ConfigError>(!config.data.path.empty(), "data.path", "is missing; it names the file of interactions");
-  check<ConfigError>(!config.data.separator.empty(), "data.separator", "needs at least one character");
+  at_least("data.tie_seed", config.data.tie_seed, 0);
+  check_interval("data.user_inter_num_interval", config.data.user_inter_num_interval);
+  check_interval("data.item_inter_num_interval", config.data.item_inter_num_interval);
   check<ConfigError>(config.data.min_rating == 0 || !config.data.rating_column.empty(), "data.min_rating",
                      "needs data.RATING_FIELD, the column that holds ratings");
   at_least("data.min_length", config.data.min_length, config.data.split == "leave_one_out" ? 3 : 2);
@@ -210,6 +234,15 @@ void check_domain(const RunConfig& config) {
 }
 
 }  // namespace
+
+DataConfig resolved(DataConfig data) {
+  if (data.format == "auto") data.format = file_form_of(data.path).name;
+  if (data.order_column == "auto") {
+    const bool timed = std::find(data.columns.begin(), data.columns.end(), "timestamp") != data.columns.end();
+    data.order_column = data.columns.empty() ? file_form(data.format).order_column : timed ? "timestamp" : "";
+  }
+  return data;
+}
 
 RunConfig parse_config(const Json& json) {
   RunConfig config;
@@ -227,6 +260,7 @@ RunConfig parse_config(const Json& json) {
   config.show_user = top.get("show_user", config.show_user);
   top.finish();
   check_domain(config);
+  config.data = resolved(config.data);
   return config;
 }
 

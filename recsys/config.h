@@ -13,20 +13,26 @@
 namespace tally::recsys {
 
 struct DataConfig {
-  std::string path;                        ///< delimited text, plain or gzip'd; relative to the config file
-  std::string separator = ",";             ///< one or more characters, "\t" for tabs
-  std::string user_column = "user_id";     // USER_ID_FIELD
-  std::string item_column = "item_id";     // ITEM_ID_FIELD
-  std::string rating_column;               // RATING_FIELD; empty: none
-  std::string order_column = "timestamp";  // TIME_FIELD; empty: file order
-  std::string tie_rule = "file_order";     ///< file_order | item_id
-  std::string duplicates = "keep";         ///< keep | first | last
-  double min_rating = 0;                   ///< rows rated below are left out; 0: none
-  std::string bad_rows = "error";          ///< error | skip
-  std::string titles;                      ///< file of item titles; empty: none
-  std::string split = "leave_one_out";     ///< leave_one_out | leave_last_out (no validation)
-  std::int64_t min_length = 3;             ///< users with fewer events are not evaluated
-  std::string short_users = "train";       ///< train | drop: what becomes of them in training
+  std::string path;                     ///< delimited text, plain or gzip'd; relative to the config file
+  std::string format = "auto";          ///< a form of file_forms.h; auto: the one that the file's name tells
+  std::string separator;                ///< one or more characters, "\t" for tabs; empty: the form's
+  std::vector<std::string> columns;     ///< of a file without a header line; empty: the form's, or the header's
+  std::string user_column = "user_id";  // USER_ID_FIELD
+  std::string item_column = "item_id";  // ITEM_ID_FIELD
+  std::string rating_column;            // RATING_FIELD; empty: none
+  std::string order_column = "auto";    // TIME_FIELD; empty: file order; auto: "timestamp", or the form has none
+  std::string tie_rule = "file_order";  ///< file_order | item_id | random
+  std::int64_t tie_seed = 0;            ///< of tie_rule random
+  std::string duplicates = "keep";      ///< keep | first | last
+  double min_rating = 0;                ///< rows rated below are left out; 0: none
+  std::string user_inter_num_interval;  ///< allowed events of a user, "[5,inf)"; empty: any number
+  std::string item_inter_num_interval;  ///< likewise of an item
+  std::string core = "iterative";       ///< iterative | one_pass: how often these two are applied
+  std::string bad_rows = "error";       ///< error | skip
+  std::string titles;                   ///< file of item titles; empty: none
+  std::string split = "leave_one_out";  ///< leave_one_out | leave_last_out (no validation)
+  std::int64_t min_length = 3;          ///< users with fewer events are not evaluated
+  std::string short_users = "train";    ///< train | drop: what becomes of them in training
 };
 
 struct ModelConfig {
@@ -102,6 +108,10 @@ struct RunConfig {
   std::string output = "runs";  ///< directory that run directories go into
   std::string show_user;        ///< user id whose recommendations are printed at the end; empty: the first test user
 };
+
+/// `auto` replaced by what it stands for: the form that the file's name tells, and the form's column of times (with
+/// `columns` of its own: "timestamp" if it is among them).
+DataConfig resolved(DataConfig data);
 
 /// Throws ConfigError for an unknown key (naming the nearest), a value of another type, or one outside its domain.
 RunConfig parse_config(const Json& json);

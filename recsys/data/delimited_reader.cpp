@@ -113,6 +113,14 @@ std::string ReadReport::to_text() const {
   return text;
 }
 
+Json ReadReport::to_json() const {
+  return Json::object({{"rows", rows},
+                       {"bad_rows", bad_rows},
+                       {"bad_row_messages", Json(bad_row_messages)},
+                       {"below_min_rating", below_min_rating},
+                       {"duplicates", duplicates}});
+}
+
 Interactions read_interactions(const std::filesystem::path& path, const ReadOptions& options, ReadReport* report) {
   check<ValueError>(!options.min_rating || !options.rating_column.empty(), "read_interactions",
                     "needs a rating column to apply a least rating");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tally/core/json.h"
 #include "tally/recsys/data/delimited_rows.h"
 #include "tally/recsys/data/interactions.h"
 
@@ -42,6 +43,7 @@ struct ReadReport {
 
   /// One line when nothing was left out; else a line for each reason and message. Ends with a newline.
   std::string to_text() const;
+  Json to_json() const;
 };
 
 /// Reads interactions from delimited text, plain or gzip'd, streamed: memory is that of the result. Ids are any

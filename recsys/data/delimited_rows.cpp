@@ -7,15 +7,10 @@ namespace tally::recsys {
 
 DelimitedFormat csv_format() { return {.separator = ",", .quoted = true, .columns = {}}; }
 
-DelimitedFormat format_of(const std::filesystem::path& path) {
-  const bool gz = path.extension() == ".gz";
-  return (gz ? path.stem() : path).extension() == ".csv" ? csv_format() : DelimitedFormat{};
-}
-
 DelimitedRows::DelimitedRows(const std::filesystem::path& path, DelimitedFormat format)
-    : reader_(path), format_(std::move(format)) {
+    : reader_(path), format_(std::move(format)), has_header_(format_.columns.empty()) {
   check<ValueError>(!format_.separator.empty(), "DelimitedRows", "needs a separator");
-  if (format_.columns.empty()) read_header();
+  if (has_header_) read_header();
   for (auto name = format_.columns.begin(); name != format_.columns.end(); ++name) {
     check<IoError>(std::find(format_.columns.begin(), name, *name) == name, where(), "names the column '", *name,
                    "' twice");
@@ -32,17 +27,26 @@ void DelimitedRows::read_header() {
 std::size_t DelimitedRows::column(std::string_view name) const {
   const auto found = std::find(format_.columns.begin(), format_.columns.end(), name);
   if (found == format_.columns.end()) {
-    std::string present;
-    for (const std::string& each : format_.columns) present += (present.empty() ? "" : ", ") + each;
-    fail<IoError>(reader_.name(), "needs a column '", name, "'; the columns are ", present);
+    fail<IoError>(reader_.name(), "needs a column '", name, "'; the columns are ", listed());
   }
   return static_cast<std::size_t>(found - format_.columns.begin());
+}
+
+bool DelimitedRows::has_column(std::string_view name) const {
+  return std::find(format_.columns.begin(), format_.columns.end(), name) != format_.columns.end();
+}
+
+std::string DelimitedRows::listed() const {
+  std::string list;
+  for (const std::string& each : format_.columns) list += (list.empty() ? "" : ", ") + each;
+  return list;
 }
 
 bool DelimitedRows::next() {
   if (!read_record()) return false;
   if (fields_.size() != format_.columns.size()) [[unlikely]] {
-    fail<RowError>(where(), "needs ", format_.columns.size(), " fields as the header has; got ", fields_.size());
+    fail<RowError>(where(), "needs ", format_.columns.size(), " fields ",
+                   has_header_ ? std::string("as the header has") : "(" + listed() + ")", "; got ", fields_.size());
   }
   return true;
 }

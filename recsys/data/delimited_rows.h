@@ -20,8 +20,6 @@ struct DelimitedFormat {
 
 /// Comma-separated with quotes.
 DelimitedFormat csv_format();
-/// csv_format() for names that end in .csv or .csv.gz, else tab-separated.
-DelimitedFormat format_of(const std::filesystem::path& path);
 
 /// One row is malformed. Reading may go on with the next row.
 class RowError : public IoError {
@@ -38,6 +36,7 @@ class DelimitedRows {
 
   /// Position of the column of this name. Throws IoError that lists the columns there are.
   std::size_t column(std::string_view name) const;
+  bool has_column(std::string_view name) const;
   const std::vector<std::string>& columns() const { return format_.columns; }
 
   /// Reads the next row; false at the end. Throws RowError for a row with too few or too many fields, a misplaced quote
@@ -60,9 +59,11 @@ class DelimitedRows {
   void split_plain();
   void split_quoted();
   void read_header();
+  std::string listed() const;  // names of the columns
 
   LineReader reader_;
   DelimitedFormat format_;
+  bool has_header_;
   std::string_view line_;
   std::int64_t line_number_ = 0;  // where the current row begins
   std::int64_t blank_line_ = 0;   // the first of the blank lines just passed, or 0

@@ -145,6 +145,10 @@ std::string FilterReport::to_text() const {
                      rounds == 1 ? "" : "s");
 }
 
+Json FilterReport::to_json() const {
+  return Json::object({{"rounds", rounds}, {"users", users}, {"items", items}, {"events", events}});
+}
+
 Interactions filter_by_counts(Interactions data, const FilterOptions& options, FilterReport* report) {
   FilterReport counted{.users = data.num_users(), .items = data.num_items(), .events = data.size()};
   if (!options.users.is_everything() || !options.items.is_everything()) {

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tally/core/json.h"
 #include "tally/recsys/data/interactions.h"
 
 namespace tally::recsys {
@@ -51,6 +52,7 @@ struct FilterReport {
 
   /// "left out by counts: 3 users, 5 items, 41 events in 2 rounds" and a newline.
   std::string to_text() const;
+  Json to_json() const;
 };
 
 /// Takes out the events of users and items whose number of events is not allowed; in each round users and items are

@@ -6,6 +6,7 @@
 
 #include "tally/core/error.h"
 #include "tally/core/parallel.h"
+#include "tally/core/random.h"
 #include "tally/core/sha1.h"
 #include "tally/core/sha256.h"
 
@@ -41,11 +42,16 @@ std::vector<std::int64_t> rows_by_user(const std::vector<std::int32_t>& users, s
   return rows;
 }
 
-void order_in_time(const IdMap& items, const EventColumns& events, TieRule ties, std::span<std::int64_t> rows) {
+void order_in_time(const IdMap& items, const EventColumns& events, const OrderOptions& options,
+                   std::span<std::int64_t> rows) {
+  const RngKey key = RngKey{options.tie_seed, 0}.fold_in("ties");
   const auto earlier = [&](std::int64_t a, std::int64_t b) {
     const auto x = static_cast<std::size_t>(a);
     const auto y = static_cast<std::size_t>(b);
-    if (events.times[x] != events.times[y] || ties == TieRule::file_order) return events.times[x] < events.times[y];
+    if (events.times[x] != events.times[y] || options.ties == TieRule::file_order) {
+      return events.times[x] < events.times[y];
+    }
+    if (options.ties == TieRule::random) return uniform(key, x, 0) < uniform(key, y, 0);
     return events.items[x] != events.items[y] && id_less(items.name(events.items[x]), items.name(events.items[y]));
   };
   if (!std::is_sorted(rows.begin(), rows.end(), earlier)) std::stable_sort(rows.begin(), rows.end(), earlier);
@@ -74,7 +80,16 @@ std::vector<T> gather(const std::vector<std::int64_t>& rows, std::vector<T>&& co
 
 }  // namespace
 
-const char* name_of(TieRule rule) { return rule == TieRule::item_id ? "item_id" : "file_order"; }
+const char* name_of(TieRule rule) {
+  switch (rule) {
+    case TieRule::item_id:
+      return "item_id";
+    case TieRule::random:
+      return "random";
+    default:
+      return "file_order";
+  }
+}
 
 const char* name_of(Duplicates rule) {
   switch (rule) {
@@ -101,7 +116,7 @@ Interactions group_by_user(IdMap users, IdMap items, EventColumns events, const 
     for (std::int64_t user = begin; user < end; ++user) {
       const auto size = static_cast<std::size_t>(data.end_of(user) - data.begin_of(user));
       const auto mine = std::span(rows).subspan(static_cast<std::size_t>(data.begin_of(user)), size);
-      if (!events.times.empty()) order_in_time(data.items, events, options.ties, mine);
+      if (!events.times.empty()) order_in_time(data.items, events, options, mine);
       const bool all = options.duplicates == Duplicates::keep;
       kept[static_cast<std::size_t>(user)] =
           static_cast<std::int64_t>(all ? size : drop_duplicates(events.items, options.duplicates, mine));

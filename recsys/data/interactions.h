@@ -14,6 +14,7 @@ namespace tally::recsys {
 enum class TieRule {
   file_order,  ///< as they stand in the file
   item_id,     ///< by item id, ascending (`id_less`)
+  random,      ///< in an order drawn by OrderOptions::tie_seed and the place in the file
 };
 
 /// What happens to further events of the same user with the same item.
@@ -58,6 +59,7 @@ struct EventColumns {
 
 struct OrderOptions {
   TieRule ties = TieRule::file_order;
+  std::uint64_t tie_seed = 0;  ///< of TieRule::random
   Duplicates duplicates = Duplicates::keep;
 };
 

@@ -39,7 +39,9 @@ Statistics statistics(const Interactions& data) {
   const auto users = static_cast<double>(result.users);
   result.density = static_cast<double>(result.events) / users / static_cast<double>(result.items);
   result.mean_length = static_cast<double>(result.events) / users;
+  result.tenth_length = length_quantile(data, 0.1);
   result.median_length = length_quantile(data, 0.5);
+  result.ninetieth_length = length_quantile(data, 0.9);
   result.shortest = static_cast<std::int64_t>(length_quantile(data, 0));
   result.longest = static_cast<std::int64_t>(length_quantile(data, 1));
   for (std::int64_t user = 0; user < result.users; ++user) count_user(data, user, result);
@@ -65,14 +67,41 @@ double length_quantile(const Interactions& data, double q) {
 std::string Statistics::to_text() const {
   std::string text =
       fmt::format("users {}  items {}  events {}  density {:.3f}%\n", users, items, events, density * 100);
-  text += fmt::format("length  mean {:.1f}  median {:.1f}  shortest {}  longest {}\n", mean_length, median_length,
-                      shortest, longest);
-  text += fmt::format("users with one event {}  with fewer than three {} (trained on, not evaluated)  repeats {}\n",
+  text += fmt::format("length  mean {:.1f}  shortest {}  10 % {:.1f}  median {:.1f}  90 % {:.1f}  longest {}\n",
+                      mean_length, shortest, tenth_length, median_length, ninetieth_length, longest);
+  text += fmt::format("users with one event {}  with fewer than three {}  repeats {}\n",
                       single_event_users, short_users, repeats);
   text += has_times ? fmt::format("ties in time: {} neighbouring events, {} users' last two events\n", tied_pairs,
                                   tied_last_users)
                     : std::string("ties in time: unknown, the data is in file order\n");
   return text;
+}
+
+Json Statistics::to_json() const {
+  return Json::object({{"users", users},
+                       {"items", items},
+                       {"events", events},
+                       {"density", density},
+                       {"mean_length", mean_length},
+                       {"shortest", shortest},
+                       {"tenth_length", tenth_length},
+                       {"median_length", median_length},
+                       {"ninetieth_length", ninetieth_length},
+                       {"longest", longest},
+                       {"single_event_users", single_event_users},
+                       {"short_users", short_users},
+                       {"repeats", repeats},
+                       {"tied_pairs", has_times ? Json(tied_pairs) : Json()},
+                       {"tied_last_users", has_times ? Json(tied_last_users) : Json()}});
+}
+
+std::int64_t count_unreachable(const Split& split, Part part) {
+  const std::vector<std::int64_t> counts = split.training_counts();
+  std::int64_t unreachable = 0;
+  for (const Target& target : split.targets(part)) {
+    unreachable += counts[static_cast<std::size_t>(split.item(target))] == 0;
+  }
+  return unreachable;
 }
 
 }  // namespace tally::recsys

@@ -1,19 +1,28 @@
 #include "tally/recsys/run/run_data.h"
 
+#include "tally/recsys/data/file_forms.h"
 #include "tally/recsys/data/titles.h"
 
 namespace tally::recsys {
-namespace {
 
-ReadOptions read_options(const DataConfig& config) {
+ReadOptions read_options(const DataConfig& given) {
+  const DataConfig config = resolved(given);
   ReadOptions options;
-  // Fields of comma-separated files may be quoted; tabs need no quotes.
-  options.format = {.separator = config.separator, .quoted = config.separator != "\t", .columns = {}};
+  options.format = file_form(config.format).format;
+  if (!config.separator.empty()) {
+    // Fields between commas or semicolons may be quoted; text between tabs, spaces and the like stands for itself.
+    options.format.separator = config.separator;
+    options.format.quoted = config.separator == "," || config.separator == ";";
+  }
+  if (!config.columns.empty()) options.format.columns = config.columns;
   options.user_column = config.user_column;
   options.item_column = config.item_column;
   options.rating_column = config.rating_column;
   options.order_column = config.order_column;
-  options.order.ties = config.tie_rule == "item_id" ? TieRule::item_id : TieRule::file_order;
+  options.order.ties = config.tie_rule == "item_id"  ? TieRule::item_id
+                       : config.tie_rule == "random" ? TieRule::random
+                                                     : TieRule::file_order;
+  options.order.tie_seed = static_cast<std::uint64_t>(config.tie_seed);
   options.order.duplicates = config.duplicates == "first"  ? Duplicates::first
                              : config.duplicates == "last" ? Duplicates::last
                                                            : Duplicates::keep;
@@ -21,6 +30,28 @@ ReadOptions read_options(const DataConfig& config) {
   options.bad_rows = config.bad_rows == "skip" ? BadRows::skip : BadRows::error;
   return options;
 }
+
+FilterOptions filter_options(const DataConfig& config) {
+  return {.users = CountIntervals::parse(config.user_inter_num_interval),
+          .items = CountIntervals::parse(config.item_inter_num_interval),
+          .core = config.core == "one_pass" ? Core::one_pass : Core::iterative};
+}
+
+std::string data_rules(const DataConfig& given) {
+  const DataConfig config = resolved(given);
+  std::string rules = "events by " + (config.order_column.empty() ? "place in the file" : config.order_column);
+  if (!config.order_column.empty()) rules += ", equal ones by " + config.tie_rule;
+  if (!config.order_column.empty() && config.tie_rule == "random") rules += '(' + std::to_string(config.tie_seed) + ')';
+  if (config.duplicates != "keep") rules += ", " + config.duplicates + " of repeated items";
+  if (config.min_rating != 0) rules += ", ratings from " + Json(config.min_rating).dump();
+  const FilterOptions filters = filter_options(config);
+  if (!filters.users.is_everything()) rules += ", users of " + config.user_inter_num_interval + " events";
+  if (!filters.items.is_everything()) rules += ", items of " + config.item_inter_num_interval + " events";
+  if (!filters.users.is_everything() || !filters.items.is_everything()) rules += " (" + config.core + ')';
+  return rules;
+}
+
+namespace {
 
 LeaveOneOutOptions split_options(const DataConfig& config) {
   return {.validation = config.split == "leave_one_out",
@@ -36,15 +67,22 @@ std::string RunData::label(std::int32_t item) const {
   return found == titles.end() ? id : found->second;
 }
 
-RunData load_run_data(const DataConfig& config) {
+RunData read_run_data(const DataConfig& config) {
   RunData data;
+  Interactions read = read_interactions(config.path, read_options(config), &data.report);
   data.interactions =
-      std::make_unique<const Interactions>(read_interactions(config.path, read_options(config), &data.report));
+      std::make_unique<const Interactions>(filter_by_counts(std::move(read), filter_options(config), &data.filters));
+  check<IoError>(data.interactions->size() > 0, config.path, "has no event that the filters leave");
   data.split = std::make_unique<const Split>(leave_one_out(*data.interactions, split_options(config)));
+  data.hash = content_hash(*data.interactions);
+  if (!config.titles.empty()) data.titles = read_titles(config.titles, title_options_of(config.titles));
+  return data;
+}
+
+RunData load_run_data(const DataConfig& config) {
+  RunData data = read_run_data(config);
   check<IoError>(!data.split->targets(Part::test).empty(), config.path, "has no user with ", config.min_length,
                  " events or more: nothing could be evaluated");
-  data.hash = content_hash(*data.interactions);
-  if (!config.titles.empty()) data.titles = read_titles(config.titles);
   return data;
 }
 

@@ -7,6 +7,7 @@
 #include "tally/core/npy.h"
 #include "tally/core/parallel.h"
 #include "tally/recsys/protocol.h"
+#include "tally/recsys/run/run_data.h"
 
 namespace tally::recsys {
 
@@ -30,9 +31,7 @@ EvaluationOptions evaluation_options(const RunConfig& config) {
         .replacement = wanted.negatives_replacement,
         .seed = static_cast<std::uint64_t>(wanted.sampling_seed)};
   }
-  options.rules = fmt::format("{}, events by {}", protocol_label(config),
-                              config.data.order_column.empty() ? "place in the file" : config.data.order_column);
-  if (!config.data.order_column.empty()) options.rules += ", equal ones by " + config.data.tie_rule;
+  options.rules = protocol_label(config) + ", " + data_rules(config.data);
   return options;
 }
 

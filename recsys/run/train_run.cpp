@@ -12,11 +12,11 @@
 #include "tally/core/parallel.h"
 #include "tally/recsys/baselines/markov.h"
 #include "tally/recsys/baselines/popularity.h"
-#include "tally/recsys/data/statistics.h"
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/registry.h"
 #include "tally/recsys/report/report.h"
+#include "tally/recsys/run/data_report.h"
 #include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/run/run_recommendations.h"
 #include "tally/recsys/run/run_training.h"
@@ -109,25 +109,9 @@ class TrainingRun {
   }
 
   void describe_data() {
-    const Statistics statistics = recsys::statistics(*data_.interactions);
-    console_.line("data: " + config_.data.path);
-    console_.block(statistics.to_text());
-    if (data_.report.bad_rows + data_.report.below_min_rating + data_.report.duplicates > 0) {
-      console_.block(data_.report.to_text());
-    }
-    write_file_atomically(directory_.data(), Json::object({{"path", config_.data.path},
-                                                           {"content_sha256", data_.hash},
-                                                           {"users", statistics.users},
-                                                           {"items", statistics.items},
-                                                           {"events", statistics.events},
-                                                           {"density", statistics.density},
-                                                           {"mean_length", statistics.mean_length},
-                                                           {"median_length", statistics.median_length},
-                                                           {"repeats", statistics.repeats},
-                                                           {"tied_last_users", statistics.tied_last_users},
-                                                           {"split", data_.split->name()}})
-                                                     .dump(2) +
-                                                 '\n');
+    const DataReport report = describe(config_.data, data_);
+    console_.block(report.to_text());
+    write_file_atomically(directory_.data(), report.to_json().dump(2) + '\n');
   }
 
   void describe_training() {

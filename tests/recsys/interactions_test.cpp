@@ -133,6 +133,8 @@ TEST_CASE("statistics worked out by hand", "[data]") {
   CHECK(figures.longest == 4);
   CHECK(figures.mean_length == Approx(1.75));
   CHECK(figures.median_length == Approx(1.5));
+  CHECK(figures.tenth_length == Approx(0.3));
+  CHECK(figures.ninetieth_length == Approx(3.4));
   CHECK(figures.single_event_users == 1);
   CHECK(figures.short_users == 3);
   CHECK(figures.repeats == 2);

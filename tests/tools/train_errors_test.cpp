@@ -1,10 +1,10 @@
 // What `tally train` says when its config, its command line or its data are wrong: one sentence, an exit code, and no
 // run directory.
-#include <zlib.h>
 
 #include <catch2/catch.hpp>
 
 #include "tally/core/file.h"
+#include "tests/support/gzip.h"
 #include "tests/tools/small_runs.h"
 
 using namespace tally;
@@ -38,15 +38,6 @@ void refuse_data(const std::string& bytes, Parts parts, std::initializer_list<st
   workshop.files().write("ratings.csv", bytes);
   check_refused(workshop.train(overrides), 1, parts);
   check_untouched(workshop);
-}
-
-std::string gzip(const std::string& bytes) {
-  const TemporaryDirectory directory;
-  const std::string path = directory / "bytes.gz";
-  gzFile file = gzopen(path.c_str(), "wb");
-  gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size()));
-  gzclose(file);
-  return read_file(path);
 }
 
 }  // namespace

@@ -1,0 +1,216 @@
+// Every form of file is read through a config, plain and gzip'd, and refused with file and line when it is bad.
+#include "tally/recsys/run/run_data.h"
+
+#include <catch2/catch.hpp>
+
+#include "tally/recsys/run/data_report.h"
+#include "tests/support/gzip.h"
+#include "tests/support/temporary_directory.h"
+
+namespace tally::recsys {
+namespace {
+
+using Catch::Matchers::Contains;
+using Catch::Matchers::StartsWith;
+using tally::test::gzip;
+using tally::test::message_of;
+using tally::test::TemporaryDirectory;
+
+/// Three users with the items a b c, c a b and b c a b, in each form; times out of order where there are times.
+const std::string kCsv =
+    "user_id,item_id,timestamp\r\n\"u1\",a,1\r\nu1,c,3\r\nu2,c,5\r\nu1,b,2\r\nu2,b,9\r\nu2,a,8\r\nu3,b,1\r\nu3,c,2\r\n"
+    "u3,a,3\r\nu3,\"b\",4\r\n";
+const std::string kTsv =
+    "item_id\tposition\tuser_"
+    "id\na\t1\tu1\nc\t3\tu1\nb\t2\tu1\nc\t1\tu2\na\t2\tu2\nb\t3\tu2\nb\t1\tu3\nc\t2\tu3\na\t3\tu3\n"
+    "b\t4\tu3\n";
+const std::string kInter =
+    "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu1\ta\t5\t1\nu1\tc\t5\t2."
+    "5\nu1\tb\t1\t2\nu2\tc\t4\t5\n"
+    "u2\ta\t4\t6\nu2\tb\t4\t7\nu3\tb\t4\t5\nu3\tc\t4\t6\nu3\ta\t4\t7\nu3\tb\t4\t8\n";
+const std::string kMovieLens =
+    "u1::a::5::1\nu1::c::5::4\nu1::b::4::2\nu2::c::4::5\nu2::a::4::6\nu2::b::4::7\nu3::b::4::5\nu3::c::4::6\nu3::a::4::"
+    "7\n"
+    "u3::b::4::8\n";
+const std::string kUserItem = "u1 a\nu1 b\nu1 c\nu2 c\nu2 a\nu2 b\nu3 b\nu3 c\nu3 a\nu3 b\n";
+
+std::string sequences(const Interactions& data) {
+  std::string text;
+  for (std::int32_t user = 0; user < data.num_users(); ++user) {
+    text += std::string(data.users.name(user)) + ':';
+    for (const std::int32_t item : data.sequence(user)) text += std::string(data.items.name(item));
+    text += ' ';
+  }
+  return text;
+}
+
+/// The data section of a config that names the file, with further members.
+DataConfig config_of(const std::filesystem::path& path, const std::string& further = "") {
+  return parse_config(parse_json(R"({"data": {"path": ")" + path.string() + '"' + further + "}}")).data;
+}
+
+/// What the config reads of a file of that name and text.
+std::string read(const std::string& name, const std::string& text, const std::string& further = "") {
+  const TemporaryDirectory directory;
+  return sequences(*load_run_data(config_of(directory.write(name, text), further)).interactions);
+}
+
+/// The message of the IoError that the config ends with, which names the file.
+std::string refusal(const std::string& name, const std::string& text, const std::string& further = "") {
+  const TemporaryDirectory directory;
+  const auto path = directory.write(name, text);
+  const std::string message = message_of<IoError>([&] { load_run_data(config_of(path, further)); });
+  CHECK_THAT(message, StartsWith("[" + path.string()));
+  CHECK(message.find('\n') == std::string::npos);
+  return message.substr(message.find(name));
+}
+
+}  // namespace
+
+TEST_CASE("every form of file is a config of two lines, plain and gzip'd", "[data]") {
+  const std::string expected = "u1:abc u2:cab u3:bcab ";
+  struct Form {
+    std::string name, text, further;
+  };
+  const std::vector<Form> forms = {
+      {"ratings.csv", kCsv, ""},     {"interactions.tsv", kTsv, R"(, "TIME_FIELD": "position")"},
+      {"beauty.inter", kInter, ""},  {"ratings.dat", kMovieLens, ""},
+      {"Beauty.txt", kUserItem, ""}, {"no-extension", kUserItem, R"(, "format": "user_item")"}};
+  for (const Form& form : forms) {
+    INFO(form.name);
+    CHECK(read(form.name, form.text, form.further) == expected);
+    CHECK(read(form.name + ".gz", gzip(form.text), form.further) == expected);
+  }
+}
+
+TEST_CASE("separator, columns and order of a file may be named", "[data]") {
+  CHECK(read("u.data", "u1\ta\t5\t2\nu1\tb\t5\t1\nu1\tc\t5\t1\n",
+             R"(, "columns": ["user_id", "item_id", "rating", "timestamp"])") == "u1:bca ");
+  // Without a column of times among those that are named, the file is in order.
+  CHECK(read("u.data", "a\tu1\nc\tu1\nb\tu1\n", R"(, "columns": ["item_id", "user_id"])") == "u1:acb ");
+  CHECK(read("ratings.csv", kCsv, R"(, "TIME_FIELD": "")") == "u1:acb u2:cba u3:bcab ");
+  CHECK(read("x.txt", "user;item\n\"u;1\";a\n\"u;1\";b\n\"u;1\";c\n",
+             R"(, "format": "csv", "separator": ";", "USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item",
+                  "TIME_FIELD": "")") == "u;1:abc ");
+  CHECK(read("x.txt", "u1|\"a\nu1|b\nu1|c\n", R"(, "separator": "|")") == "u1:\"abc ");
+}
+
+TEST_CASE("rules for equal times", "[data]") {
+  std::string text = "user_id,item_id,timestamp\n";
+  for (int i = 39; i >= 0; --i) text += "u," + std::to_string(i) + ",7\n";
+  std::string by_id = "u:", by_file = "u:";
+  for (int i = 0; i < 40; ++i) by_id += std::to_string(i), by_file += std::to_string(39 - i);
+  CHECK(read("r.csv", text) == by_file + ' ');
+  CHECK(read("r.csv", text, R"(, "tie_rule": "item_id")") == by_id + ' ');
+  const std::string drawn = read("r.csv", text, R"(, "tie_rule": "random", "tie_seed": 3)");
+  CHECK(drawn == read("r.csv", text, R"(, "tie_rule": "random", "tie_seed": 3)"));
+  CHECK(drawn != read("r.csv", text, R"(, "tie_rule": "random", "tie_seed": 4)"));
+  CHECK(drawn.size() == by_id.size() + 1);
+  CHECK(drawn != by_id + ' ');
+  CHECK(drawn != by_file + ' ');
+  // Times go before draws.
+  CHECK(read("ratings.csv", kCsv, R"(, "tie_rule": "random")") == "u1:abc u2:cab u3:bcab ");
+}
+
+TEST_CASE("filters of a config are applied, reported and part of the rules", "[data]") {
+  const TemporaryDirectory directory;
+  const auto path = directory.write("Beauty.txt", kUserItem + "u4 a\nu4 d\nu4 b\n");
+  const std::string filters = R"x(, "user_inter_num_interval": "[3,inf)", "item_inter_num_interval": "[2,inf)")x";
+  const DataConfig config = config_of(path, filters + R"(, "core": "one_pass")");
+  const RunData data = load_run_data(config);
+  CHECK(sequences(*data.interactions) == "u1:abc u2:cab u3:bcab u4:ab ");
+  CHECK(data.filters.items == 1);
+  CHECK(data.filters.users == 0);
+  CHECK(data.filters.events == 1);
+  CHECK(data_rules(config) ==
+        "events by place in the file, users of [3,inf) events, items of [2,inf) events (one_pass)");
+  const RunData core = load_run_data(config_of(path, filters));
+  CHECK(sequences(*core.interactions) == "u1:abc u2:cab u3:bcab ");
+  CHECK(core.filters.rounds == 2);
+  CHECK_THAT(refusal("x.txt", kUserItem, R"x(, "user_inter_num_interval": "[5,inf)")x"),
+             Contains("has no event that the filters leave"));
+  CHECK_THROWS_WITH(
+      config_of(path, R"x(, "user_inter_num_interval": "5")x"),
+      Contains("[data.user_inter_num_interval] needs counts such as \"[5,inf)\"") && Contains("got \"5\""));
+  CHECK_THROWS_AS(config_of(path, R"(, "format": "movielense")"), ConfigError);
+  CHECK_THROWS_WITH(config_of(path, R"(, "core": "one-pass")"), Contains("one_pass"));
+}
+
+TEST_CASE("bad rows of every form are refused with file and line", "[data]") {
+  CHECK_THAT(refusal("r.csv", kCsv + "u4,a\n"), StartsWith("r.csv:12] needs 3 fields as the header has; got 2"));
+  CHECK_THAT(refusal("r.csv", kCsv + "u4,a,x\n"),
+             StartsWith("r.csv:12:6] needs a finite number as timestamp; got 'x'"));
+  CHECK_THAT(refusal("r.csv", kCsv + "u4,\"a,1\n"), StartsWith("r.csv:12:4] opens a quote"));
+  CHECK_THAT(refusal("r.tsv", kTsv),
+             Contains("needs a column 'timestamp'; the columns are item_id, position, user_id"));
+  CHECK_THAT(refusal("r.tsv.gz", gzip(kTsv + "\t1\tu4\n"), R"(, "TIME_FIELD": "position")"),
+             StartsWith("r.tsv.gz:12:1] needs a item_id; got an empty field"));
+  CHECK_THAT(refusal("r.inter", kInter + "u4\ta\t1\n"), StartsWith("r.inter:12] needs 4 fields"));
+  CHECK_THAT(refusal("r.inter", kUserItem), Contains("needs a column 'user_id'; the columns are u1 a"));
+  CHECK_THAT(refusal("ratings.dat", kMovieLens + "1:2:3:4\n"),
+             StartsWith("ratings.dat:11] needs 4 fields (user_id, item_id, rating, timestamp); got 1"));
+  CHECK_THAT(refusal("ratings.dat", kMovieLens + "u4::a::x::4\n", R"(, "RATING_FIELD": "rating")"),
+             StartsWith("ratings.dat:11:8] needs a finite number as rating; got 'x'"));
+  CHECK_THAT(refusal("x.txt", kUserItem + "u4\n"), StartsWith("x.txt:11] needs 2 fields (user_id, item_id); got 1"));
+  CHECK_THAT(refusal("x.txt", kUserItem + "u4 a b\n"),
+             StartsWith("x.txt:11] needs 2 fields (user_id, item_id); got 3"));
+  CHECK_THAT(refusal("x.txt", kUserItem + " a\n"), StartsWith("x.txt:11:1] needs a user_id; got an empty field"));
+  CHECK_THAT(refusal("x.txt", "u1 a\n\nu1 b\n"), StartsWith("x.txt:2] is a blank line"));
+  CHECK_THAT(refusal("x.txt", ""), Contains("has no rows"));
+  CHECK_THAT(refusal("x.txt", "u1 a\nu1 b\n"), Contains("has no user with 3 events or more"));
+  const std::string whole = gzip(kUserItem);
+  CHECK_THAT(refusal("x.txt.gz", whole.substr(0, whole.size() - 9)), StartsWith("x.txt.gz:"));
+}
+
+TEST_CASE("bad rows of every form are skipped when asked for, counted and named", "[data]") {
+  struct Form {
+    std::string name, text, bad, further;
+    int line;
+  };
+  const std::vector<Form> forms = {{"r.csv", kCsv, "u4,a\n", "", 12},
+                                   {"r.tsv", kTsv, "a\tx\tu4\n", R"(, "TIME_FIELD": "position")", 12},
+                                   {"r.inter", kInter, "u4\ta\t1\tnan\n", "", 12},
+                                   {"r.dat", kMovieLens, "u4::a\n", "", 11},
+                                   {"r.txt", kUserItem, "u4  a\n", "", 11}};
+  for (const Form& form : forms) {
+    const TemporaryDirectory directory;
+    const auto path = directory.write(form.name, form.text + form.bad);
+    const RunData data = load_run_data(config_of(path, R"(, "bad_rows": "skip")" + form.further));
+    CHECK(sequences(*data.interactions) == "u1:abc u2:cab u3:bcab ");
+    CHECK(data.report.bad_rows == 1);
+    REQUIRE(data.report.bad_row_messages.size() == 1);
+    CHECK_THAT(data.report.bad_row_messages[0], Contains(form.name + ':' + std::to_string(form.line)));
+  }
+}
+
+TEST_CASE("a report of data says what it is and what was left out", "[data]") {
+  const TemporaryDirectory directory;
+  const auto path = directory.write("Beauty.txt", kUserItem + "u4 a\nu4 d\nbad\n");
+  const DataConfig config = config_of(path, R"x(, "bad_rows": "skip", "item_inter_num_interval": "[2,inf)")x");
+  const RunData data = read_run_data(config);
+  const DataReport report = describe(config, data);
+  CHECK(report.statistics.users == 4);
+  CHECK(report.statistics.events == 11);
+  CHECK(report.test_users == 3);
+  CHECK(report.training_events == 1 + 1 + 2 + 1);
+  CHECK(report.unreachable_targets == 0);
+  CHECK_THAT(report.to_text(), Contains("left out: 1 malformed rows") && Contains("Beauty.txt:13]") &&
+                                   Contains("left out by counts: 0 users, 1 items, 1 events in 1 round\n") &&
+                                   Contains("content sha256 " + data.hash));
+  const Json json = report.to_json();
+  CHECK(json.at("filters").at("items").as_integer() == 1);
+  CHECK(json.at("reading").at("bad_rows").as_integer() == 1);
+  CHECK(json.at("content_sha256").as_string() == data.hash);
+  CHECK(json.at("tied_pairs").is(Json::Kind::null));
+}
+
+TEST_CASE("targets that are never trained on are unreachable", "[data]") {
+  const TemporaryDirectory directory;
+  const auto path = directory.write("x.txt", "1 a\n1 b\n1 c\n2 c\n2 a\n2 z\n3 b\n3 a\n3 c\n");
+  const RunData data = read_run_data(config_of(path));
+  CHECK(count_unreachable(*data.split, Part::test) == 1);
+  // Nothing but a, b and c is trained on; validation items b, a and a are.
+  CHECK(count_unreachable(*data.split, Part::validation) == 0);
+}
+
+}  // namespace tally::recsys
