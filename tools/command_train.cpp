@@ -1,10 +1,9 @@
-// tally train, evaluate and recommend.
+// tally train and evaluate.
 #include <unistd.h>
 
 #include <iostream>
 
 #include "tally/core/parallel.h"
-#include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/run/train_run.h"
@@ -18,17 +17,6 @@ using namespace recsys;
 
 int exit_code_of(const RunOutcome& outcome) {
   return outcome.training == TrainingOutcome::interrupted ? stopped_exit_code() : 0;
-}
-
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> parts;
-  std::size_t begin = 0;
-  while (begin <= text.size()) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    if (end > begin) parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
 }
 
 }  // namespace
@@ -79,41 +67,6 @@ void add_evaluate(CLI::App& app, int& exit_code) {
         evaluate(make_ranker(*run.model), *run.data.split, chosen,
                  evaluated_targets(run.config, *run.data.split, chosen), evaluation_options(run.config));
     std::cout << evaluation.to_text();
-    exit_code = 0;
-  });
-}
-
-void add_recommend(CLI::App& app, int& exit_code) {
-  struct Options {
-    std::string directory, history;
-    std::int64_t k = 10;
-    bool keep_seen = false;
-  };
-  auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("recommend", "Recommend items for a history, of a user known or not");
-  command->add_option("run", options->directory, "Run directory")->required();
-  command->add_option("--history", options->history, "Item ids, oldest first, separated by commas")->required();
-  command->add_option("--k", options->k, "Number of items");
-  command->add_flag("--keep-seen", options->keep_seen, "Recommend items of the history too");
-  command->callback([=, &exit_code] {
-    check<ConfigError>(options->k >= 1, "--k", "needs at least 1; got ", options->k);
-    const OpenedRun run = open_run({options->directory});
-    const IdMap& items = run.data.interactions->items;
-    std::vector<std::int32_t> history;
-    for (const std::string& id : split_list(options->history)) {
-      const auto item = items.find(id);
-      check<ConfigError>(item.has_value(), "--history", "item '", id, "' is not in ", run.config.data.path);
-      history.push_back(*item);
-    }
-    check<ConfigError>(!history.empty(), "--history", "needs at least one item id");
-    const auto lists = recommend(make_ranker(*run.model), Sequences::from({history}, items.size()), options->k,
-                                 options->keep_seen ? SeenFilter::none : SeenFilter::full);
-    std::cout << "rank\titem_id\tscore\ttitle\n";
-    for (std::size_t r = 0; r < lists[0].size(); ++r) {
-      const ScoredItem& scored = lists[0][r];
-      std::cout << r + 1 << '\t' << items.name(scored.item) << '\t' << scored.score << '\t'
-                << run.data.label(scored.item) << '\n';
-    }
     exit_code = 0;
   });
 }

@@ -13,16 +13,16 @@ constexpr std::uint64_t kBootstrapSeed = 1993;
 /// What decides whether ranks of two runs may be paired.
 bool tested_alike(const RunRecord& a, const RunRecord& b) {
   const auto rules = [](const RunRecord& record) {
-    Json rules = Json::object({{"evaluation", Json::object()}, {"data", Json::object()}});
+    Json deciding = Json::object({{"evaluation", Json::object()}, {"data", Json::object()}});
     for (const char* section : {"evaluation", "data"}) {
       const Json* values = record.config.find(section);
       if (values == nullptr || !values->is(Json::Kind::object)) continue;
       for (const auto& [name, value] : values->members()) {
         const bool decides = name != "topk" && name != "valid_users" && name != "titles" && name != "path";
-        if (decides) rules.set_at(std::string(section) + '.' + name, value);
+        if (decides) deciding.set_at(std::string(section) + '.' + name, value);
       }
     }
-    return rules;
+    return deciding;
   };
   const Json* hash = a.data.find("content_sha256");
   const Json* other = b.data.find("content_sha256");

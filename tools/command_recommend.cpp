@@ -1,0 +1,128 @@
+// tally recommend: items for a history, or for the histories of a file.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iostream>
+
+#include "tally/core/file.h"
+#include "tally/recsys/data/file_forms.h"
+#include "tally/recsys/data/histories.h"
+#include "tally/recsys/evaluation/top_k.h"
+#include "tally/recsys/models/neural_ranker.h"
+#include "tally/recsys/run/train_run.h"
+#include "tools/commands.h"
+
+namespace tally::tools {
+namespace {
+
+using namespace recsys;
+
+struct RecommendOptions {
+  std::string directory, history, input, out;
+  std::string unknown_items = "error";
+  std::int64_t k = 10;
+  bool filter_seen = true;
+
+  SeenFilter seen() const { return filter_seen ? SeenFilter::full : SeenFilter::none; }
+};
+
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts;
+  std::size_t begin = 0;
+  while (begin <= text.size()) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    if (end > begin) parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+/// A table of the items for one history.
+std::string recommend_for_history(const OpenedRun& run, const RecommendOptions& options) {
+  const IdMap& items = run.data.interactions->items;
+  std::vector<std::int32_t> history;
+  for (const std::string& id : split_list(options.history)) {
+    const auto item = items.find(id);
+    check<ConfigError>(item.has_value(), "--history", "item '", id, "' is not in ", run.config.data.path);
+    history.push_back(*item);
+  }
+  check<ConfigError>(!history.empty(), "--history", "needs at least one item id");
+  const auto lists =
+      recommend(make_ranker(*run.model), Sequences::from({history}, items.size()), options.k, options.seen());
+  std::string text = "rank\titem_id\tscore\ttitle\n";
+  for (std::size_t r = 0; r < lists[0].size(); ++r) {
+    const ScoredItem& scored = lists[0][r];
+    text +=
+        fmt::format("{}\t{}\t{:g}\t{}\n", r + 1, items.name(scored.item), scored.score, run.data.label(scored.item));
+  }
+  return text;
+}
+
+/// What keeps a table apart cannot stand in it.
+std::string in_one_cell(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; }, ' ');
+  return text;
+}
+
+/// A table of the items for every user of a file, users in the order of the file.
+std::string recommend_for_file(const OpenedRun& run, const RecommendOptions& options) {
+  const IdMap& items = run.data.interactions->items;
+  const Histories histories =
+      read_histories(options.input, items,
+                     {.format = file_form_of(options.input).format,
+                      .user_column = run.config.data.user_column,
+                      .item_column = run.config.data.item_column,
+                      .unknown = options.unknown_items == "skip" ? UnknownItems::skip : UnknownItems::error});
+  if (histories.unknown_items > 0) {
+    std::cerr << "left out: " << histories.unknown_items << " rows with items that the model was not trained with\n";
+    for (const std::string& message : histories.unknown_messages) std::cerr << "  " << message << '\n';
+  }
+  const auto lists = recommend(make_ranker(*run.model), histories.sequences, options.k, options.seen());
+  const bool titled = !run.data.titles.empty();
+  std::string text = titled ? "user_id\titem_id\tscore\trank\ttitle\n" : "user_id\titem_id\tscore\trank\n";
+  for (std::size_t user = 0; user < lists.size(); ++user) {
+    for (std::size_t r = 0; r < lists[user].size(); ++r) {
+      const ScoredItem& scored = lists[user][r];
+      text += fmt::format("{}\t{}\t{:g}\t{}", histories.users.name(static_cast<std::int32_t>(user)),
+                          items.name(scored.item), scored.score, r + 1);
+      if (titled) text += '\t' + in_one_cell(run.data.label(scored.item));
+      text += '\n';
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+void add_recommend(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<RecommendOptions>();
+  CLI::App* command = app.add_subcommand("recommend", "Recommend items for histories, of users known or not");
+  command->add_option("run", options->directory, "Run directory")->required();
+  command->add_option("--history", options->history, "Item ids, oldest first, separated by commas");
+  command->add_option("--input", options->input,
+                      "File of histories, oldest event first: columns user_id and item_id (.tsv, .csv), or lines "
+                      "`user item` (.txt), plain or gzip'd; - for standard input");
+  command->add_option("--unknown-items", options->unknown_items, "error or skip: items of --input the model has not")
+      ->check(CLI::IsMember({"error", "skip"}));
+  command->add_option("--k", options->k, "Number of items");
+  command->add_flag("--filter-seen,!--no-filter-seen,!--keep-seen", options->filter_seen,
+                    "Leave out the items of the history (the default)");
+  command->add_option("--out", options->out, "File to write, whole or not at all (default: standard output)");
+  command->callback([=, &exit_code] {
+    check<ConfigError>(options->k >= 1, "--k", "needs at least 1; got ", options->k);
+    check<ConfigError>((command->count("--history") > 0) != (command->count("--input") > 0), "recommend",
+                       "needs --history or --input, one of the two");
+    const OpenedRun run = open_run({options->directory});
+    const std::string text =
+        command->count("--input") > 0 ? recommend_for_file(run, *options) : recommend_for_history(run, *options);
+    if (options->out.empty()) {
+      std::cout << text;
+    } else {
+      write_file_atomically(options->out, text);
+    }
+    exit_code = 0;
+  });
+}
+
+}  // namespace tally::tools
