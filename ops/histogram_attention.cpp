@@ -5,6 +5,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/kernels.h"
 #include "tally/ops/histogram_attention_call.h"
+#include "tally/ops/kernels/histogram_attention.h"
 
 namespace tally::ops {
 namespace detail {

@@ -1,9 +1,13 @@
 #pragma once
 
 #include "tally/ops/histogram_attention.h"
-#include "tally/ops/kernels/histogram_attention.h"
 
 // What histogram_attention() and the surrogate of its catalog entry share.
+
+namespace tally::kernels {
+template <class T>
+struct HistogramProblem;
+}  // namespace tally::kernels
 
 namespace tally::ops::detail {
 

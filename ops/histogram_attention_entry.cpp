@@ -3,6 +3,7 @@
 
 #include "tally/ops/entries.h"
 #include "tally/ops/histogram_attention_call.h"
+#include "tally/ops/kernels/histogram_attention.h"
 
 // The catalog entry of histogram_attention.
 

@@ -199,7 +199,7 @@ std::vector<OpSample> samples() {
     all.push_back({"empty", inputs({0, 2, 3, 2}, 103), options});
     all.push_back({"one word", inputs({3, 3, 1, 2}, 106), options});
     all.push_back({"one codebook", inputs({4, 1, 7, 3}, 109), options});
-    all.push_back({"256 words", inputs({2, 2, 256, 3}, 112), options});
+    all.push_back({"256 words", inputs({2, 2, 256, 3}, 112), {{"assignment", assignment}, {"temperature", 5.0}}});
     all.push_back({"257 words", inputs({2, 2, 257, 3}, 115), {{"assignment", assignment}, {"temperature", 5.0}}});
     all.push_back({"sixteen words", inputs({7, 3, 16, 20}, 118), options});
   }
