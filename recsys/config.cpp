@@ -44,7 +44,7 @@ void data_fields(Config& c, Visit&& visit) {
 
 template <class Config, class Visit>
 void model_fields(Config& c, Visit&& visit) {
-  visit("name", c.name, std::vector<std::string>{"gru4rec", "sasrec"});
+  visit("name", c.name, std::vector<std::string>{"gru4rec", "sasrec", "lisa"});
   visit("hidden_size", c.hidden_size);
   visit("n_layers", c.n_layers);
   visit("n_heads", c.n_heads);
@@ -58,6 +58,17 @@ void model_fields(Config& c, Visit&& visit) {
   visit("initializer_range", c.initializer_range);
   visit("layer_norm_eps", c.layer_norm_eps);
   visit("tie_embeddings", c.tie_embeddings);
+  visit("lisa_variant", c.lisa_variant, std::vector<std::string>{"base", "soft", "mini"});
+  visit("codebooks", c.codebooks);
+  visit("codewords", c.codewords);
+  visit("target_codewords", c.target_codewords);
+  visit("similarity", c.similarity, std::vector<std::string>{"bilinear", "dot", "squared_distance"});
+  visit("temperature", c.temperature);
+  visit("residual_quantization", c.residual_quantization);
+  visit("counts_decay", c.counts_decay);
+  visit("learn_decay", c.learn_decay);
+  visit("counts_window", c.counts_window);
+  visit("commitment_weight", c.commitment_weight);
 }
 
 template <class Config, class Visit>
@@ -199,6 +210,15 @@ void check_domain(const RunConfig& config) {
                      model.initializer_range);
   check<ConfigError>(model.layer_norm_eps > 0, "model.layer_norm_eps", "needs a value above 0; got ",
                      model.layer_norm_eps);
+  at_least("model.codebooks", model.codebooks, 1);
+  at_least("model.codewords", model.codewords, 1);
+  at_least("model.target_codewords", model.target_codewords, 1);
+  check<ConfigError>(model.temperature > 0, "model.temperature", "needs a value above 0; got ", model.temperature);
+  at_least("model.counts_decay", model.counts_decay, 0);
+  check<ConfigError>(model.counts_decay > 0 || !model.learn_decay, "model.learn_decay",
+                     "needs a counts_decay above 0 to begin from");
+  at_least("model.counts_window", model.counts_window, 0);
+  at_least("model.commitment_weight", model.commitment_weight, 0);
   const TrainConfig& train = config.train;
   at_least("train.epochs", train.epochs, 1);
   at_least("train.train_batch_size", train.train_batch_size, 1);

@@ -50,6 +50,18 @@ struct ModelConfig {
   double initializer_range = 0.02;
   double layer_norm_eps = 1e-8;
   bool tie_embeddings = true;  ///< score items with the table that they are read with
+  // Of the model lisa:
+  std::string lisa_variant = "base";  ///< base | soft | mini
+  std::int64_t codebooks = 8;
+  std::int64_t codewords = 128;         ///< of each codebook of the histories
+  std::int64_t target_codewords = 128;  ///< of each codebook of the targets, in the variant mini
+  std::string similarity = "bilinear";  ///< bilinear | dot | squared_distance
+  double temperature = 0.7;
+  bool residual_quantization = true;
+  double counts_decay = 0.1;       ///< an event k places back counts exp(-counts_decay k); 0: all count alike
+  bool learn_decay = false;        ///< train it
+  std::int64_t counts_window = 0;  ///< tally only the last so many events; 0: all
+  double commitment_weight = 0;    ///< of the distance from embeddings to their reconstructions
 };
 
 struct TrainConfig {

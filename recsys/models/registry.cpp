@@ -3,6 +3,7 @@
 #include <map>
 
 #include "tally/recsys/models/gru4rec.h"
+#include "tally/recsys/models/lisa.h"
 #include "tally/recsys/models/sasrec.h"
 
 namespace tally::recsys {
@@ -16,6 +17,17 @@ T look_up(const std::map<std::string, T>& names, const std::string& word) {
   return found->second;
 }
 
+ops::Activation activation(const ModelConfig& config) {
+  return look_up<ops::Activation>(
+      {{"relu", ops::Activation::relu}, {"gelu", ops::Activation::gelu}, {"silu", ops::Activation::silu}},
+      config.hidden_act);
+}
+
+PositionAlignment alignment(const ModelConfig& config) {
+  return look_up<PositionAlignment>({{"start", PositionAlignment::start}, {"end", PositionAlignment::end}},
+                                    config.position_alignment);
+}
+
 SasRecOptions sasrec_options(const ModelConfig& config, std::int64_t items) {
   return {
       .items = items,
@@ -27,14 +39,11 @@ SasRecOptions sasrec_options(const ModelConfig& config, std::int64_t items) {
       .hidden_dropout = config.hidden_dropout_prob,
       .attention_dropout = config.attn_dropout_prob,
       .deviation = config.initializer_range,
-      .activation = look_up<ops::Activation>(
-          {{"relu", ops::Activation::relu}, {"gelu", ops::Activation::gelu}, {"silu", ops::Activation::silu}},
-          config.hidden_act),
+      .activation = activation(config),
       .norm = look_up<nn::NormPlacement>(
           {{"sasrec", nn::NormPlacement::sasrec}, {"pre", nn::NormPlacement::pre}, {"post", nn::NormPlacement::post}},
           config.norm),
-      .alignment = look_up<PositionAlignment>({{"start", PositionAlignment::start}, {"end", PositionAlignment::end}},
-                                              config.position_alignment),
+      .alignment = alignment(config),
       .epsilon = config.layer_norm_eps,
       .tie_embeddings = config.tie_embeddings};
 }
@@ -49,6 +58,34 @@ Gru4RecOptions gru4rec_options(const ModelConfig& config, std::int64_t items) {
           .tie_embeddings = config.tie_embeddings};
 }
 
+LisaOptions lisa_options(const ModelConfig& config, std::int64_t items) {
+  using Similarity = ops::CodewordSimilarity;
+  return {
+      .items = items,
+      .width = config.hidden_size,
+      .layers = config.n_layers,
+      .inner = config.inner_size,
+      .window = config.max_item_list_length,
+      .variant = look_up<LisaVariant>(
+          {{"base", LisaVariant::base}, {"soft", LisaVariant::soft}, {"mini", LisaVariant::mini}}, config.lisa_variant),
+      .codebooks = config.codebooks,
+      .codewords = config.codewords,
+      .target_codewords = config.target_codewords,
+      .similarity = look_up<Similarity>({{"bilinear", Similarity::bilinear},
+                                         {"dot", Similarity::dot},
+                                         {"squared_distance", Similarity::squared_distance}},
+                                        config.similarity),
+      .temperature = config.temperature,
+      .residual = config.residual_quantization,
+      .decay = config.counts_decay,
+      .learn_decay = config.learn_decay,
+      .attention_window = config.counts_window,
+      .commitment = config.commitment_weight,
+      .dropout = config.hidden_dropout_prob,
+      .activation = activation(config),
+      .alignment = alignment(config)};
+}
+
 }  // namespace
 
 std::unique_ptr<SequenceModel> make_sequence_model(const ModelConfig& config, std::int64_t items, RngKey key) {
@@ -57,6 +94,10 @@ std::unique_ptr<SequenceModel> make_sequence_model(const ModelConfig& config, st
   }
   if (config.name == "sasrec") {
     return std::make_unique<SequenceModelOf<SasRec>>("sasrec", SasRec::make(sasrec_options(config, items), key));
+  }
+  if (config.name == "lisa") {
+    return std::make_unique<SequenceModelOf<Lisa>>("lisa-" + config.lisa_variant,
+                                                   Lisa::make(lisa_options(config, items), key));
   }
   fail<ConfigError>("model.name", "knows no model '", config.name, "'");
 }

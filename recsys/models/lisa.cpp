@@ -1,0 +1,158 @@
+#include "tally/recsys/models/lisa.h"
+
+#include <cmath>
+
+#include "tally/autograd/tape.h"
+#include "tally/ops/elementwise.h"
+#include "tally/ops/embedding.h"
+#include "tally/ops/reduce.h"
+#include "tally/ops/residual_dropout_norm.h"
+#include "tally/ops/shape.h"
+
+namespace tally::recsys {
+namespace {
+
+/// Places of Lisa::prepare()'s values; those of the blocks follow, kValuesOfBlock for each.
+enum PreparedValue : std::size_t { kEmbedded, kReconstruction, kLogits, kCodes, kTargets, kBlocks };
+/// Inner products and values of a block's attention, then the tables of its quantizer.
+constexpr std::size_t kValuesOfBlock = 5;
+
+nn::VectorQuantizer make_quantizer(const LisaOptions& options, std::int64_t codewords, bool soft, RngKey key) {
+  return nn::VectorQuantizer::make(
+      {.codebooks = options.codebooks,
+       .codewords = codewords,
+       .width = options.width,
+       .quantization = {.similarity = options.similarity,
+                        .temperature = options.temperature,
+                        .assignment = soft ? ops::CodewordAssignment::soft : ops::CodewordAssignment::hard,
+                        .residual = options.residual}},
+      key);
+}
+
+LisaBlock make_block(const LisaOptions& options, bool first, RngKey key) {
+  const bool soft = options.variant == LisaVariant::soft;
+  LisaBlock block{
+      .quantizer = std::nullopt,
+      .attention = nn::HistogramSelfAttention::make({.codebooks = options.codebooks,
+                                                     .width = options.width,
+                                                     .assignment = soft ? ops::Assignment::soft : ops::Assignment::hard,
+                                                     .window = options.attention_window,
+                                                     .decay = options.decay,
+                                                     .learn_decay = options.learn_decay},
+                                                    key.fold_in("attention")),
+      .attention_norm = nn::LayerNorm::make({options.width, options.epsilon}),
+      .feed_forward_norm = nn::LayerNorm::make({options.width, options.epsilon}),
+      .feed_forward = nn::FeedForward::make({.width = options.width,
+                                             .inner = options.inner == 0 ? options.width : options.inner,
+                                             .activation = options.activation,
+                                             .dropout = options.dropout},
+                                            key.fold_in("feed_forward")),
+      .dropout = {options.dropout}};
+  if (!first) block.quantizer = make_quantizer(options, options.codewords, soft, key.fold_in("quantizer"));
+  return block;
+}
+
+/// Rows of prepared values [items, ...] for tokens. Their gradient touches few rows of many.
+Var rows_of(const Var& table, const Tensor& rows) { return ops::embedding(table, rows); }
+
+}  // namespace
+
+Var LisaBlock::operator()(const Var& x, const ops::VectorQuantization& quantized, const nn::HistogramTables& tables,
+                          const Offsets& offsets, const nn::Context& context) const {
+  const Var attended = attention(quantized.codes, quantized.logits, tables, offsets);
+  const Var y = ops::residual_dropout_norm(
+                    attended, x, attention_norm.weight, attention_norm.bias,
+                    {.epsilon = attention_norm.epsilon, .dropout = dropout.options(context.at("attention_dropout"))})
+                    .normalized;
+  const Var z = feed_forward(y, context.at("feed_forward"));
+  return ops::residual_dropout_norm(
+             z, y, feed_forward_norm.weight, feed_forward_norm.bias,
+             {.epsilon = feed_forward_norm.epsilon, .dropout = dropout.options(context.at("feed_forward_dropout"))})
+      .normalized;
+}
+
+Lisa Lisa::make(const LisaOptions& options, RngKey key) {
+  check<ValueError>(options.layers >= 1, "Lisa", "needs at least one layer; got ", options.layers);
+  const std::int64_t d = options.width;
+  const auto xavier_normal = [](std::int64_t rows, std::int64_t columns) {
+    return std::sqrt(2.0 / static_cast<double>(rows + columns));
+  };
+  Lisa model{
+      .items = nn::Embedding::make({options.items, d, xavier_normal(options.items, d)}, key.fold_in("items")),
+      .positions = nn::Embedding::make({options.window, d, xavier_normal(options.window, d)}, key.fold_in("positions")),
+      .quantizer =
+          make_quantizer(options, options.codewords, options.variant == LisaVariant::soft, key.fold_in("quantizer")),
+      .target_quantizer = std::nullopt,
+      .dropout = {options.dropout},
+      .blocks = {},
+      .variant = options.variant,
+      .commitment = options.commitment,
+      .window = options.window,
+      .alignment = options.alignment,
+  };
+  if (options.variant == LisaVariant::mini) {
+    model.target_quantizer = make_quantizer(options, options.target_codewords, false, key.fold_in("target_quantizer"));
+  }
+  for (std::int64_t b = 0; b < options.layers; ++b) {
+    model.blocks.push_back(make_block(options, b == 0, key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b))));
+  }
+  return model;
+}
+
+std::vector<Var> Lisa::prepare(const BatchItems& batch_items) const {
+  const double scale = std::sqrt(static_cast<double>(width()));
+  const Var embedded = items(batch_items.ids(), scale);
+  const ops::VectorQuantization quantized = quantizer(embedded);
+  const Shape& logits = quantized.logits.shape();
+  Var targets = quantized.reconstruction;
+  if (variant == LisaVariant::soft) targets = embedded;
+  if (target_quantizer) targets = (*target_quantizer)(embedded).reconstruction;
+  std::vector<Var> values{embedded, quantized.reconstruction,
+                          ops::reshape(quantized.logits, Shape{logits[0], logits[1] * logits[2]}), Var(quantized.codes),
+                          targets};
+  for (const LisaBlock& block : blocks) {
+    const nn::VectorQuantizer& of_block = block.quantizer ? *block.quantizer : quantizer;
+    const nn::HistogramTables tables = block.attention.tables(of_block.codebooks);
+    values.insert(values.end(), {tables.inner, tables.values});
+    // The first block has the items' codes and quantizes nothing.
+    const ops::VectorQuantizationTables own = block.quantizer ? of_block.tables() : ops::VectorQuantizationTables();
+    for (const Var* table : {&own.projected, &own.inner, &own.bias}) {
+      values.push_back(table->defined() ? *table : Var(Tensor::zeros({0}, embedded.dtype())));
+    }
+  }
+  return values;
+}
+
+Var Lisa::encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const {
+  const std::vector<Var>& values = prepared.values;
+  const Tensor rows = prepared.items.rows(batch.items);
+  const std::int64_t codebooks = values[kCodes].dim(1), codewords = values[kLogits].dim(1) / codebooks;
+  const Var reconstruction = rows_of(values[kReconstruction], rows);
+  const Var position = positions(recsys::positions(batch.offsets, window, alignment));
+  ops::VectorQuantization quantized{
+      .reconstruction = reconstruction, .logits = {}, .codes = ops::gather(values[kCodes], rows).value()};
+  if (variant == LisaVariant::soft || recording(values[kLogits])) {
+    quantized.logits = ops::reshape(rows_of(values[kLogits], rows), Shape{rows.numel(), codebooks, codewords});
+  }
+  Var x = dropout(reconstruction + position, context.at("embedding"));
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    const Var* own = values.data() + kBlocks + b * kValuesOfBlock;
+    if (blocks[b].quantizer) {
+      quantized = (*blocks[b].quantizer)(x, {blocks[b].quantizer->codebooks, own[2], own[3], own[4]});
+    }
+    x = blocks[b](x, quantized, {own[0], own[1]}, batch.offsets, context.at("blocks").at(b));
+  }
+  return x;
+}
+
+Var Lisa::candidate_table(const Prepared& prepared) const { return prepared.values[kTargets]; }
+
+Var Lisa::auxiliary_loss(const Sequences& batch, const Tensor&, const Prepared& prepared, const nn::Context&) const {
+  if (commitment == 0) return {};
+  const Tensor rows = prepared.items.rows(batch.items);
+  const Var embedded = rows_of(prepared.values[kEmbedded], rows);
+  const Var reconstruction = rows_of(prepared.values[kReconstruction].detach(), rows);
+  return ops::sum(ops::square(embedded - reconstruction)) * commitment;
+}
+
+}  // namespace tally::recsys

@@ -1,0 +1,100 @@
+#pragma once
+
+#include <optional>
+
+#include "tally/nn/histogram_attention.h"
+#include "tally/nn/quantization.h"
+#include "tally/nn/transformer.h"
+#include "tally/recsys/models/sequence_model.h"
+
+namespace tally::recsys {
+
+/// What LISA quantizes, and how (arXiv 2105.14068 and its released code).
+enum class LisaVariant {
+  base,  ///< histories and targets by the same codebooks, hard codes
+  soft,  ///< histories by soft assignments; targets are the full item embeddings
+  mini,  ///< histories by small codebooks, targets by a second, larger quantizer; hard codes
+};
+
+struct LisaOptions {
+  std::int64_t items = 0;
+  std::int64_t width = 128;
+  std::int64_t layers = 1;  ///< those after the first quantize the hidden states anew
+  std::int64_t inner = 0;   ///< of the feed-forward part; 0 means the width
+  std::int64_t window = 300;
+  LisaVariant variant = LisaVariant::base;
+  std::int64_t codebooks = 8;
+  std::int64_t codewords = 128;
+  std::int64_t target_codewords = 128;  ///< of the second quantizer of `mini`
+  ops::CodewordSimilarity similarity = ops::CodewordSimilarity::bilinear;
+  double temperature = 0.7;
+  bool residual = true;               ///< each codebook encodes what those before it left over
+  double decay = 0.1;                 ///< of counts, per event; 0 counts all events alike
+  bool learn_decay = false;           ///< train it, from the given value
+  std::int64_t attention_window = 0;  ///< tally only the last so many events; 0 tallies all. Excludes a decay
+  double commitment = 0;              ///< weight of |x - stopped(its reconstruction)|^2, meaned over tokens
+  double dropout = 0.1;
+  ops::Activation activation = ops::Activation::relu;
+  PositionAlignment alignment = PositionAlignment::start;
+  double epsilon = 1e-5;
+};
+
+/// One block: attention by histogram and a feed-forward part, each with dropout, residual and norm behind it.
+struct LisaBlock {
+  std::optional<nn::VectorQuantizer> quantizer;  ///< of its input; absent in the first, which has the items' codes
+  nn::HistogramSelfAttention attention;
+  nn::LayerNorm attention_norm, feed_forward_norm;
+  nn::FeedForward feed_forward;
+  nn::Dropout dropout;
+  static void fields(auto& self, auto&& visit) {
+    visit("quantizer", self.quantizer);
+    visit("attention", self.attention);
+    visit("attention_norm", self.attention_norm);
+    visit("feed_forward_norm", self.feed_forward_norm);
+    visit("feed_forward", self.feed_forward);
+    visit("dropout", self.dropout);
+  }
+  /// [T, width], from the stream x and the codes that stand for its rows (with the logits of their assignments).
+  Var operator()(const Var& x, const ops::VectorQuantization& quantized, const nn::HistogramTables& tables,
+                 const Offsets& offsets, const nn::Context& context) const;
+};
+
+/// Wu et al., "Linear-time self attention with codeword histogram for efficient recommendation", WWW 2021: item
+/// embeddings are quantized before anything else, once for each item and step; a token attends to the tally of the
+/// codewords before it. The hidden stream carries the reconstructions, so that `base` needs no item embedding to serve.
+struct Lisa {
+  nn::Embedding items, positions;
+  nn::VectorQuantizer quantizer;
+  std::optional<nn::VectorQuantizer> target_quantizer;
+  nn::Dropout dropout;
+  std::vector<LisaBlock> blocks;
+  LisaVariant variant = LisaVariant::base;
+  double commitment = 0;
+  std::int64_t window = 0;
+  PositionAlignment alignment = PositionAlignment::start;
+  static void fields(auto& self, auto&& visit) {
+    visit("items", self.items);
+    visit("positions", self.positions);
+    visit("quantizer", self.quantizer);
+    visit("target_quantizer", self.target_quantizer);
+    visit("dropout", self.dropout);
+    visit("blocks", self.blocks);
+    visit("variant", self.variant);
+    visit("commitment", self.commitment);
+    visit("window", self.window);
+    visit("alignment", self.alignment);
+  }
+
+  static Lisa make(const LisaOptions& options, RngKey key);
+
+  std::int64_t num_items() const { return items.table.shape()[0]; }
+  std::int64_t width() const { return items.table.shape()[1]; }
+  /// Embeddings, reconstructions, codes and logits of the items, target vectors, and the tables of every block.
+  std::vector<Var> prepare(const BatchItems& batch_items) const;
+  Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const;
+  Var candidate_table(const Prepared& prepared) const;
+  Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
+                     const nn::Context& context) const;
+};
+
+}  // namespace tally::recsys

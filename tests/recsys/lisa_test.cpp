@@ -1,0 +1,329 @@
+// LISA's models against a computation written from the paper's token-level equations, and what must hold of any of
+// them.
+#include "tally/recsys/models/lisa.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <numeric>
+
+#include "tally/autograd/gradient_check.h"
+#include "tally/autograd/tape.h"
+#include "tally/ops/elementwise.h"
+#include "tally/ops/item_cross_entropy.h"
+#include "tally/ops/reduce.h"
+
+namespace tally::recsys {
+namespace {
+
+using Matrix = std::vector<std::vector<double>>;
+
+LisaOptions small(LisaVariant variant) {
+  LisaOptions options;
+  options.items = 11;
+  options.width = 6;
+  options.window = 9;
+  options.variant = variant;
+  options.codebooks = 3;
+  options.codewords = 4;
+  options.target_codewords = 5;
+  return options;
+}
+
+/// A model in double precision with weights of ordinary size, so that nothing hides in small numbers.
+Lisa make_double(const LisaOptions& options) {
+  Lisa model = Lisa::make(options, RngKey{17});
+  std::uint64_t stream = 0;
+  for (auto& [path, tensor] : nn::state(model)) {
+    if (!is_floating(tensor->dtype())) continue;
+    Tensor noise(tensor->shape(), DType::f64);
+    fill_normal(RngKey{3}.fold_in(stream++), noise, 0, 0.4);
+    *tensor = tensor->to(DType::f64).clone();
+    auto values = tensor->mutable_span<double>();
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += noise.data<double>()[i];
+  }
+  return model;
+}
+
+Sequences some_histories() { return Sequences::from({{3, 1, 4, 1, 5}, {}, {9}, {2, 6, 5, 3, 5, 8, 10, 0, 7}}, 11); }
+
+Var encode(const Lisa& model, const Sequences& batch) {
+  const BatchItems all = BatchItems::all(11);
+  return model.encode(batch, {all, model.prepare(all)}, {});
+}
+
+Matrix matrix(const Tensor& tensor) {
+  const std::vector<double> values = tensor.to_doubles();
+  const auto columns = static_cast<std::size_t>(tensor.dim(tensor.rank() - 1));
+  Matrix rows;
+  for (std::size_t begin = 0; begin < values.size(); begin += columns) {
+    rows.emplace_back(values.begin() + static_cast<std::ptrdiff_t>(begin),
+                      values.begin() + static_cast<std::ptrdiff_t>(begin + columns));
+  }
+  return rows;
+}
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
+
+/// a row times matrix rows [first, first + size).
+std::vector<double> times(const std::vector<double>& row, const Matrix& m, std::size_t first = 0) {
+  std::vector<double> out(m[0].size(), 0);
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    for (std::size_t j = 0; j < out.size(); ++j) out[j] += row[i] * m[first + i][j];
+  }
+  return out;
+}
+
+std::vector<double> layer_norm(std::vector<double> x, const nn::LayerNorm& norm) {
+  const double mean = std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
+  double variance = 0;
+  for (const double value : x) variance += (value - mean) * (value - mean) / static_cast<double>(x.size());
+  const std::vector<double> weight = norm.weight.value().to_doubles(), bias = norm.bias.value().to_doubles();
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    x[i] = (x[i] - mean) / std::sqrt(variance + norm.epsilon) * weight[i] + bias[i];
+  }
+  return x;
+}
+
+/// Codes and reconstruction of one vector by residual passes of full width.
+struct Encoded {
+  std::vector<std::size_t> codes;
+  std::vector<double> reconstruction;
+};
+
+Encoded encode_vector(const std::vector<double>& x, const nn::VectorQuantizer& quantizer, std::size_t codewords) {
+  const Matrix codebooks = matrix(quantizer.codebooks.value()), bilinear = matrix(quantizer.bilinear.value());
+  Encoded result{{}, std::vector<double>(x.size(), 0)};
+  std::vector<double> rest = x;
+  for (std::size_t b = 0; b < codebooks.size() / codewords; ++b) {
+    const std::vector<double> query = times(rest, bilinear);
+    std::size_t best = 0;
+    for (std::size_t w = 1; w < codewords; ++w) {
+      if (dot(query, codebooks[b * codewords + w]) > dot(query, codebooks[b * codewords + best])) best = w;
+    }
+    result.codes.push_back(best);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      rest[i] -= codebooks[b * codewords + best][i];
+      result.reconstruction[i] += codebooks[b * codewords + best][i];
+    }
+  }
+  return result;
+}
+
+/// LISA-Base's hidden states of one sequence, token by token from the paper's equations: softmax attention in each
+/// codebook over all earlier tokens, with a bias of -decay per event of distance.
+Matrix token_level(const Lisa& model, std::span<const std::int32_t> items, double decay) {
+  constexpr std::size_t kCodewords = 4, kCodebooks = 3;
+  const Matrix table = matrix(model.items.table.value()), positions = matrix(model.positions.table.value());
+  const LisaBlock& block = model.blocks[0];
+  const Matrix codebooks = matrix(model.quantizer.codebooks.value());
+  const Matrix wq = matrix(block.attention.query.value()), wk = matrix(block.attention.key.value()),
+               wv = matrix(block.attention.value.value());
+  const std::size_t d = table[0].size();
+  std::vector<Encoded> encoded;
+  for (const std::int32_t item : items) {
+    std::vector<double> x = table[static_cast<std::size_t>(item)];
+    for (double& value : x) value *= std::sqrt(static_cast<double>(d));
+    encoded.push_back(encode_vector(x, model.quantizer, kCodewords));
+  }
+  Matrix hidden;
+  for (std::size_t t = 0; t < encoded.size(); ++t) {
+    std::vector<double> attended(d, 0);
+    for (std::size_t b = 0; b < kCodebooks; ++b) {
+      const auto codeword = [&](std::size_t j) { return codebooks[b * kCodewords + encoded[j].codes[b]]; };
+      const std::vector<double> query = times(codeword(t), wq, b * d);
+      double sum = 0;
+      std::vector<double> out(d, 0);
+      for (std::size_t j = 0; j <= t; ++j) {
+        const double score = dot(query, times(codeword(j), wk, b * d)) / std::sqrt(static_cast<double>(d)) -
+                             decay * static_cast<double>(t - j);
+        const std::vector<double> value = times(codeword(j), wv, b * d);
+        sum += std::exp(score);
+        for (std::size_t i = 0; i < d; ++i) out[i] += std::exp(score) * value[i];
+      }
+      for (std::size_t i = 0; i < d; ++i) attended[i] += out[i] / sum;
+    }
+    std::vector<double> x = encoded[t].reconstruction;
+    for (std::size_t i = 0; i < d; ++i) x[i] += positions[t][i] + attended[i];
+    const std::vector<double> y = layer_norm(x, block.attention_norm);
+    // Linear weights are [out, in].
+    const auto linear = [](const std::vector<double>& in, const nn::Linear& layer) {
+      const Matrix weight = matrix(layer.weight.value());
+      std::vector<double> out = layer.bias.value().to_doubles();
+      for (std::size_t o = 0; o < out.size(); ++o) out[o] += dot(weight[o], in);
+      return out;
+    };
+    std::vector<double> inner = linear(y, block.feed_forward.inner);
+    for (double& value : inner) value = std::max(value, 0.0);
+    std::vector<double> z = linear(inner, block.feed_forward.outer);
+    for (std::size_t i = 0; i < d; ++i) z[i] += y[i];
+    hidden.push_back(layer_norm(z, block.feed_forward_norm));
+  }
+  return hidden;
+}
+
+}  // namespace
+
+TEST_CASE("LISA-Base is what the paper's equations say, token by token", "[lisa]") {
+  for (const double decay : {0.1, 0.0}) {
+    LisaOptions options = small(LisaVariant::base);
+    options.decay = decay;
+    const Lisa model = make_double(options);
+    const Sequences batch = some_histories();
+    const Matrix hidden = matrix(encode(model, batch).value());
+    std::size_t row = 0;
+    for (std::int64_t i = 0; i < batch.count(); ++i) {
+      for (const std::vector<double>& expected : token_level(model, batch.sequence(i), decay)) {
+        for (std::size_t k = 0; k < expected.size(); ++k) CHECK(hidden[row][k] == Approx(expected[k]).margin(1e-12));
+        ++row;
+      }
+    }
+    CHECK(row == hidden.size());
+    // Targets of Base are the reconstructions.
+    const BatchItems all = BatchItems::all(11);
+    const Matrix targets = matrix(model.candidate_table({all, model.prepare(all)}).value());
+    for (std::size_t item = 0; item < 11; ++item) {
+      std::vector<double> x = matrix(model.items.table.value())[item];
+      for (double& value : x) value *= std::sqrt(6.0);
+      const std::vector<double> expected = encode_vector(x, model.quantizer, 4).reconstruction;
+      for (std::size_t k = 0; k < 6; ++k) CHECK(targets[item][k] == Approx(expected[k]).margin(1e-12));
+    }
+  }
+}
+
+TEST_CASE("targets of LISA's variants", "[lisa]") {
+  const BatchItems all = BatchItems::all(11);
+  const Lisa soft = make_double(small(LisaVariant::soft));
+  const Matrix full = matrix(soft.candidate_table({all, soft.prepare(all)}).value());
+  const Matrix table = matrix(soft.items.table.value());
+  for (std::size_t k = 0; k < 6; ++k) CHECK(full[7][k] == Approx(std::sqrt(6.0) * table[7][k]));
+
+  const Lisa mini = make_double(small(LisaVariant::mini));
+  REQUIRE(mini.target_quantizer);
+  const Matrix second = matrix(mini.candidate_table({all, mini.prepare(all)}).value());
+  std::vector<double> x = matrix(mini.items.table.value())[7];
+  for (double& value : x) value *= std::sqrt(6.0);
+  const std::vector<double> expected = encode_vector(x, *mini.target_quantizer, 5).reconstruction;
+  for (std::size_t k = 0; k < 6; ++k) CHECK(second[7][k] == Approx(expected[k]).margin(1e-12));
+}
+
+TEST_CASE("LISA's hidden states depend on the past alone, and on the items that were prepared", "[lisa]") {
+  for (const LisaVariant variant : {LisaVariant::base, LisaVariant::soft, LisaVariant::mini}) {
+    for (const std::int64_t layers : {1, 2}) {
+      LisaOptions options = small(variant);
+      options.layers = layers;
+      const Lisa model = make_double(options);
+      const Matrix before = matrix(encode(model, Sequences::from({{3, 1, 4, 1, 5}}, 11)).value());
+      const Matrix after = matrix(encode(model, Sequences::from({{3, 1, 4, 8, 2, 0}}, 11)).value());
+      for (std::size_t t = 0; t < 3; ++t) CHECK(before[t] == after[t]);
+      CHECK(before[3] != after[3]);
+
+      // Preparing the batch's items alone changes nothing.
+      std::vector<std::uint8_t> marks(11, 0);
+      for (const std::int32_t item : {1, 3, 4, 5}) marks[static_cast<std::size_t>(item)] = 1;
+      const BatchItems some = BatchItems::marked(marks);
+      const Matrix alone =
+          matrix(model.encode(Sequences::from({{3, 1, 4, 1, 5}}, 11), {some, model.prepare(some)}, {}).value());
+      for (std::size_t t = 0; t < 5; ++t) {
+        for (std::size_t k = 0; k < 6; ++k) CHECK(alone[t][k] == Approx(before[t][k]).margin(1e-12));
+      }
+    }
+  }
+}
+
+TEST_CASE("gradients of LISA-Soft, which passes nothing straight through", "[lisa]") {
+  for (const bool learn_decay : {false, true}) {
+    LisaOptions options = small(LisaVariant::soft);
+    options.learn_decay = learn_decay;
+    options.activation = ops::Activation::gelu;
+    Lisa model = make_double(options);
+    const Sequences batch = some_histories();
+    Tensor targets({batch.items.numel()}, DType::i32);
+    for (std::int64_t i = 0; i < targets.numel(); ++i) {
+      targets.mutable_data<std::int32_t>()[i] = static_cast<std::int32_t>((5 * i + 7) % 11);
+    }
+    std::vector<CheckedLeaf> leaves;
+    for (const auto& [path, parameter] : nn::parameters(model)) {
+      leaves.push_back({path, parameter->value(), parameter->id()});
+    }
+    // Codes change a small step away from some embeddings, so that only narrow steps are smooth: they see less.
+    GradientCheckOptions narrow;
+    narrow.rtol = 1e-5;
+    narrow.atol = 1e-7;
+    const GradientReport report = check_gradients(
+        [&]() -> std::vector<Var> {
+          const BatchItems all = BatchItems::all(11);
+          const Prepared prepared{all, model.prepare(all)};
+          return {ops::item_cross_entropy(model.encode(batch, prepared, {}), model.candidate_table(prepared), targets)};
+        },
+        leaves, narrow);
+    for (const LeafReport& leaf : report.leaves) {
+      INFO(leaf.name << ": " << leaf.max_relative << ' ' << leaf.numeric_error << ' ' << leaf.hint);
+      CHECK(std::string(name_of(leaf.verdict)) == "OK");
+    }
+  }
+}
+
+TEST_CASE("every parameter of LISA's variants is trained by the loss", "[lisa]") {
+  for (const LisaVariant variant : {LisaVariant::base, LisaVariant::soft, LisaVariant::mini}) {
+    LisaOptions options = small(variant);
+    options.learn_decay = true;
+    options.layers = 2;
+    options.commitment = 0.01;
+    Lisa model = make_double(options);
+    const Sequences batch = some_histories();
+    const Tensor targets = batch.items;
+    const auto result = value_and_gradients([&] {
+      const BatchItems all = BatchItems::all(11);
+      const Prepared prepared{all, model.prepare(all)};
+      return ops::item_cross_entropy(model.encode(batch, prepared, {}), model.candidate_table(prepared), targets) +
+             model.auxiliary_loss(batch, targets, prepared, {});
+    });
+    for (const auto& [path, parameter] : nn::parameters(model)) {
+      INFO(path);
+      REQUIRE(result.gradients.contains(Var(*parameter)));
+      double size = 0;
+      for (const double value : result.gradients[Var(*parameter)].to_doubles()) size += std::fabs(value);
+      CHECK(size > 0);
+    }
+  }
+}
+
+TEST_CASE("commitment pulls embeddings towards their reconstructions and moves nothing else", "[lisa]") {
+  LisaOptions options = small(LisaVariant::soft);
+  options.commitment = 0.5;
+  Lisa model = make_double(options);
+  const Sequences batch = Sequences::from({{3, 1, 3}}, 11);
+  const auto result = value_and_gradients([&] {
+    const BatchItems all = BatchItems::all(11);
+    return model.auxiliary_loss(batch, batch.items, {all, model.prepare(all)}, {});
+  });
+  const BatchItems all = BatchItems::all(11);
+  const std::vector<Var> values = model.prepare(all);
+  const Matrix embedded = matrix(values[0].value()), reconstruction = matrix(values[1].value());
+  double expected = 0;
+  for (const std::size_t item : {3, 1, 3}) {
+    for (std::size_t k = 0; k < 6; ++k) expected += 0.5 * std::pow(embedded[item][k] - reconstruction[item][k], 2);
+  }
+  CHECK(result.value.item() == Approx(expected));
+  CHECK(result.gradients.contains(Var(model.items.table)));
+  CHECK_FALSE(result.gradients.contains(Var(model.quantizer.codebooks)));
+}
+
+TEST_CASE("LISA refuses options that mean nothing", "[lisa]") {
+  for (const auto& spoil : std::vector<std::function<void(LisaOptions&)>>{
+           [](LisaOptions& o) { o.codewords = 0; }, [](LisaOptions& o) { o.codebooks = 0; },
+           [](LisaOptions& o) { o.layers = 0; }, [](LisaOptions& o) { o.decay = -1; },
+           [](LisaOptions& o) {
+             o.decay = 0;
+             o.learn_decay = true;
+           },
+           [](LisaOptions& o) { o.temperature = 0; }}) {
+    LisaOptions options = small(LisaVariant::base);
+    spoil(options);
+    CHECK_THROWS_AS(Lisa::make(options, RngKey{1}), Error);
+  }
+}
+
+}  // namespace tally::recsys
