@@ -331,8 +331,9 @@ OpenedRun open_run(const RunDirectory& directory) {
   flush_denormals(run.config.train.flush_denormals);
   run.data = load_run_data(run.config.data);
   run.model = make_sequence_model(run.config.model, run.data.interactions->num_items(), run_key(run.config));
-  check<IoError>(std::filesystem::exists(directory.best_weights()), directory.path.string(),
-                 "has no weights yet: its first validation is still to come");
+  check<IoError>(
+      std::filesystem::exists(directory.best_weights()), directory.path.string(),
+      "has no weights to use yet: they come with the first validation, or with the last epoch where there is none");
   load_weights(directory.best_weights(), *run.model, identity(run.config, run.data));
   return run;
 }
