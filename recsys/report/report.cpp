@@ -287,7 +287,7 @@ class Report {
     page_.open("div", {{"class", "pair"}});
     Plot speed{.title = "Throughput",
                .x = {"epoch", false},
-               .y = {"target positions per second", false},
+               .y = {"positions per second", false},
                .series = {series(record_.epochs, "tokens_per_second", "")},
                .y_from_zero = true};
     curve(speed);

@@ -17,7 +17,7 @@ std::string axis_label(const std::string& figure) {
   if (figure == "seconds_per_epoch") return "seconds per epoch";
   if (figure == "total_seconds") return "total seconds";
   if (figure == "sgemm_share") return "share of the sgemm rate";
-  if (figure == "tokens_per_second") return "target positions per second";
+  if (figure == "tokens_per_second") return "positions per second";
   if (figure == "best_epoch") return "best epoch";
   return figure;
 }
