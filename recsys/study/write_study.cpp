@@ -129,9 +129,9 @@ void write_study(const Study& study, const std::filesystem::path& output) {
   for (const auto& seeds : records) {
     for (const auto& record : seeds) finished += record && record->is_finished();
   }
-  std::string text = fmt::format("# {}\n\n{} of {} trainings finished ({} runs, {} seeds: {}).\n", study.name, finished,
-                                 study.runs.size() * study.seeds.size(), study.runs.size(), study.seeds.size(),
-                                 fmt::join(study.seeds, ", "));
+  std::string text =
+      fmt::format("# {}\n\n{} of {} trainings finished; runs: {}; seeds: {}.\n", study.name, finished,
+                  study.runs.size() * study.seeds.size(), study.runs.size(), fmt::join(study.seeds, ", "));
   text += "\n## Results\n\nTest part; mean and sample standard deviation over seeds.\n\n" +
           results_table(study, records).to_markdown();
   if (!study.compare_to.empty() && study.runs.size() > 1) {
