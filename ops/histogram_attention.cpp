@@ -67,7 +67,7 @@ HistogramCall check_histogram_attention(const Tensor& codes, const Var& assignme
   check<ShapeError>(!assignments.defined() || assignments.shape() == Shape({sc[0], st[0], st[1]}), kName,
                     "needs assignments [T, B, W]; got codes ", sc, ", tables ", st, " and assignments ",
                     assignments.defined() ? assignments.shape() : Shape{});
-  const bool soft = options.assignment == Assignment::soft;
+  const bool soft = options.assignment == CodewordAssignment::soft;
   check<ValueError>(!soft || assignments.defined(), kName, "needs assignments where they are soft; got none");
   check<ShapeError>(!log_decay.defined() || log_decay.numel() == 1, kName, "needs one element of log_decay; got ",
                     log_decay.defined() ? log_decay.shape() : Shape{});
@@ -112,7 +112,7 @@ kernels::HistogramProblem<T> HistogramCall::problem() const {
   } else {
     problem.codes.wide = codes.data<std::int32_t>();
   }
-  if (options.assignment == Assignment::soft) problem.logits = assignments.data<T>();
+  if (options.assignment == CodewordAssignment::soft) problem.logits = assignments.data<T>();
   problem.tables = tables.data<T>();
   problem.values = values.data<T>();
   return problem;

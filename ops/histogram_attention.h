@@ -3,17 +3,14 @@
 #include "tally/autograd/var.h"
 #include "tally/core/offsets.h"
 #include "tally/ops/softmax_attention.h"
+#include "tally/ops/vector_quantization.h"
 
 namespace tally::ops {
 
-enum class Assignment {
-  hard,  ///< a token is tallied as its codes; gradients of assignments go straight through
-  soft,  ///< a token is tallied as the softmax of its logits
-};
-
 struct HistogramAttentionOptions {
   AttentionMask mask = AttentionMask::causal;
-  Assignment assignment = Assignment::hard;
+  /// Hard: a token is tallied as its codes. Soft: as the softmax of its logits.
+  CodewordAssignment assignment = CodewordAssignment::hard;
   std::int64_t window = 0;  ///< only rows fewer than this many rows away are tallied, itself included; 0 for no limit
   double scale = 0;         ///< of inner products; 0 for 1 / sqrt(D)
 };

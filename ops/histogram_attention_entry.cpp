@@ -19,7 +19,7 @@ HistogramAttentionOptions read_options(const OpOptions& options) {
   const std::string assignment = options.text("assignment", "hard");
   check<ConfigError>(assignment == "hard" || assignment == "soft", "option",
                      "'assignment' needs 'hard' or 'soft'; got '", assignment, "'");
-  result.assignment = assignment == "hard" ? Assignment::hard : Assignment::soft;
+  result.assignment = assignment == "hard" ? CodewordAssignment::hard : CodewordAssignment::soft;
   result.window = options.integer("window", 0);
   result.scale = options.number("scale", 0);
   return result;
@@ -82,13 +82,13 @@ std::vector<OpSample> samples() {
   add("window beyond length", {lengths, 2, 3, 3}, {{"window", std::int64_t{50}}});
   add("fast decay", {lengths, 2, 3, 3, true, 30.0}, {{"mask", bidirectional}}, false);
   // Several tiles and segments.
-  add("long", {{150, 1, 140}, 1, 2, 1, true, 0.02}, {}, false);
-  add("long soft", {{300}, 1, 2, 1, true, 0.02}, {{"assignment", soft}}, false);
-  add("long bidirectional", {{290, 3}, 1, 2, 1, true, 0.01}, {{"mask", bidirectional}}, false);
-  add("long window", {{530}, 1, 2, 1, true, 0.01}, {{"window", std::int64_t{200}}}, false);
+  add("long", {{150, 1, 140}, 1, 2, 1, true, 0.02});
+  add("long soft", {{300}, 1, 2, 1, true, 0.02}, {{"assignment", soft}});
+  add("long bidirectional", {{290, 3}, 1, 2, 1, true, 0.01}, {{"mask", bidirectional}});
+  add("long window", {{530}, 1, 2, 1, true, 0.01}, {{"window", std::int64_t{200}}});
   add("long bidirectional window", {{450}, 1, 3, 1, true, 0.005},
-      {{"mask", bidirectional}, {"window", std::int64_t{190}}}, false);
-  add("long soft window", {{330}, 1, 2, 1}, {{"assignment", soft}, {"window", std::int64_t{150}}}, false);
+      {{"mask", bidirectional}, {"window", std::int64_t{190}}});
+  add("long soft window", {{330}, 1, 2, 1}, {{"assignment", soft}, {"window", std::int64_t{150}}});
   add("several tiles", {{140, 9}, 1, 2, 1, true, 0.1}, {{"mask", bidirectional}, {"window", std::int64_t{20}}});
   // Products of about +-10^4: the largest of a row is often not present, and exponentials underflow.
   add("extreme", {{6, 9}, 2, 5, 3, false, 0.0, 10000}, {{"scale", 1.0}}, false);
@@ -160,7 +160,7 @@ std::vector<OpError> errors() {
 /// The gradient of hard assignments is that of tallying one_hot(codes) + softmax(logits) - softmax(logits at the base).
 std::function<std::vector<Var>(std::span<const Var>)> surrogate(std::span<const Tensor> base,
                                                                 const OpOptions& options) {
-  if (!base[kAssignments].defined() || read_options(options).assignment == Assignment::soft) {
+  if (!base[kAssignments].defined() || read_options(options).assignment == CodewordAssignment::soft) {
     return [options](std::span<const Var> in) { return call(in, options); };
   }
   const Tensor stopped = detail::codeword_softmax(base[kAssignments]);

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "tally/ops/kernels/attention_tile.h"
+#include "tally/ops/kernels/simd_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tally::kernels {
@@ -20,26 +21,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 using F = hn::ScalableTag<float>;
 using I = hn::RebindToSigned<F>;
 using U = hn::RebindToUnsigned<F>;
-
-/// exp of numbers up to about 0, within 2 ulp (Cephes' polynomial). Results below the smallest normal number are 0:
-/// denormals would slow down the product that follows. NaN stays NaN. Shorter than Highway's Exp, which also serves
-/// large numbers: this is most of what happens between the products.
-template <class V>
-HWY_INLINE V exp_of_difference(F d, V x) {
-  const I di;
-  const auto whole = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504088896341f)));
-  const auto rest = hn::NegMulAdd(whole, hn::Set(d, -2.12194440e-4f),
-                                  hn::NegMulAdd(whole, hn::Set(d, 0.693359375f), x));  // x - whole log 2, in two parts
-  auto p = hn::MulAdd(hn::Set(d, 1.9875691500e-4f), rest, hn::Set(d, 1.3981999507e-3f));
-  p = hn::MulAdd(p, rest, hn::Set(d, 8.3334519073e-3f));
-  p = hn::MulAdd(p, rest, hn::Set(d, 4.1665795894e-2f));
-  p = hn::MulAdd(p, rest, hn::Set(d, 1.6666665459e-1f));
-  p = hn::MulAdd(p, rest, hn::Set(d, 5.0000001201e-1f));
-  p = hn::Add(hn::MulAdd(hn::Mul(rest, rest), p, rest), hn::Set(d, 1.0f));
-  // 2^whole by its exponent bits; what wraps around is below the limit, and set to 0.
-  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, whole), hn::Set(di, 127)));
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.33f)), hn::Mul(p, hn::BitCast(d, exponent)));
-}
 
 /// Lanes of the vector at `column` that lie in [first, end).
 HWY_INLINE hn::Mask<F> inside(F d, std::int64_t column, std::int64_t first, std::int64_t end) {
@@ -83,7 +64,7 @@ bool rescale_f32(const float* now, float* rescale, std::int64_t rows) {
   for (std::int64_t r = 0; r < rows; r += lanes) {
     const auto before = hn::LoadU(d, rescale + r), after = hn::LoadU(d, now + r);
     const auto same = hn::Eq(before, after);
-    hn::StoreU(hn::IfThenElse(same, one, exp_of_difference(d, hn::Sub(before, after))), d, rescale + r);
+    hn::StoreU(hn::IfThenElse(same, one, simd::exp_of_difference(d, hn::Sub(before, after))), d, rescale + r);
     any = any || !hn::AllTrue(d, hn::Or(same, hn::Not(hn::FirstN(d, static_cast<std::size_t>(rows - r)))));
   }
   return any;
@@ -127,7 +108,7 @@ bool softmax_tile_f32(float* scores, std::int64_t stride, std::int64_t rows, std
       auto partial = hn::Zero(d);
       const std::int64_t run = std::min(span.end_vector, c + 16 * lanes);
       for (; c < run; c += lanes) {
-        auto p = exp_of_difference(d, hn::Sub(hn::LoadU(d, row + c), shift));
+        auto p = simd::exp_of_difference(d, hn::Sub(hn::LoadU(d, row + c), shift));
         partial = hn::Add(partial, p);
         if (bits != nullptr) p = hn::Mul(p, keep_factors(d, bits + c, dropout));
         hn::StoreU(p, d, row + c);
@@ -157,7 +138,7 @@ void softmax_tile_backward_f32(float* scores, float* gradients, std::int64_t str
     const std::int64_t begin = span.first == span.end ? 0 : span.begin_vector;
     const std::int64_t end = span.first == span.end ? 0 : span.end_vector;
     for (std::int64_t c = begin; c < end; c += lanes) {
-      auto p = exp_of_difference(d, hn::Sub(hn::LoadU(d, row + c), shift));
+      auto p = simd::exp_of_difference(d, hn::Sub(hn::LoadU(d, row + c), shift));
       const bool border = c < span.first || c + lanes > span.end;
       const auto visible = inside(d, c, span.first, span.end);
       if (border) p = hn::IfThenElseZero(visible, p);

@@ -263,30 +263,49 @@ void histogram_probabilities_backward_f32(const CodewordTables<float>& tables, C
 void codeword_softmax_f32(const CodewordTables<float>& tables, const float* logits, std::int64_t rows,
                           float* assignments) {
   const F d;
-  const std::int64_t lanes = lanes_of(d), words = tables.words, padded = tables.padded;
+  const std::int64_t lanes = lanes_of(d), words = tables.words, padded = tables.padded, codebooks = tables.codebooks;
   const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  for (std::int64_t i = 0; i < rows * tables.codebooks; ++i) {
-    const float* x = logits + i * words;
-    float* a = assignments + i * padded;
-    V largest = lowest;
-    for (std::int64_t w = 0; w < padded; w += lanes) {
-      const std::int64_t count = std::clamp<std::int64_t>(words - w, 0, lanes);
-      V value = count == 0 ? lowest : load_lanes(d, x + w, count);
-      if (count < lanes) value = hn::IfThenElse(hn::FirstN(d, static_cast<std::size_t>(count)), value, lowest);
-      hn::StoreU(value, d, a + w);
-      largest = hn::Max(largest, value);
+  std::vector<float> statistics(static_cast<std::size_t>(codebooks));
+  float* statistic = statistics.data();
+  // All codebooks of a row step by step: the dependent steps of one codebook then overlap with the next one's.
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float* x = logits + r * codebooks * words;
+    float* row = assignments + r * codebooks * padded;
+    for (std::int64_t b = 0; b < codebooks; ++b) {
+      float* a = row + b * padded;
+      V largest = lowest;
+      for (std::int64_t w = 0; w < padded; w += lanes) {
+        V value = lowest;
+        if (w + lanes <= words) {
+          value = hn::LoadU(d, x + b * words + w);
+        } else if (w < words) {
+          const auto inside = hn::FirstN(d, static_cast<std::size_t>(words - w));
+          value = hn::IfThenElse(inside, load_lanes(d, x + b * words + w, words - w), lowest);
+        }
+        hn::StoreU(value, d, a + w);
+        largest = hn::Max(largest, value);
+      }
+      statistic[b] = hn::GetLane(hn::MaxOfLanes(d, largest));
     }
-    const V shift = hn::MaxOfLanes(d, largest);
-    V sum = hn::Zero(d);
-    for (std::int64_t w = 0; w < padded; w += lanes) {
-      const V value = hn::LoadU(d, a + w);
-      const V e = hn::IfThenZeroElse(hn::Eq(value, lowest), simd::exp(d, hn::Sub(value, shift)));
-      hn::StoreU(e, d, a + w);
-      sum = hn::Add(sum, e);
+    for (std::int64_t b = 0; b < codebooks; ++b) {
+      float* a = row + b * padded;
+      const V shift = hn::Set(d, statistic[b]);
+      for (std::int64_t w = 0; w < padded; w += lanes) {
+        hn::StoreU(simd::exp_of_difference(d, hn::Sub(hn::LoadU(d, a + w), shift)), d, a + w);
+      }
     }
-    const V factor = hn::Div(hn::Set(d, 1.0f), hn::SumOfLanes(d, sum));
-    for (std::int64_t w = 0; w < padded; w += lanes) {
-      hn::StoreU(flushed(d, hn::Mul(factor, hn::LoadU(d, a + w))), d, a + w);
+    for (std::int64_t b = 0; b < codebooks; ++b) {
+      const float* a = row + b * padded;
+      V sum = hn::Zero(d);
+      for (std::int64_t w = 0; w < padded; w += lanes) sum = hn::Add(sum, hn::LoadU(d, a + w));
+      statistic[b] = 1 / hn::GetLane(hn::SumOfLanes(d, sum));
+    }
+    for (std::int64_t b = 0; b < codebooks; ++b) {
+      float* a = row + b * padded;
+      const V factor = hn::Set(d, statistic[b]);
+      for (std::int64_t w = 0; w < padded; w += lanes) {
+        hn::StoreU(flushed(d, hn::Mul(factor, hn::LoadU(d, a + w))), d, a + w);
+      }
     }
   }
 }
