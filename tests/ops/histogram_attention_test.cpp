@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <ctime>
 #include <numeric>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/memory.h"
+#include "tally/core/parallel.h"
 #include "tally/ops/catalog.h"
 #include "tests/ops/references.h"
 
@@ -223,4 +225,33 @@ TEST_CASE("a long decayed window is as exact as a short one", "[histogram_attent
     CHECK(y.data<double>()[t * width] == Approx(first / sum).epsilon(1e-11).margin(1e-300));
     CHECK(y.data<double>()[t * width + 1] == Approx(second / sum).epsilon(1e-11).margin(1e-300));
   }
+}
+
+TEST_CASE("the time of histogram attention grows with the length and is below softmax attention's",
+          "[histogram_attention][slow]") {
+  const std::int64_t books = 8, words = 16, width = 128;
+  const Tensor tables = sample_normal({books, words, words}, 2).to(DType::f32);
+  const Tensor values = sample_normal({books * words, width}, 3).to(DType::f32);
+  const SerialScope serial;
+  // The least of several, in processor time of this thread: other programs use this machine too.
+  const auto seconds = [](int times, auto&& body) {
+    double least = HUGE_VAL;
+    for (int i = 0; i < times; ++i) {
+      timespec begin{}, end{};
+      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
+      body();
+      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+      least = std::min(least, static_cast<double>(end.tv_sec - begin.tv_sec) +
+                                  1e-9 * static_cast<double>(end.tv_nsec - begin.tv_nsec));
+    }
+    return least;
+  };
+  const auto histogram = [&](std::int64_t length, int times) {
+    const Tensor codes = sample_integers({length, books}, 1, words).to(DType::u8);
+    return seconds(times, [&] { ops::histogram_attention(codes, {}, tables, values, {}, Offsets::single(length)); });
+  };
+  CHECK(histogram(65536, 15) / histogram(8192, 60) < 8.8);
+  const Tensor x = sample_normal({512, width}, 4).to(DType::f32);
+  const double softmax = seconds(60, [&] { ops::softmax_attention(x, x, x, Offsets::single(512)); });
+  CHECK(histogram(512, 200) < softmax);
 }
