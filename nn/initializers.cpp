@@ -39,6 +39,14 @@ Tensor xavier_uniform(const Shape& shape, RngKey key) {
   return uniform(shape, std::sqrt(6.0 / static_cast<double>(shape[0] + shape[1])), key);
 }
 
+Tensor xavier_normal(const Shape& shape, RngKey key) {
+  check<ShapeError>(shape.rank() >= 2 && shape.numel() > 0, "xavier_normal", "needs a weight [out, in, ...]; got ",
+                    shape);
+  const double fans = static_cast<double>(shape.numel()) / static_cast<double>(shape[0]) +
+                      static_cast<double>(shape.numel()) / static_cast<double>(shape[1]);
+  return normal(shape, std::sqrt(2.0 / fans), key);
+}
+
 Tensor he_normal(const Shape& shape, RngKey key) {
   check<ShapeError>(shape.rank() == 2 && shape[1] > 0, "he_normal", "needs a weight [out, in]; got ", shape);
   return normal(shape, std::sqrt(2.0 / static_cast<double>(shape[1])), key);

@@ -13,6 +13,9 @@ Tensor truncated_normal(const Shape& shape, double deviation, RngKey key);
 Tensor uniform(const Shape& shape, double bound, RngKey key);
 /// Glorot & Bengio 2010: uniform in +-sqrt(6 / (fan_in + fan_out)) for a weight [out, in].
 Tensor xavier_uniform(const Shape& shape, RngKey key);
+/// Normal with deviation sqrt(2 / (fan_in + fan_out)), for a weight [out, in, rest...]: fan_in = in * rest, fan_out =
+/// out * rest, as PyTorch counts them.
+Tensor xavier_normal(const Shape& shape, RngKey key);
 /// He et al. 2015: normal with deviation sqrt(2 / fan_in) for a weight [out, in].
 Tensor he_normal(const Shape& shape, RngKey key);
 

@@ -4,6 +4,7 @@
 
 #include "tally/autograd/gradient_check.h"
 #include "tally/nn/initializers.h"
+#include "tally/nn/quantization.h"
 #include "tally/nn/recurrent.h"
 #include "tally/nn/transformer.h"
 #include "tally/ops/reduce.h"
@@ -78,6 +79,7 @@ void check_module(M& module, Tensor input, F&& forward) {
 
 TEST_CASE("every module lists all its members", "[layers]") {
   check_complete<nn::Linear>("Linear");
+  check_complete<nn::VectorQuantizer>("VectorQuantizer");
   check_complete<nn::Embedding>("Embedding");
   check_complete<nn::LayerNorm>("LayerNorm");
   check_complete<nn::RmsNorm>("RmsNorm");
