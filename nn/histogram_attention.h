@@ -9,7 +9,7 @@ struct HistogramSelfAttentionOptions {
   std::int64_t codebooks = 0;
   std::int64_t width = 0;
   ops::AttentionMask mask = ops::AttentionMask::causal;
-  ops::Assignment assignment = ops::Assignment::hard;
+  ops::CodewordAssignment assignment = ops::CodewordAssignment::hard;
   std::int64_t window = 0;   ///< tally only the last so many rows; 0 for all
   double decay = 0;          ///< lambda >= 0: a row k places back counts e^(-lambda k)
   bool learn_decay = false;  ///< train log lambda, from `decay` above 0
@@ -27,7 +27,7 @@ struct HistogramSelfAttention {
   Parameter query, key, value;  ///< [B, D, D]
   Parameter log_decay;          ///< [1]; absent unless it is trained
   ops::AttentionMask mask = ops::AttentionMask::causal;
-  ops::Assignment assignment = ops::Assignment::hard;
+  ops::CodewordAssignment assignment = ops::CodewordAssignment::hard;
   std::int64_t window = 0;
   double decay = 0;  ///< where it is not trained
   static void fields(auto& self, auto&& visit) {

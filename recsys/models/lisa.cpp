@@ -31,23 +31,23 @@ nn::VectorQuantizer make_quantizer(const LisaOptions& options, std::int64_t code
 
 LisaBlock make_block(const LisaOptions& options, bool first, RngKey key) {
   const bool soft = options.variant == LisaVariant::soft;
-  LisaBlock block{
-      .quantizer = std::nullopt,
-      .attention = nn::HistogramSelfAttention::make({.codebooks = options.codebooks,
-                                                     .width = options.width,
-                                                     .assignment = soft ? ops::Assignment::soft : ops::Assignment::hard,
-                                                     .window = options.attention_window,
-                                                     .decay = options.decay,
-                                                     .learn_decay = options.learn_decay},
-                                                    key.fold_in("attention")),
-      .attention_norm = nn::LayerNorm::make({options.width, options.epsilon}),
-      .feed_forward_norm = nn::LayerNorm::make({options.width, options.epsilon}),
-      .feed_forward = nn::FeedForward::make({.width = options.width,
-                                             .inner = options.inner == 0 ? options.width : options.inner,
-                                             .activation = options.activation,
-                                             .dropout = options.dropout},
-                                            key.fold_in("feed_forward")),
-      .dropout = {options.dropout}};
+  LisaBlock block{.quantizer = std::nullopt,
+                  .attention = nn::HistogramSelfAttention::make(
+                      {.codebooks = options.codebooks,
+                       .width = options.width,
+                       .assignment = soft ? ops::CodewordAssignment::soft : ops::CodewordAssignment::hard,
+                       .window = options.attention_window,
+                       .decay = options.decay,
+                       .learn_decay = options.learn_decay},
+                      key.fold_in("attention")),
+                  .attention_norm = nn::LayerNorm::make({options.width, options.epsilon}),
+                  .feed_forward_norm = nn::LayerNorm::make({options.width, options.epsilon}),
+                  .feed_forward = nn::FeedForward::make({.width = options.width,
+                                                         .inner = options.inner == 0 ? options.width : options.inner,
+                                                         .activation = options.activation,
+                                                         .dropout = options.dropout},
+                                                        key.fold_in("feed_forward")),
+                  .dropout = {options.dropout}};
   if (!first) block.quantizer = make_quantizer(options, options.codewords, soft, key.fold_in("quantizer"));
   return block;
 }
