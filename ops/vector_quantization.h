@@ -57,11 +57,11 @@ VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const 
 /// assignments products of W x W tables). Codes are those of exact arithmetic unless two similarities differ by less
 /// than rounding.
 ///
-/// Gradients reach x, codebooks, `projected`, `inner` and `bias` from the reconstruction and from the logits. The
-/// logits of a token do not sum to zero gradient for squared_distance: the term dropped would matter only to a function
-/// that is no softmax of them. Backward makes one pass b = B ... 1 over tiles of rows. Keeps all inputs, logits and
-/// codes. The same bits for any number of threads. Throws ShapeError, DTypeError; ValueError for a temperature that is
-/// not above 0, or a row of x that is not finite (naming it).
+/// Gradients reach x, codebooks, `projected`, `inner` and `bias` from the reconstruction and from the logits. Logits of
+/// squared_distance lack -||r||^2 / temperature, a constant of each row and codebook, and their gradient lacks it too:
+/// no difference to any softmax of them. Backward makes one pass b = B ... 1 over tiles of rows. Keeps all inputs,
+/// logits and codes. The same bits for any number of threads. Throws ShapeError, DTypeError; ValueError for a
+/// temperature that is not above 0, or a row of x that is not finite (naming it).
 VectorQuantization vector_quantization(const Var& x, const VectorQuantizationTables& tables,
                                        const VectorQuantizationOptions& options = {});
 /// The same, tables included. `bilinear` is M, undefined for other similarities.
