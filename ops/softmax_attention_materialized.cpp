@@ -113,19 +113,21 @@ void backward(const Call& call, const T* q, const T* k, const T* v, const T* pro
         blas::gemm(Transpose::yes, Transpose::no, length, value_width, length, T{1}, dropout ? dropped.data() : p,
                    length, gy + value_at, value_ld, T{0}, gv + value_at, value_ld);
 
-        std::vector<T> gp(static_cast<std::size_t>(length * length));
+        // A tensor, as a matrix this large must count as memory of tensors.
+        Tensor gradient_probabilities({length, length}, dtype_of<T>);
+        T* const gp = gradient_probabilities.mutable_data<T>();
         blas::gemm(Transpose::no, Transpose::yes, length, length, value_width, T{1}, gy + value_at, value_ld,
-                   v + value_at, value_ld, T{0}, gp.data(), length);
+                   v + value_at, value_ld, T{0}, gp, length);
         for (std::int64_t i = 0; i < length; ++i) {
           const T* pi = p + i * length;
-          T* gi = gp.data() + i * length;
+          T* gi = gp + i * length;
           if (dropout) drop(call, row + i, head, length, bits, gi);
           const T mean = kernels::dot(pi, gi, length);
           for (std::int64_t j = 0; j < length; ++j) gi[j] = static_cast<T>(scale) * pi[j] * (gi[j] - mean);
         }
-        blas::gemm(Transpose::no, Transpose::no, length, width, length, T{1}, gp.data(), length, k + at, ld, T{0},
+        blas::gemm(Transpose::no, Transpose::no, length, width, length, T{1}, gp, length, k + at, ld, T{0},
                    gq + at, ld);
-        blas::gemm(Transpose::yes, Transpose::no, length, width, length, T{1}, gp.data(), length, q + at, ld, T{0},
+        blas::gemm(Transpose::yes, Transpose::no, length, width, length, T{1}, gp, length, q + at, ld, T{0},
                    gk + at, ld);
       });
 }
