@@ -208,7 +208,9 @@ void add_bench(CLI::App& app, const ops::Catalog& catalog) {
   command->add_option("--threads", arguments->threads, "Threads to use")->capture_default_str();
   command->add_option("--repeats", arguments->repeats, "Timings of each; the median is printed")->capture_default_str();
   command->add_option("--json", arguments->json, "Write the figures to this file");
-  command->callback([arguments, &catalog] { bench(*arguments, catalog); });
+  command->callback([=, &catalog] {
+    if (command->get_subcommands().empty()) bench(*arguments, catalog);
+  });
 }
 
 }  // namespace tally::tools

@@ -21,6 +21,8 @@ void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code);
 void add_ops(CLI::App& app, const ops::Catalog& catalog);
 void add_apply(CLI::App& app, const ops::Catalog& catalog);
 void add_bench(CLI::App& app, const ops::Catalog& catalog);
+/// `bench lengths`; after add_bench.
+void add_bench_lengths(CLI::App& app);
 /// The command `version` and the flag --version.
 void add_version(CLI::App& app);
 

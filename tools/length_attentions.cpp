@@ -1,0 +1,190 @@
+#include "tools/length_attentions.h"
+
+#include <cmath>
+
+#include "tally/autograd/tape.h"
+#include "tally/core/json_fields.h"
+#include "tally/nn/histogram_attention.h"
+#include "tally/nn/initializers.h"
+#include "tally/nn/quantization.h"
+#include "tally/ops/softmax_attention.h"
+#include "tally/ops/softmax_attention_materialized.h"
+
+namespace tally::tools {
+namespace {
+
+constexpr RngKey kParameters{17, 0};
+
+struct LisaChoice {
+  bool soft = false;
+  double decay = 0;
+  bool encode = true;  ///< or codes and logits are given
+};
+
+/// LISA from rows x to its output. Tables depend on parameters alone, so a model makes them once; they are inputs.
+ReadyAttention make_lisa(const LengthSequence& sequence, const LisaChoice& choice) {
+  const AttentionSizes& sizes = sequence.sizes;
+  nn::VectorQuantizer quantizer =
+      nn::VectorQuantizer::make({.codebooks = sizes.codebooks, .codewords = sizes.codewords, .width = sizes.width},
+                                kParameters.fold_in("quantizer"));
+  if (choice.soft) quantizer.options.quantization.assignment = ops::CodewordAssignment::soft;
+  const nn::HistogramSelfAttention attention = nn::HistogramSelfAttention::make(
+      {.codebooks = sizes.codebooks,
+       .width = sizes.width,
+       .assignment = choice.soft ? ops::CodewordAssignment::soft : ops::CodewordAssignment::hard,
+       .decay = choice.decay},
+      kParameters.fold_in("attention"));
+  const nn::HistogramTables tables = attention.tables(quantizer.codewords());
+  const Offsets offsets = sequence.offsets;
+
+  if (!choice.encode) {
+    const ops::VectorQuantization quantized = quantizer(sequence.x);
+    return {{tables.inner.value(), tables.values.value(), quantized.logits.value()},
+            [=, codes = quantized.codes](const std::vector<Var>& in) {
+              return attention(codes, recording(in[2]) ? in[2] : Var(), {in[0], in[1]}, offsets);
+            }};
+  }
+  const ops::VectorQuantizationTables own = quantizer.tables();
+  std::vector<Tensor> inputs{tables.inner.value(), tables.values.value(), sequence.x, own.codebooks.value(),
+                             own.projected.value()};
+  if (sizes.codebooks > 1) inputs.push_back(own.inner.value());
+  return {std::move(inputs), [=, options = quantizer.options.quantization](const std::vector<Var>& in) {
+            const ops::VectorQuantizationTables encoder{in[3], in[4], in.size() > 5 ? in[5] : own.inner, own.bias};
+            if (!choice.soft && !recording(in[2])) {
+              return attention(ops::encode_codes(in[2].value(), encoder, options), {}, {in[0], in[1]}, offsets);
+            }
+            const ops::VectorQuantization quantized = ops::vector_quantization(in[2], encoder, options);
+            return attention(quantized.codes, quantized.logits, {in[0], in[1]}, offsets);
+          }};
+}
+
+template <class Attention>
+ReadyAttention of_queries_keys_values(const LengthSequence& sequence, Attention attention) {
+  return {{sequence.queries, sequence.keys, sequence.values},
+          [attention, offsets = sequence.offsets](const std::vector<Var>& in) {
+            return attention(in[0], in[1], in[2], offsets);
+          }};
+}
+
+double count(std::int64_t n) { return static_cast<double>(n); }
+
+/// L B W D: multiplications of all rows with a table of codewords.
+double product_with_codewords(const AttentionSizes& s) {
+  return count(s.length) * count(s.codebooks * s.codewords) * count(s.width);
+}
+
+double causal_pairs(const AttentionSizes& s) { return 0.5 * count(s.length) * (count(s.length) + 1); }
+
+/// Rows that `local` sees: as many as LISA has codewords.
+std::int64_t local_window(const AttentionSizes& s) { return s.codebooks * s.codewords; }
+
+double local_pairs(const AttentionSizes& s) {
+  const double window = count(std::min(local_window(s), s.length));
+  return window * count(s.length) - 0.5 * window * (window - 1);
+}
+
+double lisa_operations(const AttentionSizes& s) { return 4 * product_with_codewords(s); }
+
+constexpr const char* kLisaFormula = "4 L B W D: codes 2 L B W D, values 2 L B W D";
+constexpr const char* kCausalFormula = "2 L (L + 1) D: scores and values of the pairs that the mask lets through";
+
+std::vector<LengthAttention> make_attentions() {
+  std::vector<LengthAttention> all;
+  all.push_back({.name = "lisa",
+                 .description = "attention by codeword histogram, hard codes, encoding of the rows included",
+                 .formula = kLisaFormula,
+                 .operations = lisa_operations,
+                 .make = [](const LengthSequence& s) { return make_lisa(s, {}); }});
+  all.push_back({.name = "lisa_without_encoding",
+                 .description = "the same, codes given",
+                 .formula = "2 L B W D",
+                 .operations = [](const AttentionSizes& s) { return 2 * product_with_codewords(s); },
+                 .make = [](const LengthSequence& s) { return make_lisa(s, {.encode = false}); }});
+  all.push_back({.name = "lisa_decayed",
+                 .description = "as lisa, counts decayed by e^-0.1 a row",
+                 .formula = kLisaFormula,
+                 .operations = lisa_operations,
+                 .make = [](const LengthSequence& s) { return make_lisa(s, {.decay = 0.1}); }});
+  all.push_back({.name = "lisa_soft",
+                 .description = "as lisa, soft assignments",
+                 .formula = "4 L B W D + L B (B - 1) W^2: codes and their residual passes, values",
+                 .operations =
+                     [](const AttentionSizes& s) {
+                       return lisa_operations(s) +
+                              count(s.length * s.codebooks * (s.codebooks - 1)) * count(s.codewords * s.codewords);
+                     },
+                 .make = [](const LengthSequence& s) { return make_lisa(s, {.soft = true}); }});
+  all.push_back({.name = "softmax",
+                 .description = "fused softmax attention, no matrix of scores",
+                 .formula = kCausalFormula,
+                 .operations = [](const AttentionSizes& s) { return 4 * causal_pairs(s) * count(s.width); },
+                 .make =
+                     [](const LengthSequence& s) {
+                       return of_queries_keys_values(s, [](const Var& q, const Var& k, const Var& v, const Offsets& o) {
+                         return ops::softmax_attention(q, k, v, o);
+                       });
+                     }});
+  all.push_back({.name = "softmax_materialized",
+                 .description = "softmax attention by a whole matrix of scores",
+                 .formula = kCausalFormula,
+                 .operations = [](const AttentionSizes& s) { return 4 * causal_pairs(s) * count(s.width); },
+                 .make =
+                     [](const LengthSequence& s) {
+                       return of_queries_keys_values(s, [](const Var& q, const Var& k, const Var& v, const Offsets& o) {
+                         return ops::softmax_attention_materialized(q, k, v, o);
+                       });
+                     },
+                 .bytes =
+                     [](const AttentionSizes& s, bool backward) {
+                       const double scores = count(s.length) * count(s.length), rows = count(s.length * s.width);
+                       return 4 * (backward ? 2 * scores + 4 * rows : scores + rows);
+                     }});
+  all.push_back(
+      {.name = "local",
+       .description = "fused softmax attention to the last B W rows",
+       .formula = "4 D pairs: each row with at most the last B W",
+       .operations = [](const AttentionSizes& s) { return 4 * local_pairs(s) * count(s.width); },
+       .make =
+           [](const LengthSequence& s) {
+             return of_queries_keys_values(
+                 s, [window = local_window(s.sizes)](const Var& q, const Var& k, const Var& v, const Offsets& o) {
+                   return ops::softmax_attention(q, k, v, o, {.window = window});
+                 });
+           }});
+  return all;
+}
+
+}  // namespace
+
+LengthSequence LengthSequence::make(const AttentionSizes& sizes, RngKey key) {
+  const auto rows = [&](const char* name) { return nn::normal({sizes.length, sizes.width}, 1, key.fold_in(name)); };
+  return {sizes, rows("x"), rows("queries"), rows("keys"), rows("values"), Offsets::single(sizes.length)};
+}
+
+const std::vector<LengthAttention>& length_attentions() {
+  static const std::vector<LengthAttention> all = make_attentions();
+  return all;
+}
+
+std::vector<const LengthAttention*> chosen_attentions(const std::vector<std::string>& names) {
+  std::vector<const LengthAttention*> chosen;
+  for (const std::string& name : names) {
+    const LengthAttention* found = nullptr;
+    std::vector<std::string> known;
+    for (const LengthAttention& attention : length_attentions()) {
+      known.push_back(attention.name);
+      if (attention.name == name) found = &attention;
+    }
+    if (found == nullptr) {
+      const std::string nearest = nearest_name(name, known);
+      std::string list;
+      for (const std::string& one : known) list += (list.empty() ? "" : ", ") + one;
+      fail<ConfigError>("--attentions", "knows no '", name, "'",
+                        nearest.empty() ? "" : "; did you mean '" + nearest + "'?", " (there are ", list, ")");
+    }
+    chosen.push_back(found);
+  }
+  return chosen;
+}
+
+}  // namespace tally::tools

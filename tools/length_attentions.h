@@ -1,0 +1,51 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tally/autograd/var.h"
+#include "tally/core/offsets.h"
+#include "tally/core/random.h"
+
+// Causal attentions over one sequence, as `tally bench lengths` compares them: one head as wide as the rows, queries,
+// keys and values given.
+
+namespace tally::tools {
+
+struct AttentionSizes {
+  std::int64_t length = 0, width = 0, codebooks = 0, codewords = 0;
+};
+
+/// The sequence that every attention of a length gets: independent standard normal elements, [length, width] each.
+struct LengthSequence {
+  AttentionSizes sizes;
+  Tensor x, queries, keys, values;
+  Offsets offsets;
+
+  static LengthSequence make(const AttentionSizes& sizes, RngKey key);
+};
+
+/// An attention with everything made that does not depend on the sequence.
+struct ReadyAttention {
+  std::vector<Tensor> inputs;                          ///< gradients are taken of all of them
+  std::function<Var(const std::vector<Var>&)> attend;  ///< [length, width]
+};
+
+struct LengthAttention {
+  std::string name;
+  std::string description;
+  std::string formula;                                      ///< of `operations`
+  std::function<double(const AttentionSizes&)> operations;  ///< of the matrix products that its forward needs
+  std::function<ReadyAttention(const LengthSequence&)> make;
+  /// Bytes of tensors beyond its inputs, where they may not fit into memory; else absent, and memory is measured.
+  std::function<double(const AttentionSizes&, bool backward)> bytes = {};
+};
+
+/// All of them; LISA first, then softmax. A new attention is one more entry.
+const std::vector<LengthAttention>& length_attentions();
+
+/// Those named, in this order. Throws ConfigError for an unknown name, with the nearest one and a list of all.
+std::vector<const LengthAttention*> chosen_attentions(const std::vector<std::string>& names);
+
+}  // namespace tally::tools

@@ -1,0 +1,206 @@
+#include "tools/length_benchmark.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "tally/autograd/tape.h"
+#include "tally/core/machine.h"
+#include "tally/core/memory.h"
+#include "tally/nn/initializers.h"
+
+namespace tally::tools {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kFewest = 3, kMost = 101;  // timings of a point
+constexpr double kShortest = 5e-3;               // seconds of a timing: so many calls that it lasts as long
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+/// A point, and what it takes to time it.
+struct Runner {
+  std::size_t point = 0;  ///< its place among the results
+  ReadyAttention attention;
+  Tensor cotangent;  ///< undefined for forward alone
+  int calls = 1;
+  double spent = 0;
+
+  void run() const {
+    if (!cotangent.defined()) {
+      attention.attend({attention.inputs.begin(), attention.inputs.end()});
+      return;
+    }
+    Tape tape;
+    std::vector<Var> inputs;
+    for (const Tensor& input : attention.inputs) inputs.push_back(tape.input(input));
+    Var output;
+    {
+      const Recording on(tape);
+      output = attention.attend(inputs);
+    }
+    tape.backward(std::span(&output, 1), std::span(&cotangent, 1));
+  }
+  double time() {
+    const auto start = Clock::now();
+    for (int i = 0; i < calls; ++i) run();
+    const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+    spent += elapsed;
+    return elapsed / calls;
+  }
+};
+
+/// Makes a point; its runner too, unless it would not fit.
+void add_point(const LengthOptions& options, const LengthAttention& attention, const LengthSequence& sequence,
+               const Tensor& cotangent, LengthResults& results, std::vector<Runner>& runners) {
+  const AttentionSizes& sizes = sequence.sizes;
+  LengthPoint point{&attention, sizes, {}, 0, (options.backward ? 3 : 1) * attention.operations(sizes)};
+  point.bytes = attention.bytes ? attention.bytes(sizes, options.backward) : 0;
+  if (point.bytes <= options.memory_limit) {
+    Runner runner{results.points.size(), attention.make(sequence), cotangent};
+    {
+      const MemoryScope memory;
+      runner.run();
+      point.bytes = static_cast<double>(memory.peak());
+    }
+    if (const double once = runner.time(); once < kShortest) {
+      runner.calls = static_cast<int>(kShortest / std::max(1e-7, once)) + 1;
+    }
+    runner.spent = 0;
+    runners.push_back(std::move(runner));
+  }
+  results.points.push_back(std::move(point));
+}
+
+/// The median over rounds of a / b, where both were timed.
+std::optional<double> median_ratio(const std::map<int, double>& a, const std::map<int, double>& b) {
+  std::vector<double> ratios;
+  for (const auto& [round, value] : a) {
+    if (const auto other = b.find(round); other != b.end()) ratios.push_back(value / other->second);
+  }
+  return ratios.empty() ? std::nullopt : std::optional(median(std::move(ratios)));
+}
+
+}  // namespace
+
+std::vector<double> LengthResults::sgemm_rates() const {
+  std::vector<double> rates;
+  for (const auto& [length, by_round] : sgemm) {
+    for (const auto& [round, rate] : by_round) rates.push_back(rate);
+  }
+  return rates;
+}
+
+const LengthPoint* LengthResults::find(const std::string& attention, std::int64_t length) const {
+  for (const LengthPoint& point : points) {
+    if (point.attention->name == attention && point.sizes.length == length) return &point;
+  }
+  return nullptr;
+}
+
+std::optional<double> LengthResults::seconds(const LengthPoint* point) const {
+  if (point == nullptr || !point->measured()) return {};
+  std::vector<double> values;
+  for (const auto& [round, value] : point->seconds) values.push_back(value);
+  return median(std::move(values));
+}
+
+std::optional<double> LengthResults::time_ratio(const LengthPoint* a, const LengthPoint* b) const {
+  if (a == nullptr || b == nullptr) return {};
+  return median_ratio(a->seconds, b->seconds);
+}
+
+std::optional<double> LengthResults::sgemm_share(const LengthPoint* point) const {
+  if (point == nullptr) return {};
+  std::map<int, double> rates;
+  for (const auto& [round, value] : point->seconds) rates[round] = point->operations / value;
+  return median_ratio(rates, sgemm.at(point->sizes.length));
+}
+
+LengthResults measure_lengths(const LengthOptions& options, const std::function<void(const std::string&)>& progress) {
+  LengthResults results{options, {}, {}};
+  const auto say = [&](const std::string& line) {
+    if (progress) progress(line);
+  };
+  std::vector<Runner> runners;
+  for (const std::int64_t length : options.lengths) {
+    const LengthSequence sequence =
+        LengthSequence::make({length, options.width, options.codebooks, options.codewords}, RngKey{1, 1});
+    const Tensor cotangent = options.backward ? nn::normal({length, options.width}, 1, RngKey{1, 2}) : Tensor();
+    for (const LengthAttention* attention : options.attentions) {
+      add_point(options, *attention, sequence, cotangent, results, runners);
+    }
+    say(fmt::format("length {}: ready", length));
+  }
+  // A round: every length with its rate of matrix products, every attention that still wants a timing.
+  for (int round = 0;; ++round) {
+    std::int64_t length = -1;
+    for (Runner& runner : runners) {
+      LengthPoint& point = results.points[runner.point];
+      const bool enough = point.seconds.size() >= kFewest && runner.spent >= options.seconds;
+      if (enough || point.seconds.size() >= kMost) continue;
+      if (point.sizes.length != length) {
+        length = point.sizes.length;
+        results.sgemm[length][round] = measure_sgemm_rate(0.02);
+      }
+      point.seconds[round] = runner.time();
+    }
+    if (length < 0) break;
+    if (round < static_cast<int>(kFewest)) say(fmt::format("round {} done", round + 1));
+  }
+  return results;
+}
+
+std::vector<std::string> length_headlines(const LengthResults& results) {
+  const LengthOptions& options = results.options;
+  const bool claimed =
+      options.width == 128 && options.codebooks == 8 && options.codewords == 16 && options.threads == 1;
+  std::vector<std::string> lines;
+  const auto add = [&](std::string text, const std::string& target, bool met) {
+    if (claimed && !target.empty()) text += fmt::format(" (target {}: {})", target, met ? "met" : "missed");
+    lines.push_back(std::move(text));
+  };
+  const char* what = options.backward ? "forward and backward" : "forward";
+  const bool forward = !options.backward;
+  const std::int64_t greatest = options.lengths.back();
+  const LengthPoint* lisa = results.find("lisa", greatest);
+  if (const auto ratio = results.time_ratio(results.find("softmax", greatest), lisa)) {
+    add(fmt::format("LISA is {:.1f} times faster than fused softmax at L = {}, {}, encoding included", *ratio, greatest,
+                    what),
+        forward && greatest == 65536 ? ">= 150" : "", *ratio >= 150);
+  }
+  if (const LengthPoint* whole = results.find("softmax_materialized", greatest); lisa != nullptr && whole != nullptr) {
+    const double ratio = whole->bytes / lisa->bytes;
+    add(fmt::format("LISA needs {:.0f} times less working memory than materialised softmax at L = {}, {}{}", ratio,
+                    greatest, what, whole->measured() ? "" : " (the latter computed)"),
+        forward && greatest == 65536 ? ">= 300" : "", ratio >= 300);
+  }
+  if (const auto growth = results.time_ratio(results.find("lisa", 65536), results.find("lisa", 8192))) {
+    add(fmt::format("LISA's time grows {:.2f} times from L = 8192 to 65536, {}", *growth, what),
+        forward ? "<= 8.8" : "", *growth <= 8.8);
+  }
+  std::optional<std::int64_t> never_slower;
+  for (auto length = options.lengths.rbegin(); length != options.lengths.rend(); ++length) {
+    const auto ratio = results.time_ratio(results.find("softmax", *length), results.find("lisa", *length));
+    if (!ratio || *ratio < 1) break;
+    never_slower = *length;
+  }
+  if (never_slower) {
+    add(fmt::format("LISA is never slower than fused softmax from L = {} on, {}, of the lengths measured",
+                    *never_slower, what),
+        forward ? "512" : "", *never_slower <= 512);
+  }
+  if (const auto share = results.sgemm_share(results.find("lisa", 8192))) {
+    add(fmt::format("LISA reaches {:.0f} % of the measured sgemm rate at L = 8192, {}", 100 * *share, what),
+        forward ? "" : ">= 40 %", *share >= 0.4);
+  }
+  return lines;
+}
+
+}  // namespace tally::tools

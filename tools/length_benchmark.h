@@ -1,0 +1,59 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tools/length_attentions.h"
+
+// Time and memory of attentions against the length of one sequence, measured so that ratios hold on a machine that
+// others use too: a round visits every length and attention once, and what is compared is compared round by round.
+
+namespace tally::tools {
+
+struct LengthOptions {
+  std::vector<const LengthAttention*> attentions;
+  std::vector<std::int64_t> lengths;  ///< ascending
+  std::int64_t width = 128, codebooks = 8, codewords = 16;
+  int threads = 1;              ///< in use, which is the caller's to set
+  bool backward = false;        ///< forward and backward, else forward alone
+  double seconds = 3;           ///< spent on an attention at a length, once it has its three timings
+  double memory_limit = 2.2e9;  ///< bytes beyond which an attention is not run, its memory computed
+};
+
+/// An attention at a length.
+struct LengthPoint {
+  const LengthAttention* attention = nullptr;
+  AttentionSizes sizes;
+  std::map<int, double> seconds;  ///< of a call, by round; empty when it was not run
+  double bytes = 0;               ///< peak of tensors beyond the inputs, the output among them
+  double operations = 0;          ///< that the method needs; three times forward's with backward
+  bool measured() const { return !seconds.empty(); }
+};
+
+/// Everything measured. Figures of two points are medians of ratios within rounds.
+struct LengthResults {
+  LengthOptions options;
+  std::vector<LengthPoint> points;                      ///< by length, then attention
+  std::map<std::int64_t, std::map<int, double>> sgemm;  ///< operations a second, by length and round
+  std::vector<double> sgemm_rates() const;              ///< all of them
+  const LengthPoint* find(const std::string& attention, std::int64_t length) const;  ///< or null
+
+  /// Median seconds; absent when it was not run, as below.
+  std::optional<double> seconds(const LengthPoint* point) const;
+  /// How many times longer `a` takes than `b`.
+  std::optional<double> time_ratio(const LengthPoint* a, const LengthPoint* b) const;
+  /// Of the rate of matrix products, measured before the point's length in every round.
+  std::optional<double> sgemm_share(const LengthPoint* point) const;
+};
+
+/// Measures. `progress` gets a line after every round of the first kind (all points) and may be empty.
+LengthResults measure_lengths(const LengthOptions& options, const std::function<void(const std::string&)>& progress);
+
+/// What issue and paper claim of LISA, as sentences with their targets where the setting is theirs: speed over fused
+/// softmax, memory below materialised softmax, growth, shortest length from which LISA is never slower, share of sgemm.
+std::vector<std::string> length_headlines(const LengthResults& results);
+
+}  // namespace tally::tools
