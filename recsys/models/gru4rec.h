@@ -1,6 +1,7 @@
 #pragma once
 
 #include "tally/nn/recurrent.h"
+#include "tally/recsys/models/recurrent_model.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
@@ -36,6 +37,8 @@ struct Gru4Rec {
   static Gru4Rec make(const Gru4RecOptions& options, RngKey key);
   /// [T, width]; row t depends on the items of its sequence up to t.
   Var encode(const Sequences& batch, const nn::Context& context) const;
+  /// One event at a time: gru4rec_recurrence.h. `weights` is a hash of all weights.
+  std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
   Var item_table() const { return output.defined() ? output.var() : items.table.var(); }
 };
 

@@ -59,7 +59,10 @@ Var rows_of(const Var& table, const Tensor& rows) { return ops::embedding(table,
 
 Var LisaBlock::operator()(const Var& x, const ops::VectorQuantization& quantized, const nn::HistogramTables& tables,
                           const Offsets& offsets, const nn::Context& context) const {
-  const Var attended = attention(quantized.codes, quantized.logits, tables, offsets);
+  return after_attention(attention(quantized.codes, quantized.logits, tables, offsets), x, context);
+}
+
+Var LisaBlock::after_attention(const Var& attended, const Var& x, const nn::Context& context) const {
   const Var y = ops::residual_dropout_norm(
                     attended, x, attention_norm.weight, attention_norm.bias,
                     {.epsilon = attention_norm.epsilon, .dropout = dropout.options(context.at("attention_dropout"))})
@@ -146,6 +149,15 @@ Var Lisa::encode(const Sequences& batch, const Prepared& prepared, const nn::Con
 }
 
 Var Lisa::candidate_table(const Prepared& prepared) const { return prepared.values[kTargets]; }
+
+LisaItems Lisa::quantized_items() const {
+  const std::vector<Var> values = prepare(BatchItems::all(num_items()));
+  const std::int64_t codebooks = values[kCodes].dim(1), codewords = values[kLogits].dim(1) / codebooks;
+  return {.codes = values[kCodes].value(),
+          .reconstruction = values[kReconstruction].value(),
+          .logits = ops::reshape(values[kLogits], Shape{num_items(), codebooks, codewords}).value(),
+          .candidates = values[kTargets].value()};
+}
 
 Var Lisa::auxiliary_loss(const Sequences& batch, const Tensor&, const Prepared& prepared, const nn::Context&) const {
   if (commitment == 0) return {};

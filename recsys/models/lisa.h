@@ -54,9 +54,19 @@ struct LisaBlock {
     visit("feed_forward", self.feed_forward);
     visit("dropout", self.dropout);
   }
+  /// [T, width], from the stream x and what the attention gave for it.
+  Var after_attention(const Var& attended, const Var& x, const nn::Context& context) const;
   /// [T, width], from the stream x and the codes that stand for its rows (with the logits of their assignments).
   Var operator()(const Var& x, const ops::VectorQuantization& quantized, const nn::HistogramTables& tables,
                  const Offsets& offsets, const nn::Context& context) const;
+};
+
+/// All items as inference reads them.
+struct LisaItems {
+  Tensor codes;           ///< [items, B] u8 or i32
+  Tensor reconstruction;  ///< [items, width]
+  Tensor logits;          ///< [items, B, W] of the assignments
+  Tensor candidates;      ///< [items, width] what hidden states are scored against
 };
 
 /// Wu et al., "Linear-time self attention with codeword histogram for efficient recommendation", WWW 2021: item
@@ -93,6 +103,9 @@ struct Lisa {
   std::vector<Var> prepare(const BatchItems& batch_items) const;
   Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const;
   Var candidate_table(const Prepared& prepared) const;
+  LisaItems quantized_items() const;
+  /// One event at a time: lisa_recurrence.h. `weights` is a hash of all weights.
+  std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
   Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
                      const nn::Context& context) const;
 };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "tally/nn/transformer.h"
+#include "tally/recsys/models/recurrent_model.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
@@ -46,6 +47,8 @@ struct SasRec {
   static SasRec make(const SasRecOptions& options, RngKey key);
   /// [T, width]; row t depends on the items of its sequence up to t.
   Var encode(const Sequences& batch, const nn::Context& context) const;
+  /// One event at a time: sasrec_recurrence.h. `weights` is a hash of all weights.
+  std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
   Var item_table() const { return output.defined() ? output.var() : items.table.var(); }
 };
 

@@ -6,6 +6,7 @@
 
 #include "tally/nn/module.h"
 #include "tally/recsys/models/batch_items.h"
+#include "tally/recsys/models/recurrent_model.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
@@ -48,6 +49,12 @@ class SequenceModel {
   virtual Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
                              const nn::Context& context) const = 0;
 
+  /// Does recurrent() give a model?
+  virtual bool has_state() const = 0;
+  /// The weights as they are now, in the form that takes one event at a time. Throws ValueError for a model without
+  /// one, or with settings that rule it out.
+  virtual std::shared_ptr<const RecurrentModel> recurrent() const = 0;
+
   virtual nn::ParameterList parameters() = 0;
   /// Parameters and buffers, for saving.
   virtual nn::TensorList state() = 0;
@@ -61,7 +68,11 @@ class SequenceModel {
 ///     Var item_table() const;                                   // or candidate_table(prepared), num_items() and
 ///     width()
 ///
-/// and, if it likes, `prepare` and `auxiliary_loss` as above.
+/// and, if it likes, `prepare` and `auxiliary_loss` as above, and
+///
+///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
+///
+/// which makes a RecurrentModelOf something, given a hash of all weights.
 template <class M>
 class SequenceModelOf final : public SequenceModel {
  public:
@@ -117,6 +128,17 @@ class SequenceModelOf final : public SequenceModel {
     }
   }
 
+  bool has_state() const override {
+    return requires(const M& module) { module.recurrent(std::string(), std::uint64_t{0}); };
+  }
+  std::shared_ptr<const RecurrentModel> recurrent() const override {
+    if constexpr (requires { module_.recurrent(name_, std::uint64_t{0}); }) {
+      return module_.recurrent(name_, hash_of_weights());
+    } else {
+      fail<ValueError>(name_, "has no recurrent face: it cannot take one event at a time");
+    }
+  }
+
   nn::ParameterList parameters() override { return nn::parameters(module_); }
   nn::TensorList state() override { return nn::state(module_); }
   std::vector<Tensor> weights() const override {
@@ -126,6 +148,17 @@ class SequenceModelOf final : public SequenceModel {
   }
 
  private:
+  std::uint64_t hash_of_weights() const {
+    Fingerprint hash;
+    nn::walk("", module_, [&](const std::string& path, const auto& field) {
+      const Tensor tensor = field.value().contiguous();
+      hash.update(path);
+      for (std::int64_t d = 0; d < tensor.rank(); ++d) hash.update(std::to_string(tensor.dim(d)));
+      hash.update({reinterpret_cast<const char*>(tensor.raw_data()), tensor.bytes()});
+    });
+    return hash.value();
+  }
+
   std::string name_;
   M module_;
 };

@@ -1,0 +1,132 @@
+#include "tally/recsys/models/recurrent_model.h"
+
+#include "tally/autograd/tape.h"
+#include "tally/core/parallel.h"
+
+namespace tally::recsys {
+namespace {
+
+constexpr std::string_view kName = "ModelState";
+constexpr std::string_view kMagic = "tally.state";
+
+/// One event is too little to share among threads, and nothing of it belongs on a tape.
+struct OneEvent {
+  Paused paused;
+  SerialScope serial;
+};
+
+}  // namespace
+
+ModelState::ModelState(const ModelState& other)
+    : fingerprint_(other.fingerprint_),
+      events_(other.events_),
+      content_(other.content_ ? other.content_->clone() : nullptr) {}
+
+std::string ModelState::save() const {
+  check<ValueError>(content_ != nullptr, kName, "of no model has nothing to save");
+  std::string bytes(kMagic);
+  bytes.push_back('\0');
+  write_value(bytes, kVersion);
+  write_value(bytes, static_cast<std::uint32_t>(dtype()));
+  write_value(bytes, fingerprint_);
+  write_value(bytes, events_);
+  content_->save(bytes);
+  write_value(bytes, recsys::fingerprint(bytes));
+  return bytes;
+}
+
+RecurrentModel::RecurrentModel(std::string name, std::string layout, std::uint64_t weights, Tensor candidates)
+    : name_(std::move(name)), layout_(std::move(layout)), candidates_(candidates.contiguous()) {
+  check<ShapeError>(candidates_.rank() == 2 && candidates_.dim(0) > 0, name_,
+                    "needs a candidate table [items, D]; got ", candidates_.shape());
+  check<DTypeError>(candidates_.dtype() == DType::f32, name_, "takes events with weights of f32; got ",
+                    candidates_.dtype());
+  Fingerprint all;
+  for (const std::string& part : {name_, layout_, std::to_string(weights)}) all.update(part);
+  fingerprint_ = all.value();
+}
+
+void RecurrentModel::check_state(const ModelState& state) const {
+  check<ValueError>(state.content_ != nullptr, kName, "belongs to no model; make one with initial_state()");
+  check<ValueError>(state.fingerprint_ == fingerprint_, kName, "is of another model: its fingerprint is ",
+                    state.fingerprint_, "; ", name_, " (", layout_, ") has ", fingerprint_);
+}
+
+void RecurrentModel::check_item(std::int32_t item) const {
+  check<IndexError>(item >= 0 && item < num_items(), name_, "needs an item in [0, ", num_items(), "); got ", item);
+}
+
+void RecurrentModel::check_row(std::span<float> row) const {
+  check<ShapeError>(static_cast<std::int64_t>(row.size()) == width(), name_, "needs room for a hidden row of ", width(),
+                    " elements; got ", row.size());
+}
+
+void RecurrentModel::append(ModelState& state, std::int32_t item) const {
+  check_state(state);
+  check_item(item);
+  const OneEvent scope;
+  append_to(state, item);
+  ++state.events_;
+}
+
+void RecurrentModel::hidden(const ModelState& state, std::span<float> row) const {
+  check_state(state);
+  check_row(row);
+  check<ValueError>(state.events_ > 0, name_, "has a hidden row once an event was appended");
+  const OneEvent scope;
+  hidden_of(state, row);
+}
+
+void RecurrentModel::step(ModelState& state, std::int32_t item, std::span<float> row) const {
+  check_state(state);
+  check_item(item);
+  check_row(row);
+  const OneEvent scope;
+  step_of(state, item, row);
+  ++state.events_;
+}
+
+void RecurrentModel::merge(ModelState& state, const ModelState& earlier) const {
+  check_state(state);
+  check_state(earlier);
+  const std::int64_t events = earlier.events_;
+  merge_into(state, earlier);
+  state.events_ += events;
+}
+
+void RecurrentModel::remove(ModelState& state, std::int32_t item) const {
+  check_state(state);
+  check_item(item);
+  check<ValueError>(state.events_ > 0, name_, "takes back events that were appended; there are none");
+  remove_from(state, item);
+  --state.events_;
+}
+
+ModelState RecurrentModel::load_state(std::string_view bytes) const {
+  ByteReader in(bytes, kName);
+  const std::string_view magic = in.take(kMagic.size() + 1);
+  check<IoError>(magic.substr(0, kMagic.size()) == kMagic && magic.back() == '\0', kName,
+                 "these bytes are no saved state");
+  const auto version = in.read<std::uint32_t>();
+  check<IoError>(version == ModelState::kVersion, kName, "reads saved states of version ", ModelState::kVersion,
+                 "; got ", version);
+  const auto dtype = in.read<std::uint32_t>();
+  check<IoError>(dtype == static_cast<std::uint32_t>(DType::f32), kName,
+                 "reads states of f32; got the element type numbered ", dtype);
+  const auto of = in.read<std::uint64_t>();
+  check<ValueError>(of == fingerprint_, kName, "the saved state is of another model: its fingerprint is ", of, "; ",
+                    name_, " (", layout_, ") has ", fingerprint_);
+  check<IoError>(in.left() >= 2 * sizeof(std::uint64_t), kName, "the saved state is cut off");
+  const std::string_view kept = bytes.substr(0, bytes.size() - sizeof(std::uint64_t));
+  ByteReader last(bytes.substr(kept.size()), kName);
+  check<IoError>(last.read<std::uint64_t>() == recsys::fingerprint(kept), kName,
+                 "the saved state is cut off or damaged: its checksum differs");
+  ByteReader content(kept.substr(bytes.size() - in.left()), kName);
+  const auto events = content.read<std::int64_t>();
+  check<IoError>(events >= 0, kName, "the saved state has ", events, " events");
+  ModelState state = read_state(content, events);
+  content.expect_end();
+  return state;
+}
+
+}  // namespace tally::recsys

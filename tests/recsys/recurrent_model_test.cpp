@@ -1,0 +1,349 @@
+// The recurrent faces of models against their encode() of whole histories.
+#include "tally/recsys/models/recurrent_model.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <functional>
+
+#include "tally/recsys/models/gru4rec.h"
+#include "tally/recsys/models/lisa.h"
+#include "tally/recsys/models/sasrec.h"
+#include "tally/recsys/models/sequence_model.h"
+#include "tests/support/temporary_directory.h"
+
+using namespace tally;
+using namespace tally::recsys;
+using tally::test::message_of;
+
+namespace {
+
+constexpr std::int64_t kItems = 23, kWidth = 12, kWindow = 30;
+
+/// Moves weights off their small initial values, so that nothing hides in small numbers.
+template <class M>
+M lively(M model, std::uint64_t seed = 5) {
+  std::uint64_t stream = 0;
+  for (const auto& [path, tensor] : nn::state(model)) {
+    Tensor noise(tensor->shape());
+    fill_normal(RngKey{seed}.fold_in(stream++), noise, 0, 0.3);
+    auto values = tensor->template mutable_span<float>();
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += noise.data<float>()[i];
+  }
+  return model;
+}
+
+LisaOptions lisa_options() {
+  LisaOptions options;
+  options.items = kItems;
+  options.width = kWidth;
+  options.window = kWindow;
+  options.codebooks = 3;
+  options.codewords = 5;
+  options.target_codewords = 7;
+  return options;
+}
+
+std::unique_ptr<SequenceModel> lisa(const LisaOptions& options) {
+  return std::make_unique<SequenceModelOf<Lisa>>("lisa", lively(Lisa::make(options, RngKey{2})));
+}
+
+std::unique_ptr<SequenceModel> lisa(const std::function<void(LisaOptions&)>& change) {
+  LisaOptions options = lisa_options();
+  change(options);
+  return lisa(options);
+}
+
+std::unique_ptr<SequenceModel> gru4rec(std::int64_t layers, bool tied = true) {
+  return std::make_unique<SequenceModelOf<Gru4Rec>>(
+      "gru4rec",
+      lively(Gru4Rec::make(
+          {.items = kItems, .width = kWidth, .layers = layers, .window = kWindow, .tie_embeddings = tied}, RngKey{2})));
+}
+
+std::unique_ptr<SequenceModel> sasrec(PositionAlignment alignment = PositionAlignment::start) {
+  return std::make_unique<SequenceModelOf<SasRec>>(
+      "sasrec",
+      lively(SasRec::make({.items = kItems, .width = kWidth, .heads = 2, .window = kWindow, .alignment = alignment},
+                          RngKey{2})));
+}
+
+std::vector<std::int32_t> history(std::size_t length) {
+  std::vector<std::int32_t> items;
+  std::uint64_t x = 12345;
+  for (std::size_t i = 0; i < length; ++i) {
+    x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+    items.push_back(static_cast<std::int32_t>((x >> 33) % kItems));
+  }
+  return items;
+}
+
+std::vector<float> last_row(const SequenceModel& model, std::vector<std::int32_t> items) {
+  const BatchItems all = BatchItems::all(kItems);
+  const Sequences batch = Sequences::from({std::move(items)}, kItems);
+  const Tensor rows = model.encode(batch, {all, model.prepare(all)}, {}).value().contiguous();
+  const auto values = rows.span<float>();
+  return {values.end() - kWidth, values.end()};
+}
+
+std::vector<float> streamed(const RecurrentModel& model, std::span<const std::int32_t> items) {
+  ModelState state = model.initial_state();
+  for (const std::int32_t item : items) model.append(state, item);
+  std::vector<float> row(kWidth);
+  model.hidden(state, row);
+  return row;
+}
+
+double difference(std::span<const float> a, std::span<const float> b) {
+  double largest = 0, size = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    largest = std::max(largest, std::fabs(double{a[i]} - double{b[i]}));
+    size = std::max(size, std::fabs(double{b[i]}));
+  }
+  return a.size() == b.size() ? largest / size : std::numeric_limits<double>::infinity();
+}
+
+/// The same model with a window of `longer`, whose further positions are the last one again: what a stream means beyond
+/// the window, written as a whole history.
+Lisa widened(const LisaOptions& options, std::int64_t longer) {
+  Lisa model = lively(Lisa::make(options, RngKey{2}));
+  const Tensor table = model.positions.table.value();
+  Tensor wide({longer, kWidth});
+  for (std::int64_t p = 0; p < longer; ++p) {
+    const float* const from = table.data<float>() + std::min(p, options.window - 1) * kWidth;
+    std::copy_n(from, kWidth, wide.mutable_data<float>() + p * kWidth);
+  }
+  model.positions.table = nn::Parameter(wide);
+  model.window = longer;
+  return model;
+}
+
+struct Streaming {
+  std::string name;
+  std::unique_ptr<SequenceModel> model;
+};
+
+std::vector<Streaming> all_models() {
+  std::vector<Streaming> models;
+  const auto add = [&](const char* name, std::unique_ptr<SequenceModel> model) {
+    models.push_back({name, std::move(model)});
+  };
+  for (const std::int64_t layers : {1, 2, 3}) {
+    for (const LisaVariant variant : {LisaVariant::base, LisaVariant::soft, LisaVariant::mini}) {
+      add("lisa", lisa([&](LisaOptions& o) { o.variant = variant, o.layers = layers; }));
+    }
+    add("lisa undecayed", lisa([&](LisaOptions& o) { o.decay = 0, o.layers = layers; }));
+    add("lisa learned decay", lisa([&](LisaOptions& o) { o.learn_decay = true, o.layers = layers; }));
+    add("lisa counts window", lisa([&](LisaOptions& o) { o.attention_window = 7, o.decay = 0, o.layers = layers; }));
+  }
+  add("lisa 300 codewords", lisa([](LisaOptions& o) { o.codewords = 300; }));
+  add("lisa not residual", lisa([](LisaOptions& o) { o.residual = false; }));
+  add("gru4rec", gru4rec(1));
+  add("gru4rec of two layers", gru4rec(2));
+  add("gru4rec untied", gru4rec(1, false));
+  add("sasrec", sasrec());
+  add("sasrec, positions from the end", sasrec(PositionAlignment::end));
+  return models;
+}
+
+}  // namespace
+
+TEST_CASE("every event of a stream gives the row of the whole history", "[recurrent]") {
+  const std::vector<std::int32_t> items = history(kWindow);
+  for (const auto& [name, model] : all_models()) {
+    INFO(name);
+    REQUIRE(model->has_state());
+    const auto recurrent = model->recurrent();
+    CHECK(recurrent->width() == kWidth);
+    CHECK(recurrent->num_items() == kItems);
+    ModelState state = recurrent->initial_state();
+    std::vector<float> stepped(kWidth), asked(kWidth);
+    for (std::size_t t = 0; t < items.size(); ++t) {
+      recurrent->step(state, items[t], stepped);
+      recurrent->hidden(state, asked);
+      CHECK(stepped == asked);
+      CHECK(state.events() == static_cast<std::int64_t>(t + 1));
+      CHECK(difference(stepped, last_row(*model, {items.begin(), items.begin() + static_cast<std::ptrdiff_t>(t + 1)})) <
+            1e-5);
+    }
+    CHECK(streamed(*recurrent, items) == stepped);
+    const BatchItems all = BatchItems::all(kItems);
+    CHECK(identical(recurrent->candidate_table(), model->candidate_table({all, model->prepare(all)}).value()));
+  }
+}
+
+TEST_CASE("beyond the window a stream keeps its tally and the last position", "[recurrent]") {
+  const std::vector<std::int32_t> items = history(200);
+  for (const std::int64_t layers : {1, 2}) {
+    for (const LisaVariant variant : {LisaVariant::base, LisaVariant::soft}) {
+      LisaOptions options = lisa_options();
+      options.layers = layers;
+      options.variant = variant;
+      const auto recurrent = lisa(options)->recurrent();
+      const SequenceModelOf<Lisa> whole("lisa", widened(options, 200));
+      CHECK(difference(streamed(*recurrent, items), last_row(whole, items)) < 1e-5);
+    }
+  }
+  // A tally of fewer events than the window holds: the cut history gives the same.
+  const auto counted = lisa([](LisaOptions& o) { o.attention_window = 12, o.decay = 0; });
+  const std::vector<std::int32_t> cut(items.end() - kWindow, items.end());
+  CHECK(difference(streamed(*counted->recurrent(), items), last_row(*counted, cut)) < 1e-5);
+  // A position counted from the window's end is that of the newest item: the same at any length, with one block.
+  const auto from_end =
+      lisa([](LisaOptions& o) { o.attention_window = 12, o.decay = 0, o.alignment = PositionAlignment::end; });
+  for (const std::size_t length : {5, 200}) {
+    const std::vector<std::int32_t> some = history(length);
+    const std::vector<std::int32_t> end(
+        some.end() - static_cast<std::ptrdiff_t>(std::min<std::size_t>(length, kWindow)), some.end());
+    CHECK(difference(streamed(*from_end->recurrent(), some), last_row(*from_end, end)) < 1e-5);
+  }
+  CHECK_THAT(message_of<ValueError>(
+                 [] { lisa([](LisaOptions& o) { o.layers = 2, o.alignment = PositionAlignment::end; })->recurrent(); }),
+             Catch::Matchers::Contains("positions count from the window's start"));
+  // SASRec reads its last items again.
+  const auto rival = sasrec();
+  CHECK(difference(streamed(*rival->recurrent(), items), last_row(*rival, cut)) < 1e-5);
+  // A recurrent unit has no window.
+  const auto unit = gru4rec(2);
+  CHECK(difference(streamed(*unit->recurrent(), items), last_row(*unit, items)) < 1e-5);
+}
+
+TEST_CASE("a state is a plain value, saved and restored", "[recurrent]") {
+  const std::vector<std::int32_t> items = history(70);
+  for (const auto& [name, model] : all_models()) {
+    INFO(name);
+    const auto recurrent = model->recurrent();
+    ModelState state = recurrent->initial_state();
+    CHECK(recurrent->load_state(state.save()).events() == 0);
+    for (std::size_t t = 0; t < 40; ++t) recurrent->append(state, items[t]);
+    const ModelState copy = state;
+    // Another model object of the same weights reads the bytes.
+    ModelState restored = model->recurrent()->load_state(state.save());
+    CHECK(restored.save() == state.save());
+    CHECK(restored.events() == 40);
+    CHECK(state.dtype() == DType::f32);
+    std::vector<float> going_on(kWidth), from_copy(kWidth);
+    for (std::size_t t = 40; t < 70; ++t) {
+      recurrent->append(state, items[t]);
+      recurrent->append(restored, items[t]);
+    }
+    recurrent->hidden(state, going_on);
+    recurrent->hidden(restored, from_copy);
+    CHECK(going_on == from_copy);
+    // What was done to one leaves the other.
+    recurrent->hidden(copy, from_copy);
+    CHECK(from_copy == streamed(*recurrent, std::span(items).first(40)));
+    CHECK(copy.bytes() > sizeof(ModelState));
+  }
+}
+
+TEST_CASE("states merge, and events are taken back, where that has a meaning", "[recurrent]") {
+  const std::vector<std::int32_t> items = history(70);
+  const auto of = [&](const RecurrentModel& model, std::size_t begin, std::size_t end) {
+    ModelState state = model.initial_state();
+    for (std::size_t t = begin; t < end; ++t) model.append(state, items[t]);
+    return state;
+  };
+  std::vector<std::unique_ptr<SequenceModel>> mergeable;
+  mergeable.push_back(lisa(lisa_options()));
+  mergeable.push_back(lisa([](LisaOptions& o) { o.variant = LisaVariant::soft; }));
+  mergeable.push_back(lisa([](LisaOptions& o) { o.decay = 0; }));
+  mergeable.push_back(sasrec());
+  for (const auto& model : mergeable) {
+    const auto recurrent = model->recurrent();
+    for (const std::size_t cut : {0, 1, 8, 25, 50, 69, 70}) {
+      ModelState merged = of(*recurrent, cut, 70);
+      recurrent->merge(merged, of(*recurrent, 0, cut));
+      CHECK(merged.events() == 70);
+      std::vector<float> row(kWidth);
+      recurrent->hidden(merged, row);
+      CHECK(difference(row, streamed(*recurrent, items)) < 1e-5);
+      recurrent->step(merged, 3, row);
+      std::vector<std::int32_t> further = items;
+      further.push_back(3);
+      CHECK(difference(row, streamed(*recurrent, further)) < 1e-5);
+    }
+  }
+  for (const auto& model : {std::shared_ptr<SequenceModel>(gru4rec(1)),
+                            std::shared_ptr<SequenceModel>(lisa([](LisaOptions& o) { o.layers = 2; }))}) {
+    const auto recurrent = model->recurrent();
+    ModelState state = of(*recurrent, 0, 5);
+    CHECK_THROWS_AS(recurrent->merge(state, of(*recurrent, 5, 9)), ValueError);
+    CHECK_THROWS_AS(recurrent->remove(state, items[2]), ValueError);
+    CHECK(state.events() == 5);
+  }
+
+  const auto undecayed = lisa([](LisaOptions& o) { o.decay = 0; })->recurrent();
+  ModelState state = of(*undecayed, 0, 20);
+  undecayed->remove(state, items[4]);
+  std::vector<std::int32_t> without(items.begin(), items.begin() + 20);
+  without.erase(without.begin() + 4);
+  std::vector<float> row(kWidth);
+  if (items[4] == items[19]) undecayed->append(state, items[19]), without.push_back(items[19]);
+  undecayed->hidden(state, row);
+  CHECK(row == streamed(*undecayed, without));
+  undecayed->remove(state, items[19]);
+  CHECK_THAT(message_of<ValueError>([&] { undecayed->hidden(state, row); }), Catch::Matchers::Contains("taken back"));
+  undecayed->step(state, 7, row);
+  without.back() = 7;
+  CHECK(row == streamed(*undecayed, without));
+  const auto decayed = lisa(lisa_options())->recurrent();
+  ModelState other = of(*decayed, 0, 20);
+  CHECK_THROWS_AS(decayed->remove(other, items[4]), ValueError);
+}
+
+TEST_CASE("a state of another model is refused", "[recurrent]") {
+  const auto first = lisa(lisa_options());
+  const auto recurrent = first->recurrent();
+  ModelState state = recurrent->initial_state();
+  std::vector<float> row(kWidth);
+  recurrent->step(state, 4, row);
+
+  std::vector<std::shared_ptr<const RecurrentModel>> others{lisa([](LisaOptions& o) { o.decay = 0.2; })->recurrent(),
+                                                            lisa([](LisaOptions& o) { o.layers = 2; })->recurrent(),
+                                                            gru4rec(1)->recurrent(), sasrec()->recurrent()};
+  // One weight a little different.
+  const auto nudged = lisa(lisa_options());
+  nudged->state().front().tensor->mutable_data<float>()[3] += 1e-6F;
+  others.push_back(nudged->recurrent());
+  for (const auto& other : others) {
+    CHECK(other->fingerprint() != recurrent->fingerprint());
+    CHECK_THAT(message_of<ValueError>([&] { other->append(state, 1); }), Catch::Matchers::Contains("another model"));
+    CHECK_THROWS_AS(other->hidden(state, row), ValueError);
+    CHECK_THROWS_AS(other->step(state, 1, row), ValueError);
+    CHECK_THAT(message_of<ValueError>([&] { other->load_state(state.save()); }),
+               Catch::Matchers::Contains("another model"));
+    ModelState own = other->initial_state();
+    CHECK_THROWS_AS(other->merge(own, state), ValueError);
+  }
+  CHECK_THROWS_AS(recurrent->append(*std::make_unique<ModelState>(), 1), ValueError);
+  // The model may go on training: its recurrent face does not change.
+  const std::vector<float> before = streamed(*recurrent, history(9));
+  for (const auto& [path, tensor] : first->state()) tensor->mutable_data<float>()[0] += 1;
+  CHECK(streamed(*recurrent, history(9)) == before);
+  CHECK(first->recurrent()->fingerprint() != recurrent->fingerprint());
+
+  CHECK_THROWS_AS(recurrent->append(state, kItems), IndexError);
+  CHECK_THROWS_AS(recurrent->append(state, -1), IndexError);
+  CHECK_THROWS_AS(recurrent->hidden(recurrent->initial_state(), row), ValueError);
+  CHECK_THROWS_AS(recurrent->hidden(state, std::span(row).first(3)), ShapeError);
+  CHECK(state.events() == 1);
+}
+
+TEST_CASE("saved bytes that are damaged are refused", "[recurrent]") {
+  for (const auto& model : {std::shared_ptr<SequenceModel>(lisa([](LisaOptions& o) { o.layers = 2; })),
+                            std::shared_ptr<SequenceModel>(gru4rec(1)), std::shared_ptr<SequenceModel>(sasrec())}) {
+    const auto recurrent = model->recurrent();
+    ModelState state = recurrent->initial_state();
+    for (const std::int32_t item : history(11)) recurrent->append(state, item);
+    const std::string bytes = state.save();
+    for (std::size_t length = 0; length < bytes.size(); length += 1 + length / 9) {
+      CHECK_THROWS_AS(recurrent->load_state(bytes.substr(0, length)), Error);
+    }
+    CHECK_THROWS_AS(recurrent->load_state(bytes + 'x'), IoError);
+    for (std::size_t at = 0; at < bytes.size(); at += 3) {
+      std::string changed = bytes;
+      changed[at] = static_cast<char>(changed[at] ^ 4);
+      CHECK_THROWS_AS(recurrent->load_state(changed), Error);
+    }
+  }
+}
