@@ -65,6 +65,7 @@ void model_fields(Config& c, Visit&& visit) {
   visit("similarity", c.similarity, std::vector<std::string>{"bilinear", "dot", "squared_distance"});
   visit("temperature", c.temperature);
   visit("residual_quantization", c.residual_quantization);
+  visit("codebook_init", c.codebook_init, std::vector<std::string>{"xavier", "kmeans"});
   visit("counts_decay", c.counts_decay);
   visit("learn_decay", c.learn_decay);
   visit("counts_window", c.counts_window);

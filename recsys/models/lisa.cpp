@@ -96,6 +96,12 @@ Lisa Lisa::make(const LisaOptions& options, RngKey key) {
   if (options.variant == LisaVariant::mini) {
     model.target_quantizer = make_quantizer(options, options.target_codewords, false, key.fold_in("target_quantizer"));
   }
+  if (options.kmeans) {
+    Tensor embedded = model.items.table.value().clone();
+    for (float& value : embedded.mutable_span<float>()) value *= static_cast<float>(std::sqrt(static_cast<double>(d)));
+    model.quantizer.initialize(embedded, key.fold_in("kmeans"));
+    if (model.target_quantizer) model.target_quantizer->initialize(embedded, key.fold_in("target_kmeans"));
+  }
   for (std::int64_t b = 0; b < options.layers; ++b) {
     model.blocks.push_back(make_block(options, b == 0, key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b))));
   }

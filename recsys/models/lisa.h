@@ -29,6 +29,7 @@ struct LisaOptions {
   ops::CodewordSimilarity similarity = ops::CodewordSimilarity::bilinear;
   double temperature = 0.7;
   bool residual = true;               ///< each codebook encodes what those before it left over
+  bool kmeans = false;                ///< codebooks begin as k-means of the initial item embeddings, not as small noise
   double decay = 0.1;                 ///< of counts, per event; 0 counts all events alike
   bool learn_decay = false;           ///< train it, from the given value
   std::int64_t attention_window = 0;  ///< tally only the last so many events; 0 tallies all. Excludes a decay
