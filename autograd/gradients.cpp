@@ -143,7 +143,7 @@ RowGrad RowGrad::gather(const Tensor& rows, const Tensor& values, const Shape& s
 
 Tensor RowGrad::to_dense() const { return add_rows(Tensor::zeros(shape, values.dtype()), *this); }
 
-Gradient add(Gradient a, const Gradient& b) {
+Gradient add(Gradient a, Gradient b) {
   if (auto* dense = std::get_if<Tensor>(&a)) {
     Tensor taken = std::move(*dense);
     *dense = Tensor();
@@ -152,8 +152,7 @@ Gradient add(Gradient a, const Gradient& b) {
   }
   const auto& rows = std::get<RowGrad>(a);
   if (const auto* other = std::get_if<RowGrad>(&b)) return merge_rows(rows, *other);
-  // The dense one is shared with the caller, so add_rows copies it before it adds the rows.
-  return add_rows(std::get<Tensor>(b), rows);
+  return add_rows(std::move(std::get<Tensor>(b)), rows);
 }
 
 Tensor to_dense(const Gradient& gradient) {
@@ -207,7 +206,7 @@ void Gradients::add(LeafId leaf, Gradient gradient) {
   if (inserted) {
     place->second = std::move(gradient);
   } else {
-    place->second = tally::add(std::move(place->second), gradient);
+    place->second = tally::add(std::move(place->second), std::move(gradient));
   }
 }
 

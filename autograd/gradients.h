@@ -22,9 +22,10 @@ struct RowGrad {
 
 using Gradient = std::variant<Tensor, RowGrad>;
 
-/// a + b. Two row gradients give a row gradient; with a dense one the sum is dense, rows added in order. `a` is
-/// overwritten when nothing shares its storage. Throws ShapeError, DTypeError when they belong to different leaves.
-Gradient add(Gradient a, const Gradient& b);
+/// a + b. Two row gradients give a row gradient; with a dense one the sum is dense, rows added in order. A dense
+/// operand is overwritten when nothing shares its storage: a table of items may be too large for a copy. Throws
+/// ShapeError, DTypeError when they belong to different leaves.
+Gradient add(Gradient a, Gradient b);
 /// The gradient as a plain tensor.
 Tensor to_dense(const Gradient& gradient);
 /// Sum of squares of the elements, in double.
