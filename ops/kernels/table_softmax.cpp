@@ -37,8 +37,9 @@ constexpr std::int64_t kItemBlock = 512;
 constexpr std::int64_t kTileBytes = std::int64_t{16} << 20;
 /// Item blocks whose parts of dx wait to be folded: bounds that memory for huge tables.
 constexpr std::int64_t kBlocksPerFold = 64;
-/// Row tiles that add to dtable before the sum moves to the total: sums over very many tokens keep their accuracy.
-constexpr std::int64_t kTilesPerGroup = 64;
+/// Tokens that add to dtable before the sum moves to the total (in whole row tiles): sums over very many tokens keep
+/// their accuracy. The sum apart is a second table, so batches of ordinary size do without.
+constexpr std::int64_t kTokensPerGroup = 8192;
 
 template <class T>
 class TableSoftmaxPass {
@@ -57,7 +58,8 @@ class TableSoftmaxPass {
       folded_ = buffer({rows_, p_.width}, folded_storage_);
     }
     table_sum_ = g_.table;
-    if (g_.table != nullptr && block_count(counted, rows_) > kTilesPerGroup) {
+    tiles_per_group_ = kTokensPerGroup / std::max<std::int64_t>(rows_, 1);
+    if (g_.table != nullptr && counted > tiles_per_group_ * rows_) {
       group_storage_ = Tensor::zeros({p_.items, p_.width}, dtype_of<T>);
       table_sum_ = group_storage_.template mutable_data<T>();
     }
@@ -81,7 +83,7 @@ class TableSoftmaxPass {
         parallel_for(p_.items, kItemBlock, [&](std::int64_t from, std::int64_t to) { add_table_block(from, to); });
       }
       ++tiles;
-      if (table_sum_ != g_.table && (tiles % kTilesPerGroup == 0 || first_ + n_ == counted)) fold_group();
+      if (table_sum_ != g_.table && (tiles % tiles_per_group_ == 0 || first_ + n_ == counted)) fold_group();
     }
     return loss;
   }
@@ -246,7 +248,8 @@ class TableSoftmaxPass {
   const TableSoftmax<T>& p_;
   const TableSoftmaxGradients<T>& g_;
   const std::int64_t blocks_;
-  std::int64_t rows_ = 0;           // of a tile
+  std::int64_t rows_ = 0;  // of a tile
+  std::int64_t tiles_per_group_ = 1;
   std::int64_t first_ = 0, n_ = 0;  // the tile at work: its first counted token and its rows
 
   T* kept_ = nullptr;       // e of the whole tile, block by block: [blocks][rows, items of the block]; null: recompute
