@@ -18,5 +18,9 @@ Tensor xavier_uniform(const Shape& shape, RngKey key);
 Tensor xavier_normal(const Shape& shape, RngKey key);
 /// He et al. 2015: normal with deviation sqrt(2 / fan_in) for a weight [out, in].
 Tensor he_normal(const Shape& shape, RngKey key);
+/// Random directions [count, width] for positive random features (Choromanski et al., arXiv 2009.14794): orthogonal
+/// within each block of `width` rows, each as long as a standard normal vector (chi distributed). A buffer, not
+/// trained.
+Tensor orthogonal_directions(std::int64_t count, std::int64_t width, RngKey key);
 
 }  // namespace tally::nn

@@ -28,15 +28,34 @@ AttentionSizes check_attention(std::string_view op, const Var& q, const Var& k, 
   return {options.heads, width, sv[1] / options.heads, scale};
 }
 
+Tensor with_dense_rows(const Tensor& x) { return x.stride(1) == 1 && x.stride(0) >= x.dim(1) ? x : x.contiguous(); }
+
+AttentionMask attention_mask(const OpOptions& options) {
+  const std::string mask = options.text("mask", "causal");
+  check<ConfigError>(mask == "causal" || mask == "bidirectional", "option",
+                     "'mask' needs 'causal' or 'bidirectional'; got '", mask, "'");
+  return mask == "causal" ? AttentionMask::causal : AttentionMask::bidirectional;
+}
+
+namespace {
+
+Tensor bounds_of(const std::vector<std::int64_t>& lengths) { return Offsets::from_lengths(lengths).tensor(); }
+
+}  // namespace
+
+std::vector<Tensor> attention_inputs(const std::vector<std::int64_t>& lengths, std::int64_t columns,
+                                     std::int64_t value_columns, std::uint64_t stream, double deviation) {
+  const std::int64_t rows = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
+  return {sample_normal({rows, columns}, stream, deviation), sample_normal({rows, columns}, stream + 1, deviation),
+          sample_normal({rows, value_columns}, stream + 2), bounds_of(lengths)};
+}
+
 namespace {
 
 AttentionOptions attention_options(const OpOptions& options) {
   AttentionOptions result;
   result.heads = options.integer("heads", 1);
-  const std::string mask = options.text("mask", "causal");
-  check<ConfigError>(mask == "causal" || mask == "bidirectional", "option",
-                     "'mask' needs 'causal' or 'bidirectional'; got '", mask, "'");
-  result.mask = mask == "causal" ? AttentionMask::causal : AttentionMask::bidirectional;
+  result.mask = attention_mask(options);
   result.window = options.integer("window", 0);
   result.scale = options.number("scale", 0);
   result.dropout.rate = options.number("dropout", 0);
@@ -45,16 +64,6 @@ AttentionOptions attention_options(const OpOptions& options) {
   check<ConfigError>(first_row >= 0, "option", "'first_row' needs at least 0; got ", first_row);
   result.dropout.first_row = static_cast<std::uint64_t>(first_row);
   return result;
-}
-
-Tensor bounds_of(const std::vector<std::int64_t>& lengths) { return Offsets::from_lengths(lengths).tensor(); }
-
-/// q, k, v, offsets for sequences of these lengths.
-std::vector<Tensor> sample_inputs(const std::vector<std::int64_t>& lengths, std::int64_t columns,
-                                  std::int64_t value_columns, std::uint64_t stream, double deviation = 1) {
-  const std::int64_t rows = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
-  return {sample_normal({rows, columns}, stream, deviation), sample_normal({rows, columns}, stream + 1, deviation),
-          sample_normal({rows, value_columns}, stream + 2), bounds_of(lengths)};
 }
 
 std::vector<OpSample> attention_samples() {
@@ -67,42 +76,43 @@ std::vector<OpSample> attention_samples() {
   const std::string bidirectional = "bidirectional";
   const std::vector<std::int64_t> lengths{3, 0, 1, 5};
   std::vector<OpSample> samples;
-  samples.push_back({"odd", sample_inputs(lengths, 6, 10, 1), two_heads});
-  samples.push_back({"one head", sample_inputs(lengths, 5, 5, 4)});
-  samples.push_back({"one row", sample_inputs({1}, 1, 1, 7)});
-  samples.push_back({"empty", sample_inputs({}, 4, 2, 8), two_heads});
-  samples.push_back({"empty sequences", sample_inputs({0, 0}, 4, 2, 9), two_heads});
-  samples.push_back({"window one", sample_inputs(lengths, 6, 4, 10), with({{"window", std::int64_t{1}}})});
-  samples.push_back({"window", sample_inputs({7, 2}, 6, 4, 13), with({{"window", std::int64_t{3}}})});
-  samples.push_back({"window beyond length", sample_inputs(lengths, 6, 4, 16), with({{"window", std::int64_t{50}}})});
-  samples.push_back({"bidirectional", sample_inputs(lengths, 6, 4, 19), with({{"mask", bidirectional}})});
-  samples.push_back({"bidirectional window", sample_inputs({7, 2}, 6, 4, 22),
+  samples.push_back({"odd", attention_inputs(lengths, 6, 10, 1), two_heads});
+  samples.push_back({"one head", attention_inputs(lengths, 5, 5, 4)});
+  samples.push_back({"one row", attention_inputs({1}, 1, 1, 7)});
+  samples.push_back({"empty", attention_inputs({}, 4, 2, 8), two_heads});
+  samples.push_back({"empty sequences", attention_inputs({0, 0}, 4, 2, 9), two_heads});
+  samples.push_back({"window one", attention_inputs(lengths, 6, 4, 10), with({{"window", std::int64_t{1}}})});
+  samples.push_back({"window", attention_inputs({7, 2}, 6, 4, 13), with({{"window", std::int64_t{3}}})});
+  samples.push_back(
+      {"window beyond length", attention_inputs(lengths, 6, 4, 16), with({{"window", std::int64_t{50}}})});
+  samples.push_back({"bidirectional", attention_inputs(lengths, 6, 4, 19), with({{"mask", bidirectional}})});
+  samples.push_back({"bidirectional window", attention_inputs({7, 2}, 6, 4, 22),
                      with({{"mask", bidirectional}, {"window", std::int64_t{2}}})});
-  samples.push_back({"scale", sample_inputs(lengths, 6, 4, 25), with({{"scale", 0.3}})});
-  samples.push_back({"dropout", sample_inputs({9, 0, 4}, 6, 4, 28),
+  samples.push_back({"scale", attention_inputs(lengths, 6, 4, 25), with({{"scale", 0.3}})});
+  samples.push_back({"dropout", attention_inputs({9, 0, 4}, 6, 4, 28),
                      with({{"dropout", 0.3},
                            {"seed", std::int64_t{5}},
                            {"stream", std::int64_t{6}},
                            {"first_row", std::int64_t{11}}})});
-  samples.push_back({"dropout bidirectional", sample_inputs({6, 3}, 6, 4, 31),
+  samples.push_back({"dropout bidirectional", attention_inputs({6, 3}, 6, 4, 31),
                      with({{"dropout", 0.5}, {"seed", std::int64_t{7}}, {"mask", bidirectional}})});
 
   // Several blocks of rows and tiles of keys.
-  samples.push_back({"long", sample_inputs({150, 1, 70}, 2, 2, 34)});
-  samples.push_back({"long bidirectional", sample_inputs({300}, 2, 1, 37), {{"mask", bidirectional}}});
-  samples.push_back({"long window", sample_inputs({290}, 2, 1, 40), {{"window", std::int64_t{70}}}});
+  samples.push_back({"long", attention_inputs({150, 1, 70}, 2, 2, 34)});
+  samples.push_back({"long bidirectional", attention_inputs({300}, 2, 1, 37), {{"mask", bidirectional}}});
+  samples.push_back({"long window", attention_inputs({290}, 2, 1, 40), {{"window", std::int64_t{70}}}});
   samples.push_back({"long bidirectional window",
-                     sample_inputs({205}, 1, 1, 43),
+                     attention_inputs({205}, 1, 1, 43),
                      {{"mask", bidirectional}, {"window", std::int64_t{20}}}});
   samples.push_back(
-      {"long dropout", sample_inputs({140}, 4, 2, 46), with({{"dropout", 0.2}, {"window", std::int64_t{90}}})});
-  samples.push_back({"parallel inside", sample_inputs({530}, 2, 1, 49), {}, false});
+      {"long dropout", attention_inputs({140}, 4, 2, 46), with({{"dropout", 0.2}, {"window", std::int64_t{90}}})});
+  samples.push_back({"parallel inside", attention_inputs({530}, 2, 1, 49), {}, false});
 
-  std::vector<Tensor> ties = sample_inputs({4, 3}, 4, 4, 52);
+  std::vector<Tensor> ties = attention_inputs({4, 3}, 4, 4, 52);
   ties[1].fill(0.5);
   samples.push_back({"ties", ties, two_heads});
   // Scores of about +-10^4: probabilities are 0 or 1, and finite.
-  samples.push_back({"extreme", sample_inputs({6, 70}, 8, 2, 55, 100), {{"scale", 1.0}}, false});
+  samples.push_back({"extreme", attention_inputs({6, 70}, 8, 2, 55, 100), {{"scale", 1.0}}, false});
   return samples;
 }
 
@@ -130,7 +140,7 @@ OpEntry attention_entry(std::string name, std::string summary, AttentionFunction
   };
   entry.samples = attention_samples;
   entry.errors = [] {
-    const auto good = [] { return sample_inputs({2, 3}, 6, 4, 1); };
+    const auto good = [] { return attention_inputs({2, 3}, 6, 4, 1); };
     const auto replaced = [&](std::size_t input, Tensor tensor) {
       std::vector<Tensor> inputs = good();
       inputs[input] = std::move(tensor);
@@ -152,7 +162,7 @@ OpEntry attention_entry(std::string name, std::string summary, AttentionFunction
         {"first row", good(), {{"first_row", std::int64_t{1} << 32}}, "rows below 2^32"},
     };
   };
-  entry.large = [] { return OpSample{"large", sample_inputs(std::vector<std::int64_t>(64, 200), 64, 64, 1), {}}; };
+  entry.large = [] { return OpSample{"large", attention_inputs(std::vector<std::int64_t>(64, 200), 64, 64, 1), {}}; };
   return entry;
 }
 

@@ -44,6 +44,7 @@ const Catalog& standard_catalog() {
     entries::add_item_cross_entropy(all);
     entries::add_layer_norm(all);
     entries::add_linear(all);
+    entries::add_linear_attention(all);
     entries::add_matmul(all);
     entries::add_residual_dropout_norm(all);
     entries::add_rms_norm(all);

@@ -19,6 +19,7 @@ void add_gru(Catalog& catalog);
 void add_item_cross_entropy(Catalog& catalog);
 void add_layer_norm(Catalog& catalog);
 void add_linear(Catalog& catalog);
+void add_linear_attention(Catalog& catalog);
 void add_matmul(Catalog& catalog);
 void add_residual_dropout_norm(Catalog& catalog);
 void add_rms_norm(Catalog& catalog);

@@ -10,9 +10,6 @@
 namespace tally::ops {
 namespace {
 
-/// A tensor whose rows are dense, so that a kernel can read it where it lies.
-Tensor with_dense_rows(const Tensor& x) { return x.stride(1) == 1 && x.stride(0) >= x.dim(1) ? x : x.contiguous(); }
-
 template <class T>
 kernels::MatrixRows<const T> rows_of(const Tensor& x) {
   return {x.strided_data<T>(), x.stride(0)};
@@ -76,7 +73,8 @@ Var softmax_attention(const Var& q, const Var& k, const Var& v, const Offsets& o
                       const AttentionOptions& options) {
   const detail::AttentionSizes sizes = detail::check_attention("softmax_attention", q, k, v, offsets, options);
   const kernels::AttentionPlan plan = plan_of(sizes, offsets, options);
-  const Tensor qt = with_dense_rows(q.value()), kt = with_dense_rows(k.value()), vt = with_dense_rows(v.value());
+  const Tensor qt = detail::with_dense_rows(q.value()), kt = detail::with_dense_rows(k.value()),
+               vt = detail::with_dense_rows(v.value());
   Tensor output({q.dim(0), sizes.heads * sizes.value_width}, q.dtype()),
       log_sum_exp({q.dim(0), sizes.heads}, q.dtype());
   dispatch_floating(q.dtype(), "softmax_attention", [&]<class T>(T) {

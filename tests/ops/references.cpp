@@ -12,6 +12,7 @@ const References& all_references() {
     add_histogram_attention_references(all);
     add_gru_references(all);
     add_item_cross_entropy_references(all);
+    add_linear_attention_references(all);
     add_linear_references(all);
     add_matmul_references(all);
     add_norm_references(all);

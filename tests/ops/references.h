@@ -22,6 +22,7 @@ void add_embedding_references(References& references);
 void add_histogram_attention_references(References& references);
 void add_gru_references(References& references);
 void add_item_cross_entropy_references(References& references);
+void add_linear_attention_references(References& references);
 void add_linear_references(References& references);
 void add_matmul_references(References& references);
 void add_norm_references(References& references);
