@@ -45,6 +45,8 @@ const Catalog& standard_catalog() {
     entries::add_layer_norm(all);
     entries::add_linear(all);
     entries::add_linear_attention(all);
+    entries::add_linformer_attention(all);
+    entries::add_lsh_attention(all);
     entries::add_matmul(all);
     entries::add_residual_dropout_norm(all);
     entries::add_rms_norm(all);
@@ -54,6 +56,7 @@ const Catalog& standard_catalog() {
     entries::add_softmax_attention_materialized(all);
     entries::add_sampled_softmax(all);
     entries::add_shape(all);
+    entries::add_sinkhorn_attention(all);
     entries::add_vector_quantization(all);
     return all;
   }();

@@ -20,6 +20,8 @@ void add_item_cross_entropy(Catalog& catalog);
 void add_layer_norm(Catalog& catalog);
 void add_linear(Catalog& catalog);
 void add_linear_attention(Catalog& catalog);
+void add_linformer_attention(Catalog& catalog);
+void add_lsh_attention(Catalog& catalog);
 void add_matmul(Catalog& catalog);
 void add_residual_dropout_norm(Catalog& catalog);
 void add_rms_norm(Catalog& catalog);
@@ -29,6 +31,7 @@ void add_softmax_attention(Catalog& catalog);
 void add_softmax_attention_materialized(Catalog& catalog);
 void add_sampled_softmax(Catalog& catalog);
 void add_shape(Catalog& catalog);
+void add_sinkhorn_attention(Catalog& catalog);
 void add_vector_quantization(Catalog& catalog);
 
 }  // namespace tally::ops::entries

@@ -6,6 +6,7 @@ const References& all_references() {
   static const References references = [] {
     References all;
     add_binary_cross_entropy_references(all);
+    add_chosen_keys_references(all);
     add_dropout_references(all);
     add_elementwise_references(all);
     add_embedding_references(all);
