@@ -6,30 +6,23 @@
 namespace tally::nn {
 
 MultiHeadAttention MultiHeadAttention::make(const MultiHeadAttentionOptions& options, RngKey key) {
-  check<ValueError>(options.heads > 0 && options.width % options.heads == 0, "MultiHeadAttention",
-                    "needs a width that divides by the heads; got width ", options.width, ", heads ", options.heads);
-  const LinearOptions square{.in = options.width, .out = options.width, .deviation = options.deviation};
+  const std::int64_t width = options.settings.width;
+  const LinearOptions square{.in = width, .out = width, .deviation = options.deviation};
+  AttentionKind attention = AttentionKind::make(options.attention, options.settings, key.fold_in("attention"));
+  Linear keys;
+  if (!attention.shares_queries()) keys = Linear::make(square, key.fold_in("key"));
   return {.query = Linear::make(square, key.fold_in("query")),
-          .key = Linear::make(square, key.fold_in("key")),
+          .key = std::move(keys),
           .value = Linear::make(square, key.fold_in("value")),
           .output = Linear::make(square, key.fold_in("output")),
-          .heads = options.heads,
-          .dropout = options.dropout,
-          .mask = options.mask,
-          .window = options.window};
+          .attention = std::move(attention)};
 }
 
 Var MultiHeadAttention::operator()(const Var& queries, const Var& source, const Offsets& offsets,
                                    const Context& context) const {
-  const Var attended =
-      ops::softmax_attention(query(queries), key(source), value(source), offsets,
-                             {.heads = heads,
-                              .mask = mask,
-                              .window = window,
-                              .dropout = {.rate = context.training ? dropout : 0,
-                                          .key = context.at("attention").key,
-                                          .first_row = static_cast<std::uint64_t>(context.first_row)}});
-  return output(attended);
+  const Var q = query(queries);
+  const Var k = key.weight.defined() ? key(source) : Var();
+  return output(attention(q, k, value(source), offsets, context));
 }
 
 FeedForward FeedForward::make(const FeedForwardOptions& options, RngKey key) {
@@ -46,15 +39,14 @@ Var FeedForward::operator()(const Var& x, const Context& context) const {
 }
 
 TransformerBlock TransformerBlock::make(const TransformerBlockOptions& options, RngKey key) {
-  const std::int64_t inner = options.inner > 0 ? options.inner : options.width;
-  return {.attention_norm = LayerNorm::make({options.width, options.epsilon}),
-          .feed_forward_norm = LayerNorm::make({options.width, options.epsilon}),
-          .attention = MultiHeadAttention::make({.width = options.width,
-                                                 .heads = options.heads,
-                                                 .dropout = options.attention_dropout,
-                                                 .deviation = options.deviation},
-                                                key.fold_in("attention")),
-          .feed_forward = FeedForward::make({.width = options.width,
+  const std::int64_t width = options.settings.width;
+  const std::int64_t inner = options.inner > 0 ? options.inner : width;
+  return {.attention_norm = LayerNorm::make({width, options.epsilon}),
+          .feed_forward_norm = LayerNorm::make({width, options.epsilon}),
+          .attention = MultiHeadAttention::make(
+              {.attention = options.attention, .settings = options.settings, .deviation = options.deviation},
+              key.fold_in("attention")),
+          .feed_forward = FeedForward::make({.width = width,
                                              .inner = inner,
                                              .activation = options.activation,
                                              .dropout = options.hidden_dropout,

@@ -1,36 +1,26 @@
 #pragma once
 
-#include "tally/nn/layers.h"
-#include "tally/ops/softmax_attention.h"
+#include "tally/nn/attention_kinds.h"
 
 namespace tally::nn {
 
 struct MultiHeadAttentionOptions {
-  std::int64_t width = 0;
-  std::int64_t heads = 1;
-  double dropout = 0;    ///< of the attention probabilities
+  std::string attention = "softmax";  ///< of attention_kinds()
+  AttentionSettings settings = {};
   double deviation = 0;  ///< of the projections' normal initial weights; 0 means Xavier uniform
-  ops::AttentionMask mask = ops::AttentionMask::causal;
-  std::int64_t window = 0;  ///< of the sliding-window mask
 };
 
 /// Vaswani et al., arXiv 1706.03762, over packed sequences: queries from one tensor of rows [T, width], keys and values
-/// from another (often the same).
+/// from another (often the same), with any attention between them.
 struct MultiHeadAttention {
-  Linear query, key, value, output;
-  std::int64_t heads = 1;
-  double dropout = 0;
-  ops::AttentionMask mask = ops::AttentionMask::causal;
-  std::int64_t window = 0;
+  Linear query, key, value, output;  ///< key: without weights where keys are the queries
+  AttentionKind attention;
   static void fields(auto& self, auto&& visit) {
     visit("query", self.query);
     visit("key", self.key);
     visit("value", self.value);
     visit("output", self.output);
-    visit("heads", self.heads);
-    visit("dropout", self.dropout);
-    visit("mask", self.mask);
-    visit("window", self.window);
+    visit("attention", self.attention);
   }
   static MultiHeadAttention make(const MultiHeadAttentionOptions& options, RngKey key);
   Var operator()(const Var& queries, const Var& source, const Offsets& offsets, const Context& context) const;
@@ -67,11 +57,10 @@ enum class NormPlacement {
 };
 
 struct TransformerBlockOptions {
-  std::int64_t width = 0;
-  std::int64_t heads = 1;
-  std::int64_t inner = 0;  ///< of the feed-forward part; 0 means the width
+  std::string attention = "softmax";  ///< of attention_kinds()
+  AttentionSettings settings = {};    ///< of the attention, the width among them
+  std::int64_t inner = 0;             ///< of the feed-forward part; 0 means the width
   ops::Activation activation = ops::Activation::relu;
-  double attention_dropout = 0;
   double hidden_dropout = 0;
   double deviation = 0;
   double epsilon = 1e-5;

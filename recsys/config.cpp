@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tally/core/json_fields.h"
+#include "tally/nn/attention_kinds.h"
 #include "tally/recsys/data/file_forms.h"
 #include "tally/recsys/data/filters.h"
 #include "tally/recsys/protocol.h"
@@ -14,6 +15,18 @@ std::vector<std::string> format_choices() {
   std::vector<std::string> choices = file_form_names();
   choices.insert(choices.begin(), "auto");
   return choices;
+}
+
+/// The attentions that a recommender may use: those that do not see what they are to predict.
+const std::vector<std::string>& causal_attentions() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> causal;
+    for (const nn::AttentionKindEntry& entry : nn::attention_kinds()) {
+      if (entry.causal) causal.push_back(entry.name);
+    }
+    return causal;
+  }();
+  return names;
 }
 
 /// Lists the members of each section once, for reading and for writing: `visit(name, member)`, and for a choice
@@ -58,6 +71,11 @@ void model_fields(Config& c, Visit&& visit) {
   visit("initializer_range", c.initializer_range);
   visit("layer_norm_eps", c.layer_norm_eps);
   visit("tie_embeddings", c.tie_embeddings);
+  visit("attention", c.attention, causal_attentions());
+  visit("attention_block", c.attention_block);
+  visit("random_features", c.random_features);
+  visit("lsh_buckets", c.lsh_buckets);
+  visit("lsh_rounds", c.lsh_rounds);
   visit("lisa_variant", c.lisa_variant, std::vector<std::string>{"base", "soft", "mini"});
   visit("codebooks", c.codebooks);
   visit("codewords", c.codewords);
@@ -211,6 +229,11 @@ void check_domain(const RunConfig& config) {
                      model.initializer_range);
   check<ConfigError>(model.layer_norm_eps > 0, "model.layer_norm_eps", "needs a value above 0; got ",
                      model.layer_norm_eps);
+  at_least("model.attention_block", model.attention_block, 1);
+  at_least("model.random_features", model.random_features, 1);
+  at_least("model.lsh_buckets", model.lsh_buckets, 2);
+  check<ConfigError>(model.lsh_buckets % 2 == 0, "model.lsh_buckets", "needs an even number; got ", model.lsh_buckets);
+  at_least("model.lsh_rounds", model.lsh_rounds, 1);
   at_least("model.codebooks", model.codebooks, 1);
   at_least("model.codewords", model.codewords, 1);
   at_least("model.target_codewords", model.target_codewords, 1);

@@ -50,6 +50,13 @@ struct ModelConfig {
   double initializer_range = 0.02;
   double layer_norm_eps = 1e-8;
   bool tie_embeddings = true;  ///< score items with the table that they are read with
+  // Of the model sasrec:
+  std::string attention =
+      "softmax";  ///< softmax | softmax_materialized | local | linear_elu | linear_favor | lsh | ...
+  std::int64_t attention_block = 32;  ///< rows of local's window, of lsh's chunks and of sinkhorn's blocks
+  std::int64_t random_features = 64;  ///< of linear_favor
+  std::int64_t lsh_buckets = 8;
+  std::int64_t lsh_rounds = 1;
   // Of the model lisa:
   std::string lisa_variant = "base";  ///< base | soft | mini
   std::int64_t codebooks = 8;

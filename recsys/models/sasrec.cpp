@@ -20,11 +20,15 @@ SasRec SasRec::make(const SasRecOptions& options, RngKey key) {
       .alignment = options.alignment,
   };
   for (std::int64_t b = 0; b < options.blocks; ++b) {
-    model.blocks.push_back(nn::TransformerBlock::make({.width = options.width,
-                                                       .heads = options.heads,
+    nn::AttentionSettings settings = options.rival;
+    settings.width = options.width;
+    settings.heads = options.heads;
+    settings.dropout = options.attention_dropout;
+    settings.max_length = options.window;
+    model.blocks.push_back(nn::TransformerBlock::make({.attention = options.attention,
+                                                       .settings = settings,
                                                        .inner = options.inner,
                                                        .activation = options.activation,
-                                                       .attention_dropout = options.attention_dropout,
                                                        .hidden_dropout = options.hidden_dropout,
                                                        .deviation = options.deviation,
                                                        .epsilon = options.epsilon,

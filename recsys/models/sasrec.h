@@ -11,7 +11,9 @@ struct SasRecOptions {
   std::int64_t width = 64;
   std::int64_t blocks = 2;
   std::int64_t heads = 1;
-  std::int64_t inner = 0;  ///< of the feed-forward part; 0 means the width
+  std::string attention = "softmax";  ///< of nn::attention_kinds(); the others are rivals in a comparison
+  nn::AttentionSettings rival = {};   ///< settings that softmax has not: block, random_features, buckets, rounds
+  std::int64_t inner = 0;             ///< of the feed-forward part; 0 means the width
   std::int64_t window = 200;
   double hidden_dropout = 0.1;
   double attention_dropout = 0.1;

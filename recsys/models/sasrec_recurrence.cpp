@@ -9,11 +9,12 @@ namespace tally::recsys {
 SasRecRecurrence::SasRecRecurrence(const SasRec& model) : model_(model) {}
 
 std::string SasRecRecurrence::layout() const {
-  return fmt::format("sasrec, the last {} items, {} blocks of {} heads, norm {}, activation {}, positions from the {}",
-                     model_.window, model_.blocks.size(), model_.blocks[0].attention.heads,
-                     static_cast<int>(model_.blocks[0].norm),
-                     static_cast<int>(model_.blocks[0].feed_forward.activation),
-                     model_.alignment == PositionAlignment::start ? "start" : "end");
+  return fmt::format(
+      "sasrec, the last {} items, {} blocks of {} heads, {}, norm {}, activation {}, positions from the {}",
+      model_.window, model_.blocks.size(), model_.blocks[0].attention.attention.settings.heads,
+      model_.blocks[0].attention.attention.name, static_cast<int>(model_.blocks[0].norm),
+      static_cast<int>(model_.blocks[0].feed_forward.activation),
+      model_.alignment == PositionAlignment::start ? "start" : "end");
 }
 
 void SasRecRecurrence::append(State& state, std::int64_t events, std::int32_t item) const {

@@ -1,6 +1,7 @@
 #include "tally/nn/layers.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "tally/autograd/gradient_check.h"
 #include "tally/nn/initializers.h"
@@ -85,6 +86,7 @@ TEST_CASE("every module lists all its members", "[layers]") {
   check_complete<nn::RmsNorm>("RmsNorm");
   check_complete<nn::Dropout>("Dropout");
   check_complete<nn::MultiHeadAttention>("MultiHeadAttention");
+  check_complete<nn::AttentionKind>("AttentionKind");
   check_complete<nn::FeedForward>("FeedForward");
   check_complete<nn::TransformerBlock>("TransformerBlock");
   check_complete<nn::Gru>("Gru");
@@ -121,17 +123,55 @@ TEST_CASE("transformer blocks have right gradients in every placement of the nor
   const std::vector<std::int64_t> lengths{4, 0, 1, 3};
   const Offsets offsets = Offsets::from_lengths(lengths);
   for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::post, nn::NormPlacement::sasrec}) {
-    auto block = nn::TransformerBlock::make({.width = 4,
-                                             .heads = 2,
+    auto block = nn::TransformerBlock::make({.settings = {.width = 4, .heads = 2, .dropout = 0.2},
                                              .inner = 6,
                                              .activation = ops::Activation::gelu,
-                                             .attention_dropout = 0.2,
                                              .hidden_dropout = 0.2,
                                              .norm = norm},
                                             RngKey{4});
     check_module(block, rows(8, 4, 5),
                  [&](const Var& x) { return block(x, offsets, {.training = true, .key = RngKey{3}}); });
   }
+}
+
+TEST_CASE("every attention of the table has right gradients, and the causal ones are causal", "[layers]") {
+  const std::vector<std::int64_t> lengths{7, 0, 1, 5};
+  const Offsets offsets = Offsets::from_lengths(lengths);
+  for (const nn::AttentionKindEntry& entry : nn::attention_kinds()) {
+    INFO(entry.name);
+    const nn::AttentionSettings settings{
+        .width = 4,
+        .heads = 2,
+        .mask = entry.causal ? ops::AttentionMask::causal : ops::AttentionMask::bidirectional,
+        .block = 3,
+        .random_features = 6,
+        .buckets = 4,
+        .projected_keys = 2,
+        .max_length = 7};
+    auto attention = nn::MultiHeadAttention::make({.attention = entry.name, .settings = settings}, RngKey{4});
+    const Tensor x = rows(13, 4, 5);
+    check_module(attention, x, [&](const Var& in) { return attention(in, in, offsets, {}); });
+    if (!entry.causal) {
+      nn::AttentionSettings causal = settings;
+      causal.mask = ops::AttentionMask::causal;
+      CHECK_THROWS_AS(nn::MultiHeadAttention::make({.attention = entry.name, .settings = causal}, RngKey{4}),
+                      ValueError);
+      continue;
+    }
+    const auto fresh = nn::MultiHeadAttention::make({.attention = entry.name, .settings = settings}, RngKey{4});
+    const Tensor before = x.to(DType::f32);
+    Tensor after = before.clone();
+    for (std::int64_t column = 0; column < 4; ++column) after.mutable_data<float>()[4 * 4 + column] += 1.5f;
+    const std::vector<double> once = fresh(before, before, offsets, {}).value().to_doubles();
+    const std::vector<double> then = fresh(after, after, offsets, {}).value().to_doubles();
+    for (std::size_t i = 0; i < 16; ++i) CHECK(once[i] == then[i]);  // rows before the one that changed
+    double moved = 0;
+    for (std::size_t i = 16; i < 28; ++i) moved += std::fabs(once[i] - then[i]);
+    CHECK(moved > 0);
+    for (std::size_t i = 28; i < once.size(); ++i) CHECK(once[i] == then[i]);  // other sequences
+  }
+  CHECK_THROWS_WITH(nn::AttentionKind::make("sofmax", {.width = 4}, RngKey{1}),
+                    Catch::Matchers::Contains("did you mean 'softmax'"));
 }
 
 TEST_CASE("an embedding's gradient is sparse", "[layers]") {
@@ -145,8 +185,8 @@ TEST_CASE("an embedding's gradient is sparse", "[layers]") {
 }
 
 TEST_CASE("dropout and blocks are deterministic outside training", "[layers]") {
-  const auto block =
-      nn::TransformerBlock::make({.width = 4, .heads = 1, .attention_dropout = 0.5, .hidden_dropout = 0.5}, RngKey{4});
+  const auto block = nn::TransformerBlock::make(
+      {.settings = {.width = 4, .heads = 1, .dropout = 0.5}, .hidden_dropout = 0.5}, RngKey{4});
   const Offsets offsets = Offsets::single(6);
   const Tensor x = rows(6, 4, 6).to(DType::f32);
   const Tensor once = block(x, offsets, {.key = RngKey{1}}).value(),
@@ -159,7 +199,7 @@ TEST_CASE("dropout and blocks are deterministic outside training", "[layers]") {
 
 TEST_CASE("wrong sizes are refused", "[layers]") {
   CHECK_THROWS_AS(nn::Linear::make({.in = 0, .out = 4}, RngKey{1}), ValueError);
-  CHECK_THROWS_AS(nn::MultiHeadAttention::make({.width = 5, .heads = 2}, RngKey{1}), ValueError);
+  CHECK_THROWS_AS(nn::MultiHeadAttention::make({.settings = {.width = 5, .heads = 2}}, RngKey{1}), ValueError);
   const auto layer = nn::Linear::make({.in = 3, .out = 4}, RngKey{1});
   CHECK_THROWS_AS(layer(Tensor::zeros({2, 5})), ShapeError);
 }
