@@ -172,7 +172,7 @@ TEST_CASE("a damaged checkpoint is refused and kept", "[evaluate][resume]") {
   fs::remove(copy.path() / "checkpoints/best/model.safetensors");
   check_refused(tally_command({"evaluate", copy.path()}), 1, {"best/model.safetensors] cannot open"});
   fs::remove_all(copy.path() / "checkpoints/best");
-  check_refused(tally_command({"evaluate", copy.path()}), 1, {"has no weights yet"});
+  check_refused(tally_command({"evaluate", copy.path()}), 1, {"has no weights to use yet"});
 }
 
 TEST_CASE("a finished run that is resumed stays as it is", "[resume]") {
