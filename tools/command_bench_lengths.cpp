@@ -103,7 +103,8 @@ std::string markdown(const LengthResults& results, const std::vector<std::string
   Table attentions({{"name", false}, {"what", false}, {"operations of forward", false}});
   for (const LengthAttention* one : options.attentions) attentions.add_row({one->name, one->description, one->formula});
   return text + attentions.to_markdown() +
-         "\nTimes are medians; ratios and shares are medians of those within a round, in which every attention ran "
+         "\nTimes are medians, of CPU time with one thread; ratios and shares are medians of those within a round, in "
+         "which every attention ran "
          "once.\n";
 }
 

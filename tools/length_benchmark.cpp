@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/machine.h"
@@ -13,10 +14,16 @@
 namespace tally::tools {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr std::size_t kFewest = 3, kMost = 101;  // timings of a point
-constexpr double kShortest = 5e-3;               // seconds of a timing: so many calls that it lasts as long
+constexpr double kShortest = 2e-2;               // seconds of a timing: so many calls that it lasts as long
+
+/// Seconds since some moment. With one thread those that this process had, so that others' turns do not count.
+double now(int threads) {
+  if (threads > 1) return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -47,10 +54,10 @@ struct Runner {
     }
     tape.backward(std::span(&output, 1), std::span(&cotangent, 1));
   }
-  double time() {
-    const auto start = Clock::now();
+  double time(int threads) {
+    const double start = now(threads);
     for (int i = 0; i < calls; ++i) run();
-    const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+    const double elapsed = now(threads) - start;
     spent += elapsed;
     return elapsed / calls;
   }
@@ -64,14 +71,15 @@ void add_point(const LengthOptions& options, const LengthAttention& attention, c
   point.bytes = attention.bytes ? attention.bytes(sizes, options.backward) : 0;
   if (point.bytes <= options.memory_limit) {
     Runner runner{results.points.size(), attention.make(sequence), cotangent};
+    double first = 0;
     {
       const MemoryScope memory;
-      runner.run();
+      first = runner.time(options.threads);
       point.bytes = static_cast<double>(memory.peak());
     }
-    if (const double once = runner.time(); once < kShortest) {
-      runner.calls = static_cast<int>(kShortest / std::max(1e-7, once)) + 1;
-    }
+    // That warmed up. A slow one is not called again to learn that it is slow.
+    const double once = first < 10 * kShortest ? runner.time(options.threads) : first;
+    if (once < kShortest) runner.calls = static_cast<int>(kShortest / std::max(1e-7, once)) + 1;
     runner.spent = 0;
     runners.push_back(std::move(runner));
   }
@@ -149,7 +157,7 @@ LengthResults measure_lengths(const LengthOptions& options, const std::function<
         length = point.sizes.length;
         results.sgemm[length][round] = measure_sgemm_rate(0.02);
       }
-      point.seconds[round] = runner.time();
+      point.seconds[round] = runner.time(options.threads);
     }
     if (length < 0) break;
     if (round < static_cast<int>(kFewest)) say(fmt::format("round {} done", round + 1));
