@@ -16,6 +16,7 @@ void add_report(CLI::App& app, int& exit_code);
 void add_study(CLI::App& app, int& exit_code);
 void add_config(CLI::App& app, int& exit_code);
 void add_data(CLI::App& app, int& exit_code);
+void add_compress(CLI::App& app, int& exit_code);
 
 void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code);
 void add_ops(CLI::App& app, const ops::Catalog& catalog);

@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
   tally::tools::add_study(app, exit_code);
   tally::tools::add_config(app, exit_code);
   tally::tools::add_data(app, exit_code);
+  tally::tools::add_compress(app, exit_code);
   tally::tools::add_op_commands(app, tally::ops::standard_catalog(), exit_code);
   tally::tools::add_bench_lengths(app);
   return tally::tools::run_commands(app, argc, argv, exit_code);

@@ -78,6 +78,8 @@ class SequenceModelOf final : public SequenceModel {
  public:
   SequenceModelOf(std::string name, M module) : name_(std::move(name)), module_(std::move(module)) {}
 
+  const M& module() const { return module_; }
+
   std::string name() const override { return name_; }
   std::int64_t num_items() const override {
     if constexpr (requires { module_.num_items(); }) {

@@ -1,0 +1,149 @@
+#include "tally/recsys/models/lisa_serving.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "tally/autograd/tape.h"
+#include "tally/core/blas.h"
+#include "tally/core/parallel.h"
+#include "tally/ops/decode_codes.h"
+#include "tally/ops/elementwise.h"
+#include "tally/ops/shape.h"
+
+namespace tally::recsys {
+namespace {
+
+/// A quantizer without what training alone needs.
+nn::VectorQuantizer trimmed(const nn::VectorQuantizer& quantizer) {
+  nn::VectorQuantizer result;
+  result.options.quantization = quantizer.options.quantization;
+  result.codebooks = nn::Parameter(quantizer.codewords().value().clone());
+  result.bilinear = quantizer.bilinear;
+  return result;
+}
+
+LisaServingBlock trimmed(const LisaBlock& block, const nn::VectorQuantizer& quantizer) {
+  const nn::HistogramTables tables = block.attention.tables(quantizer.codewords());
+  LisaServingBlock result{.block = block,
+                          .inner = nn::Buffer(tables.inner.value().clone()),
+                          .values = nn::Buffer(tables.values.value().clone())};
+  if (block.quantizer) result.block.quantizer = trimmed(*block.quantizer);
+  nn::HistogramSelfAttention& attention = result.block.attention;
+  attention.decay = attention.current_decay();
+  attention.query = attention.key = attention.value = attention.log_decay = nn::Parameter();
+  return result;
+}
+
+std::int64_t bytes_of(const nn::Buffer& buffer) {
+  return buffer.defined() ? static_cast<std::int64_t>(buffer.value().bytes()) : 0;
+}
+
+/// Sums of B numbers, the ones that an item's codes name.
+template <class Code>
+void add_up(const Code* codes, std::int64_t codebooks, std::int64_t codewords, const float* of_codewords,
+            std::span<float> scores) {
+  for (float& score : scores) {
+    float sum = of_codewords[codes[0]];
+    for (std::int64_t b = 1; b < codebooks; ++b) sum += of_codewords[b * codewords + codes[b]];
+    score = sum;
+    codes += codebooks;
+  }
+}
+
+}  // namespace
+
+LisaServing::LisaServing(LisaServingWeights weights) : weights_(std::move(weights)) {
+  for (const LisaServingBlock& block : weights_.blocks) {
+    quantizer_tables_.push_back(block.block.quantizer ? block.block.quantizer->tables()
+                                                      : ops::VectorQuantizationTables());
+  }
+}
+
+LisaServing LisaServing::from(const Lisa& model) {
+  check<ValueError>(model.variant != LisaVariant::soft, "LisaServing",
+                    "needs a model with hard codes (base or mini); soft scores the full embeddings of its targets");
+  nn::walk("", model, [](const std::string& path, const auto& field) {
+    const DType dtype = field.value().dtype();
+    check<DTypeError>(!is_floating(dtype) || dtype == DType::f32, "LisaServing", "needs f32; ", path, " is ", dtype);
+  });
+  const Paused paused;
+  const Tensor embedded =
+      model.items(BatchItems::all(model.num_items()).ids(), std::sqrt(static_cast<double>(model.width()))).value();
+  LisaServingWeights weights;
+  weights.codes = nn::Buffer(model.quantizer.encode(embedded));
+  weights.codebooks = nn::Buffer(model.quantizer.codewords().value().clone());
+  if (model.target_quantizer) {
+    weights.target_codes = nn::Buffer(model.target_quantizer->encode(embedded));
+    weights.target_codebooks = nn::Buffer(model.target_quantizer->codewords().value().clone());
+  }
+  weights.positions = model.positions;
+  weights.alignment = model.alignment;
+  for (const LisaBlock& block : model.blocks) {
+    weights.blocks.push_back(trimmed(block, block.quantizer ? *block.quantizer : model.quantizer));
+  }
+  return LisaServing(std::move(weights));
+}
+
+Tensor LisaServing::encode(const Sequences& batch) const {
+  const Paused paused;
+  ops::VectorQuantization quantized{
+      .reconstruction = {}, .logits = {}, .codes = ops::gather(Var(codes()), batch.items).value()};
+  const Var position = weights_.positions(recsys::positions(batch.offsets, window(), weights_.alignment));
+  Var x = ops::decode_codes(weights_.codebooks.value(), quantized.codes) + position;
+  for (std::size_t b = 0; b < weights_.blocks.size(); ++b) {
+    const LisaServingBlock& one = weights_.blocks[b];
+    if (one.block.quantizer) {
+      quantized.codes = ops::encode_codes(x.value(), quantizer_tables_[b], one.block.quantizer->options.quantization);
+    }
+    x = one.block(x, quantized, {one.inner.value(), one.values.value()}, batch.offsets, {});
+  }
+  return x.value();
+}
+
+void LisaServing::score_items(std::span<const float> hidden, std::span<float> scores) const {
+  const Tensor& codebooks =
+      (weights_.target_codebooks.defined() ? weights_.target_codebooks : weights_.codebooks).value();
+  const std::int64_t books = codebooks.dim(0), words = codebooks.dim(1);
+  check<ShapeError>(std::ssize(hidden) == width() && std::ssize(scores) == num_items(), "LisaServing",
+                    "needs a hidden state of ", width(), " and room for ", num_items(), " scores; got ", hidden.size(),
+                    " and ", scores.size());
+  std::vector<float> of_codewords(static_cast<std::size_t>(books * words));
+  blas::gemv(blas::Transpose::no, books * words, width(), 1.0F, codebooks.data<float>(), width(), hidden.data(), 0.0F,
+             of_codewords.data());
+  if (target_codes().dtype() == DType::u8) {
+    add_up(target_codes().data<std::uint8_t>(), books, words, of_codewords.data(), scores);
+  } else {
+    add_up(target_codes().data<std::int32_t>(), books, words, of_codewords.data(), scores);
+  }
+}
+
+Tensor LisaServing::score(const Sequences& all) const {
+  const Sequences histories = cut_to_window(all, window());
+  const std::int64_t items = num_items();
+  Tensor scores = Tensor::zeros({histories.count(), items});
+  float* out = scores.mutable_data<float>();
+  parallel_for(histories.count(), 1, [&](std::int64_t i, std::int64_t) {
+    if (histories.offsets.length(i) == 0) return;
+    const std::span<const std::int32_t> history = histories.sequence(i);
+    const Tensor hidden = encode(pack_window(std::span(&history, 1)));
+    const float* last = hidden.data<float>() + (hidden.dim(0) - 1) * width();
+    score_items({last, static_cast<std::size_t>(width())}, {out + i * items, static_cast<std::size_t>(items)});
+  });
+  return scores;
+}
+
+LisaServingSize LisaServing::size() const {
+  LisaServingSize size{.codes = bytes_of(weights_.codes) + bytes_of(weights_.target_codes),
+                       .codebooks = bytes_of(weights_.codebooks) + bytes_of(weights_.target_codebooks),
+                       .positions = static_cast<std::int64_t>(weights_.positions.table.value().bytes()),
+                       .embedding_table = 4 * num_items() * width()};
+  for (const LisaServingBlock& block : weights_.blocks) {
+    size.tables += bytes_of(block.inner) + bytes_of(block.values);
+    nn::walk("", block.block, [&](const std::string&, const auto& field) {
+      size.layers += static_cast<std::int64_t>(field.value().bytes());
+    });
+  }
+  return size;
+}
+
+}  // namespace tally::recsys

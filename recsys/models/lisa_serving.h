@@ -1,0 +1,104 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tally/recsys/models/lisa.h"
+
+namespace tally::recsys {
+
+/// A block of a served model: its attention has tables and values in place of the projections that they were made of.
+struct LisaServingBlock {
+  LisaBlock block;
+  nn::Buffer inner;   ///< [B, W, W]
+  nn::Buffer values;  ///< [B * W, D]
+  static void fields(auto& self, auto&& visit) {
+    LisaBlock::fields(self.block, visit);
+    visit("inner", self.inner);
+    visit("values", self.values);
+  }
+};
+
+/// What a served model consists of. No tensor has a row of width D for each item.
+struct LisaServingWeights {
+  nn::Buffer codes;             ///< [N, B] codes of each item in histories (u8 where W <= 256, else i32)
+  nn::Buffer codebooks;         ///< [B, W, D]
+  nn::Buffer target_codes;      ///< [N, B] of `mini`: codes of each item as a target; absent where they are the same
+  nn::Buffer target_codebooks;  ///< [B, W', D]
+  nn::Embedding positions;
+  std::vector<LisaServingBlock> blocks;
+  PositionAlignment alignment = PositionAlignment::start;
+  static void fields(auto& self, auto&& visit) {
+    visit("codes", self.codes);
+    visit("codebooks", self.codebooks);
+    visit("target_codes", self.target_codes);
+    visit("target_codebooks", self.target_codebooks);
+    visit("positions", self.positions);
+    visit("blocks", self.blocks);
+    visit("alignment", self.alignment);
+  }
+};
+
+/// Bytes of a served model.
+struct LisaServingSize {
+  std::int64_t codes = 0;
+  std::int64_t codebooks = 0;
+  std::int64_t tables = 0;           ///< inner products and values of every block
+  std::int64_t positions = 0;        ///< embeddings
+  std::int64_t layers = 0;           ///< norms, feed-forward parts, quantizers of later blocks
+  std::int64_t embedding_table = 0;  ///< 4 N D, which it does without
+
+  std::int64_t items() const { return codes + codebooks; }
+  std::int64_t total() const { return codes + codebooks + tables + positions + layers; }
+};
+
+/// A trained LISA model in the form that is served: items are codes, computed once; the embedding table is dropped. Its
+/// hidden states are the model's. An item's score is <hidden state, its vector>, and the vector is a sum of codewords,
+/// so the hidden state meets all B W codewords once and an item costs B additions, in the order of codebooks: the same
+/// bits for any number of threads and whatever else is in the batch. Items of equal codes have equal scores.
+///
+/// It is a ranker (recsys/ranker.h): `recommend(Ranker(serving), histories, k)` gives the exact top k. f32. A value;
+/// copies are deep.
+class LisaServing {
+ public:
+  /// Of `base` and `mini`, with any number of layers. Throws ValueError for `soft`: each of its items has a row of
+  /// assignments and the full embedding as its target, so there is nothing to drop; DTypeError unless it is f32.
+  static LisaServing from(const Lisa& model);
+
+  /// Writes all tensors as safetensors, settings as metadata; the file is replaced whole or not at all.
+  void save(const std::filesystem::path& path, const std::map<std::string, std::string>& metadata = {}) const;
+  /// Throws IoError for a file that holds something else: another version, a tensor missing, left over, of another
+  /// shape, or not finite, a code that names no codeword.
+  static LisaServing load(const std::filesystem::path& path);
+
+  std::string name() const { return weights_.target_codes.defined() ? "lisa-mini-codes" : "lisa-base-codes"; }
+  std::int64_t num_items() const { return codes().dim(0); }
+  std::int64_t width() const { return weights_.codebooks.value().dim(2); }
+  /// Longest history it reads; longer ones are cut to their last items.
+  std::int64_t window() const { return weights_.positions.table.shape()[0]; }
+  const Tensor& codes() const { return weights_.codes.value(); }
+  const Tensor& target_codes() const {
+    return (weights_.target_codes.defined() ? weights_.target_codes : weights_.codes).value();
+  }
+  const LisaServingWeights& weights() const { return weights_; }
+
+  /// Hidden state after each item, [T, D]. Throws ShapeError for a sequence longer than the window.
+  Tensor encode(const Sequences& batch) const;
+  /// [histories.count(), num_items()]; an empty history scores every item 0.
+  Tensor score(const Sequences& histories) const;
+  /// The scores of all items for one hidden state [D].
+  void score_items(std::span<const float> hidden, std::span<float> scores) const;
+
+  LisaServingSize size() const;
+
+ private:
+  explicit LisaServing(LisaServingWeights weights);
+
+  LisaServingWeights weights_;
+  std::vector<ops::VectorQuantizationTables> quantizer_tables_;  ///< by block; empty where it quantizes nothing
+};
+
+}  // namespace tally::recsys
