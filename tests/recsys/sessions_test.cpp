@@ -1,0 +1,326 @@
+// Sessions of many users against recomputation for each of them alone.
+#include "tally/recsys/sessions/sessions.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "tally/core/file.h"
+#include "tally/core/parallel.h"
+#include "tally/recsys/models/gru4rec.h"
+#include "tally/recsys/models/lisa.h"
+#include "tally/recsys/models/neural_ranker.h"
+#include "tally/recsys/models/sasrec.h"
+#include "tests/support/temporary_directory.h"
+
+using namespace tally;
+using namespace tally::recsys;
+using Catch::Matchers::Contains;
+using tally::test::message_of;
+using tally::test::TemporaryDirectory;
+
+namespace {
+
+constexpr std::int64_t kItems = 700, kWidth = 16;
+
+std::unique_ptr<SequenceModel> model_named(const std::string& name, std::uint64_t seed = 1) {
+  if (name == "gru4rec") {
+    return std::make_unique<SequenceModelOf<Gru4Rec>>(
+        name, Gru4Rec::make({.items = kItems, .width = kWidth, .window = 100, .deviation = 0.5}, RngKey{seed}));
+  }
+  if (name == "sasrec") {
+    return std::make_unique<SequenceModelOf<SasRec>>(
+        name, SasRec::make({.items = kItems, .width = kWidth, .window = 100, .deviation = 0.3}, RngKey{seed}));
+  }
+  LisaOptions options;
+  options.items = kItems;
+  options.width = kWidth;
+  options.window = 100;
+  options.codebooks = 2;
+  options.codewords = 8;
+  return std::make_unique<SequenceModelOf<Lisa>>(name, Lisa::make(options, RngKey{seed}));
+}
+
+IdMap item_names() {
+  IdMap names;
+  for (std::int64_t i = 0; i < kItems; ++i) names.add("item-" + std::to_string(i));
+  return names;
+}
+
+/// Events of users named u0, u1, ..., mixed.
+struct Stream {
+  std::vector<std::string> users, items;
+  std::map<std::string, std::vector<std::int32_t>> histories;
+
+  Stream(std::size_t count, std::uint64_t users_of, std::uint64_t seed = 99) {
+    std::uint64_t x = seed;
+    const auto draw = [&](std::uint64_t n) {
+      x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+      return (x >> 33) % n;
+    };
+    for (std::size_t i = 0; i < count; ++i) {
+      users.push_back("u" + std::to_string(draw(users_of)));
+      const auto item = static_cast<std::int32_t>(draw(kItems));
+      items.push_back("item-" + std::to_string(item));
+      histories[users.back()].push_back(item);
+    }
+  }
+  std::vector<UserEvent> events(std::size_t begin = 0, std::size_t end = std::size_t(-1)) const {
+    std::vector<UserEvent> all;
+    for (std::size_t i = begin; i < std::min(end, users.size()); ++i) all.push_back({users[i], items[i]});
+    return all;
+  }
+};
+
+std::vector<std::string> names_of(const Stream& stream) {
+  std::vector<std::string> names;
+  for (const auto& [name, history] : stream.histories) names.push_back(name);
+  return names;
+}
+
+std::vector<std::vector<ScoredItem>> recommend_all(Sessions& sessions, const Stream& stream, std::int64_t k = 10) {
+  const std::vector<std::string> names = names_of(stream);
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  return sessions.recommend(views, k);
+}
+
+}  // namespace
+
+TEST_CASE("a set of items", "[sessions]") {
+  ItemSet set;
+  std::set<std::int32_t> reference;
+  CHECK_FALSE(set.contains(0));
+  CHECK(set.heap_bytes() == 0);
+  std::uint64_t x = 3;
+  for (int i = 0; i < 5000; ++i) {
+    x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+    const auto item = static_cast<std::int32_t>(i % 3 == 0 ? (x >> 33) % 500 * 4096 : (x >> 33) % 2147483647);
+    CHECK(set.insert(item) == reference.insert(item).second);
+    CHECK(set.contains(item));
+  }
+  CHECK(set.size() == static_cast<std::int64_t>(reference.size()));
+  CHECK(set.items() == std::vector<std::int32_t>(reference.begin(), reference.end()));
+  CHECK_FALSE(set.contains(2147483647));
+  CHECK(set.heap_bytes() <= reference.size() * 11);
+}
+
+TEST_CASE("sessions recommend what the model recommends for each history", "[sessions]") {
+  const Stream stream(400, 20);
+  for (const char* name : {"lisa", "gru4rec", "sasrec"}) {
+    INFO(name);
+    const auto model = model_named(name);
+    Sessions sessions(model->recurrent(), item_names());
+    sessions.append(stream.events(0, 300));
+    for (const UserEvent& event : stream.events(300)) sessions.append(event.user, event.item);
+    CHECK(sessions.size() == static_cast<std::int64_t>(stream.histories.size()));
+
+    std::vector<std::vector<std::int32_t>> histories;
+    for (const auto& [user, history] : stream.histories) histories.push_back(history);
+    const auto expected = recommend(make_ranker(*model), Sequences::from(histories, kItems), 10);
+    const auto lists = recommend_all(sessions, stream);
+    REQUIRE(lists.size() == expected.size());
+    std::size_t u = 0;
+    for (const auto& [user, history] : stream.histories) {
+      REQUIRE(lists[u].size() == 10);
+      for (std::size_t r = 0; r < 10; ++r) {
+        CHECK(lists[u][r].score == Approx(expected[u][r].score).epsilon(1e-4).margin(1e-5));
+        CHECK(std::find(history.begin(), history.end(), lists[u][r].item) == history.end());
+      }
+      // Alone or in company: the same bits.
+      CHECK(sessions.recommend(user, 10) == lists[u]);
+      CHECK(sessions.state(user)->events() == static_cast<std::int64_t>(history.size()));
+      ++u;
+    }
+    // Every item but those seen, and all of them when seen ones are not kept.
+    CHECK(sessions.recommend("u3", kItems).size() ==
+          kItems - std::set<std::int32_t>(stream.histories.at("u3").begin(), stream.histories.at("u3").end()).size());
+    Sessions forgetful(model->recurrent(), item_names(), {.keep_seen = false});
+    forgetful.append(stream.events());
+    CHECK(forgetful.recommend("u3", kItems).size() == kItems);
+    CHECK(forgetful.bytes() < sessions.bytes());
+  }
+}
+
+TEST_CASE("states do not depend on threads, batches or other users", "[sessions]") {
+  const Stream stream(600, 30);
+  const auto recurrent = model_named("lisa")->recurrent();
+  Sessions one_by_one(recurrent, item_names());
+  for (const UserEvent& event : stream.events()) one_by_one.append(event.user, event.item);
+  const auto expected = recommend_all(one_by_one, stream);
+  const int before = num_threads();
+  for (const int threads : {1, 2, 8}) {
+    set_num_threads(threads);
+    Sessions batched(recurrent, item_names());
+    for (std::size_t i = 0; i < 600; i += 250) batched.append(stream.events(i, i + 250));
+    for (const std::string& user : names_of(stream)) {
+      CHECK(batched.state(user)->save() == one_by_one.state(user)->save());
+    }
+    CHECK(recommend_all(batched, stream) == expected);
+  }
+  set_num_threads(before);
+}
+
+TEST_CASE("many threads at once", "[sessions]") {
+  const Stream stream(2000, 40);
+  const auto recurrent = model_named("gru4rec")->recurrent();
+  Sessions alone(recurrent, item_names());
+  alone.append(stream.events());
+  Sessions shared(recurrent, item_names());
+  const TemporaryDirectory parent;
+  // Each thread has users of its own (their events stay in order) and reads those of others.
+  std::vector<std::thread> threads;
+  std::atomic<std::int64_t> recommended{0};
+  for (std::size_t t = 0; t < 6; ++t) {
+    threads.emplace_back([&, t] {
+      std::vector<UserEvent> batch;
+      for (const UserEvent& event : stream.events()) {
+        if (std::hash<std::string_view>()(event.user) % 6 != t) continue;
+        if (batch.size() == 5) {
+          shared.append(batch);
+          batch.clear();
+          if (shared.contains("u7")) recommended += static_cast<std::int64_t>(shared.recommend("u7", 3).size());
+        }
+        batch.push_back(event);
+      }
+      shared.append(batch);
+    });
+  }
+  threads.emplace_back([&] {
+    for (int i = 0; i < 3; ++i) shared.save(parent / "saved");
+    (void)shared.bytes();
+    shared.evict("nobody");
+    shared.evict_least_recent(1000);
+  });
+  for (std::thread& thread : threads) thread.join();
+  CHECK(shared.size() == alone.size());
+  for (const std::string& user : names_of(stream)) CHECK(shared.state(user)->save() == alone.state(user)->save());
+  CHECK(recommended > 0);
+}
+
+TEST_CASE("evicting by name and by last use", "[sessions]") {
+  Sessions sessions(model_named("lisa")->recurrent(), item_names());
+  const std::size_t empty = sessions.bytes();
+  for (int u = 0; u < 10; ++u) sessions.append("u" + std::to_string(u), "item-" + std::to_string(u));
+  CHECK(sessions.evict("u4"));
+  CHECK_FALSE(sessions.evict("u4"));
+  CHECK_FALSE(sessions.contains("u4"));
+  CHECK_THAT(message_of<ValueError>([&] { sessions.recommend("u4", 3); }), Contains("no events of user 'u4'"));
+  CHECK(sessions.size() == 9);
+  sessions.append("u1", "item-3");
+  sessions.recommend("u0", 1);
+  CHECK(sessions.evict_least_recent(9) == 0);
+  CHECK(sessions.evict_least_recent(3) == 6);
+  CHECK(sessions.size() == 3);
+  for (const char* user : {"u9", "u1", "u0"}) CHECK(sessions.contains(user));
+  CHECK(sessions.evict_least_recent(0) == 3);
+  CHECK(sessions.bytes() >= empty);
+  // One who comes again begins anew.
+  sessions.append("u1", "item-5");
+  CHECK(sessions.state("u1")->events() == 1);
+}
+
+TEST_CASE("sessions refuse names that they do not know", "[sessions]") {
+  Sessions sessions(model_named("lisa")->recurrent(), item_names());
+  const std::vector<UserEvent> events{{"a", "item-1"}, {"b", "item-700"}};
+  CHECK_THAT(message_of<ValueError>([&] { sessions.append(events); }), Contains("knows no item 'item-700'"));
+  CHECK(sessions.size() == 0);
+  CHECK_THROWS_AS(sessions.append("", "item-1"), ValueError);
+  sessions.append("a", "item-1");
+  CHECK_THROWS_AS(sessions.recommend("a", 0), ValueError);
+  IdMap few;
+  few.add("only one");
+  CHECK_THROWS_AS(Sessions(model_named("lisa")->recurrent(), few), ShapeError);
+  sessions.append(std::span<const UserEvent>());
+  CHECK(sessions.recommend(std::span<const std::string_view>(), 5).empty());
+}
+
+TEST_CASE("sessions are saved and loaded whole", "[sessions]") {
+  const Stream stream(300, 25);
+  const TemporaryDirectory parent;
+  for (const char* name : {"lisa", "gru4rec", "sasrec"}) {
+    INFO(name);
+    const auto model = model_named(name);
+    Sessions sessions(model->recurrent(), item_names());
+    sessions.append(stream.events());
+    sessions.recommend("u2", 1);
+    sessions.save(parent / name);
+    Sessions loaded(model->recurrent(), item_names());
+    loaded.append("someone else", "item-1");
+    loaded.load(parent / name);
+    CHECK_FALSE(loaded.contains("someone else"));
+    CHECK(loaded.size() == sessions.size());
+    CHECK(recommend_all(loaded, stream) == recommend_all(sessions, stream));
+    // The order of last use is kept.
+    const std::vector<std::string> names = names_of(stream);
+    loaded.load(parent / name);
+    loaded.evict_least_recent(1);
+    CHECK(loaded.contains("u2"));
+  }
+  const auto lisa = model_named("lisa");
+  Sessions sessions(lisa->recurrent(), item_names());
+  sessions.append("a", "item-1");
+  const auto refused = [&](auto&& error, const std::filesystem::path& path, const char* words) {
+    using E = std::decay_t<decltype(error)>;
+    CHECK_THAT(message_of<E>([&] { sessions.load(path); }), Contains(words));
+    CHECK(sessions.size() == 1);
+  };
+  refused(ValueError(""), parent / "gru4rec", "another model");
+  refused(IoError(""), parent / "none", "none");
+  Sessions(model_named("lisa", 2)->recurrent(), item_names()).save(parent / "other weights");
+  refused(ValueError(""), parent / "other weights", "another model");
+  IdMap others;
+  for (std::int64_t i = 0; i < kItems; ++i) others.add("thing-" + std::to_string(i));
+  Sessions(lisa->recurrent(), others).save(parent / "other items");
+  refused(ValueError(""), parent / "other items", "other items");
+  Sessions(lisa->recurrent(), item_names(), {.keep_seen = false}).save(parent / "unseen");
+  refused(ValueError(""), parent / "unseen", "without the items");
+  // A byte of a file changed.
+  std::string bytes = read_file(parent / "lisa/users.bin");
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+  write_file_atomically(parent / "lisa/users.bin", bytes);
+  refused(IoError(""), parent / "lisa", "users.bin");
+}
+
+TEST_CASE("a save that is killed half-way leaves the one before", "[sessions]") {
+  const TemporaryDirectory parent;
+  const auto recurrent = model_named("lisa")->recurrent();
+  Sessions first(recurrent, item_names()), second(recurrent, item_names());
+  for (int u = 0; u < 300; ++u) {
+    first.append("u" + std::to_string(u), "item-1");
+    second.append("u" + std::to_string(u), "item-1");
+    second.append("u" + std::to_string(u), "item-2");
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  first.save(parent / "saved");
+  const auto duration = std::chrono::steady_clock::now() - begin;
+  std::uint64_t x = 5;
+  int killed = 0;
+  for (int round = 0; round < 25; ++round) {
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      // Saves one after the other until it is killed.
+      for (bool odd = false;; odd = !odd) (odd ? first : second).save(parent / "saved");
+    }
+    x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+    std::this_thread::sleep_for(duration * (static_cast<double>(x >> 40) / (1 << 24)) * 4);
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    killed += WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    Sessions loaded(recurrent, item_names());
+    loaded.load(parent / "saved");
+    REQUIRE(loaded.size() == 300);
+    const std::int64_t events = loaded.state("u0")->events();
+    CHECK((events == 1 || events == 2));
+    for (int u = 0; u < 300; ++u) CHECK(loaded.state("u" + std::to_string(u))->events() == events);
+  }
+  CHECK(killed == 25);
+}
