@@ -1,4 +1,4 @@
-// tally recommend: items for a history, or for the histories of a file.
+// tally recommend: items for a history, for the histories of a file, or for users whose events come through a pipe.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/run/train_run.h"
 #include "tools/commands.h"
+#include "tools/stream_recommendations.h"
 
 namespace tally::tools {
 namespace {
@@ -19,9 +20,9 @@ using namespace recsys;
 
 struct RecommendOptions {
   std::string directory, history, input, out;
-  std::string unknown_items = "error";
-  std::int64_t k = 10;
-  bool filter_seen = true;
+  std::string unknown_items = "error", bad_lines = "error", answer = "events", state;
+  std::int64_t k = 10, max_sessions = 0;
+  bool filter_seen = true, stream = false;
 
   SeenFilter seen() const { return filter_seen ? SeenFilter::full : SeenFilter::none; }
 };
@@ -109,10 +110,38 @@ void add_recommend(CLI::App& app, int& exit_code) {
   command->add_flag("--filter-seen,!--no-filter-seen,!--keep-seen", options->filter_seen,
                     "Leave out the items of the history (the default)");
   command->add_option("--out", options->out, "File to write, whole or not at all (default: standard output)");
+  CLI::Option* stream = command->add_flag(
+      "--stream", options->stream,
+      "Read events `user TAB item` from standard input and answer each at once; `user TAB ?` asks without an event");
+  command->add_option("--answer", options->answer, "With --stream, events or queries: lines that are answered")
+      ->check(CLI::IsMember({"events", "queries"}))
+      ->needs(stream);
+  command->add_option("--state", options->state, "With --stream: directory of the users' states, read and written")
+      ->needs(stream);
+  command
+      ->add_option("--bad-lines", options->bad_lines, "With --stream, error or skip: lines that cannot be understood")
+      ->check(CLI::IsMember({"error", "skip"}))
+      ->needs(stream);
+  command
+      ->add_option("--max-sessions", options->max_sessions,
+                   "With --stream: number of users beyond which the tenth that is the longest unused is forgotten")
+      ->check(CLI::PositiveNumber)
+      ->needs(stream);
   command->callback([=, &exit_code] {
     check<ConfigError>(options->k >= 1, "--k", "needs at least 1; got ", options->k);
-    check<ConfigError>((command->count("--history") > 0) != (command->count("--input") > 0), "recommend",
-                       "needs --history or --input, one of the two");
+    check<ConfigError>((command->count("--history") > 0) + (command->count("--input") > 0) + options->stream == 1,
+                       "recommend", "needs --history, --input or --stream, one of the three");
+    check<ConfigError>(!options->stream || options->out.empty(), "--out", "does not go with --stream");
+    if (options->stream) {
+      exit_code =
+          stream_recommendations(open_run({options->directory}), {.k = options->k,
+                                                                  .filter_seen = options->filter_seen,
+                                                                  .answer_events = options->answer == "events",
+                                                                  .skip_bad_lines = options->bad_lines == "skip",
+                                                                  .max_sessions = options->max_sessions,
+                                                                  .state = options->state});
+      return;
+    }
     const OpenedRun run = open_run({options->directory});
     const std::string text =
         command->count("--input") > 0 ? recommend_for_file(run, *options) : recommend_for_history(run, *options);

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <utility>
@@ -23,7 +24,9 @@ namespace tally::test {
 /// is killed.
 class Process {
  public:
-  Process(const std::string& program, const std::vector<std::string>& arguments) {
+  /// `input` is what it reads as standard input: a file, or a named pipe that the test has opened already.
+  Process(const std::string& program, const std::vector<std::string>& arguments,
+          const std::string& input = "/dev/null") {
     std::vector<std::string> words{program};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> pointers;
@@ -31,7 +34,7 @@ class Process {
     pointers.push_back(nullptr);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 0, input.c_str(), O_RDONLY, 0);
     const std::string out = scratch_ / "out", error = scratch_ / "error";
     posix_spawn_file_actions_addopen(&actions, 1, out.c_str(), O_WRONLY | O_CREAT, 0600);
     posix_spawn_file_actions_addopen(&actions, 2, error.c_str(), O_WRONLY | O_CREAT, 0600);
@@ -47,6 +50,8 @@ class Process {
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
+  /// What it has written to standard output so far.
+  std::string output() const { return std::filesystem::exists(scratch_ / "out") ? read_file(scratch_ / "out") : ""; }
   /// Does nothing to a process that has ended already.
   void signal(int number) const { ::kill(id_, number); }
   /// Whether it goes on running; it stays to be waited for in either case.

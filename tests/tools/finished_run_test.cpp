@@ -115,7 +115,7 @@ TEST_CASE("recommend refuses what is no history", "[recommend]") {
   check_refused(tally_command({"recommend", run, "--history", "5,4711"}), 2, {"[--history]", "4711", "ratings.csv"});
   check_refused(tally_command({"recommend", run, "--history", ","}), 2, {"[--history] needs at least one item id"});
   check_refused(tally_command({"recommend", run, "--history="}), 2, {"--history"});
-  check_refused(tally_command({"recommend", run}), 2, {"[recommend] needs --history or --input"});
+  check_refused(tally_command({"recommend", run}), 2, {"[recommend] needs --history, --input or --stream"});
   check_refused(tally_command({"recommend", run, "--history", "5", "--k", "0"}), 2, {"[--k] needs at least 1; got 0"});
   check_refused(tally_command({"recommend", run, "--history", "5", "--k", "x"}), 2, {"--k"});
 }

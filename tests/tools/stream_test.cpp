@@ -1,0 +1,193 @@
+// `tally recommend --stream`: a program that is talked to through a pipe.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <sstream>
+
+#include "tests/support/process.h"
+#include "tests/tools/small_runs.h"
+
+using namespace tally;
+using namespace tally::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+/// `tally recommend RUN --stream` with a pipe to its standard input.
+class Stream {
+ public:
+  explicit Stream(std::vector<std::string> options = {}) : pipe_(directory_ / "pipe") {
+    REQUIRE(::mkfifo(pipe_.c_str(), 0600) == 0);
+    // Opened for both ends, or opening would wait for a reader.
+    end_ = ::open(pipe_.c_str(), O_RDWR | O_CLOEXEC);
+    REQUIRE(end_ >= 0);
+    std::vector<std::string> arguments{"recommend", finished().run(), "--stream"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    process_ = std::make_unique<Process>(TALLY_COMMAND, arguments, pipe_);
+    // Now that it is open there, this end needs to write only; closing it is the end of the input.
+    process_->wait_until([&] { return !process_->output().empty(); });
+    const int writing = ::open(pipe_.c_str(), O_WRONLY | O_CLOEXEC);
+    ::close(end_);
+    end_ = writing;
+  }
+  ~Stream() { close(); }
+
+  void write(const std::string& text) const {
+    REQUIRE(::write(end_, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+  }
+  /// Waits for the first `count` lines after the head.
+  std::vector<std::string> lines(std::size_t count) const {
+    std::vector<std::string> all;
+    CHECK(process_->wait_until([&] {
+      all = split(process_->output());
+      return all.size() >= count;
+    }));
+    return all;
+  }
+  void signal(int number) const { process_->signal(number); }
+  void close() {
+    if (end_ >= 0) ::close(end_);
+    end_ = -1;
+  }
+  CommandResult finish() {
+    close();
+    return process_->wait();
+  }
+
+  /// Lines after the head.
+  static std::vector<std::string> split(const std::string& text) {
+    std::istringstream in(text);
+    std::vector<std::string> all;
+    std::string line;
+    if (std::getline(in, line)) CHECK(line == "user_id\titem_id\tscore\trank\ttitle");
+    while (std::getline(in, line)) all.push_back(line);
+    return all;
+  }
+
+ private:
+  TemporaryDirectory directory_;
+  std::string pipe_;
+  int end_ = -1;
+  std::unique_ptr<Process> process_;
+};
+
+std::vector<std::string> cells(const std::string& line) {
+  std::istringstream in(line);
+  std::vector<std::string> all;
+  for (std::string cell; std::getline(in, cell, '\t');) all.push_back(cell);
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("each event of a stream is answered at once, as for the whole history", "[stream]") {
+  Stream stream({"--k", "4"});
+  stream.write("ann\t1\n");
+  CHECK(stream.lines(4).size() == 4);
+  stream.write("bob\t7\r\nann\t2\n");
+  stream.lines(12);
+  // In pieces, and a query.
+  stream.write("ann");
+  stream.write("\t3\nbob\t");
+  stream.lines(16);
+  stream.write("?\n");
+  const std::vector<std::string> lines = stream.lines(20);
+  REQUIRE(lines.size() == 20);
+  const auto expect = [&](std::size_t begin, const std::string& user, const std::string& history) {
+    const CommandResult whole = tally_command({"recommend", finished().run(), "--history", history, "--k", "4"});
+    std::istringstream in(whole.out);
+    std::string line;
+    std::getline(in, line);
+    for (std::size_t r = 0; r < 4; ++r) {
+      std::getline(in, line);
+      const auto expected = cells(line), got = cells(lines[begin + r]);  // rank item score title
+      REQUIRE(got.size() == 5);
+      CHECK(got[0] == user);
+      CHECK(got[1] == expected[1]);
+      CHECK(std::stod(got[2]) == Approx(std::stod(expected[2])).epsilon(1e-3).margin(1e-4));
+      CHECK(got[3] == expected[0]);
+      CHECK(got[4] == expected[3]);
+    }
+  };
+  expect(0, "ann", "1");
+  expect(4, "bob", "7");
+  expect(8, "ann", "1,2");
+  expect(12, "ann", "1,2,3");
+  expect(16, "bob", "7");
+  const CommandResult end = stream.finish();
+  CHECK(end.exit_code == 0);
+  CHECK(end.error.empty());
+}
+
+TEST_CASE("a stream that answers queries alone", "[stream]") {
+  Stream stream({"--k", "2", "--answer", "queries"});
+  stream.write("ann\t1\nbob\t2\nann\t3\nann\t?\nbob\t?");
+  const CommandResult end = stream.finish();  // the last line has no end
+  CHECK(end.exit_code == 0);
+  const std::vector<std::string> lines = Stream::split(end.out);
+  REQUIRE(lines.size() == 4);
+  CHECK(cells(lines[0])[0] == "ann");
+  CHECK(cells(lines[3])[0] == "bob");
+}
+
+TEST_CASE("a bad line ends a stream, or is counted", "[stream]") {
+  const std::vector<std::pair<std::string, std::string>> faults{
+      {"no tab", "two columns"},           {"a\t1\t2", "two columns"}, {"\t1", "needs a user and an item"},
+      {"a\t", "needs a user and an item"}, {"", "two columns"},        {"a\tunheard-of", "item 'unheard-of'"},
+      {"nobody\t?", "user 'nobody'"}};
+  std::string all = "a\t1\n";
+  for (const auto& [line, words] : faults) {
+    Stream stream({"--k", "1"});
+    stream.write("a\t1\nb\t2\n" + line + "\na\t3\n");
+    const CommandResult end = stream.finish();
+    CHECK(Stream::split(end.out).size() == 2);
+    check_refused(end, 1, {"[standard input:3]", words});
+    all += line + '\n';
+  }
+  Stream stream({"--k", "1", "--bad-lines", "skip"});
+  stream.write(all + "a\t3\n");
+  const CommandResult end = stream.finish();
+  CHECK(end.exit_code == 0);
+  CHECK(Stream::split(end.out).size() == 2);
+  CHECK_THAT(end.error, Contains("7 bad lines") && Contains("[standard input:2]"));
+}
+
+TEST_CASE("a stream keeps its users in a directory, also when it is stopped", "[stream]") {
+  const TemporaryDirectory directory;
+  const std::string state = directory / "state";
+  {
+    Stream stream({"--state", state, "--k", "3"});
+    stream.write("ann\t1\nann\t2\nbob\t5\n");
+    stream.lines(9);
+    stream.signal(SIGTERM);
+    CHECK(stream.finish().exit_code == 128 + SIGTERM);
+  }
+  std::vector<std::string> uninterrupted;
+  {
+    Stream stream({"--k", "3"});
+    stream.write("ann\t1\nann\t2\nbob\t5\nann\t3\nbob\t?\n");
+    uninterrupted = stream.lines(15);
+  }
+  {
+    Stream stream({"--state", state, "--k", "3"});
+    stream.write("ann\t3\nbob\t?\nbob\tbad\n");
+    const CommandResult end = stream.finish();
+    CHECK(end.exit_code == 1);
+    CHECK(Stream::split(end.out) == std::vector<std::string>(uninterrupted.begin() + 9, uninterrupted.end()));
+  }
+  {
+    // What came before the bad line was kept.
+    Stream stream({"--state", state, "--k", "3", "--max-sessions", "1"});
+    stream.write("ann\t?\ncid\t1\nann\t?\n");
+    const CommandResult end = stream.finish();
+    CHECK(Stream::split(end.out).size() == 6);
+    check_refused(end, 1, {"user 'ann'"});
+  }
+  check_refused(tally_command({"recommend", finished().run(), "--state", state}), 2, {"--stream"});
+  check_refused(tally_command({"recommend", finished().run(), "--stream", "--out", state}), 2, {"--out"});
+  check_refused(tally_command({"recommend", finished().run(), "--stream", "--history", "1"}), 2, {"one of the three"});
+  check_refused(tally_command({"recommend", finished().run(), "--stream", "--state", finished().run().string()}), 1,
+                {"manifest"});
+}

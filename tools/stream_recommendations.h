@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "tally/recsys/run/train_run.h"
+
+namespace tally::tools {
+
+struct StreamOptions {
+  std::int64_t k = 10;
+  bool filter_seen = true;
+  bool answer_events = true;      ///< else only query lines are answered
+  bool skip_bad_lines = false;    ///< else the first ends the stream
+  std::int64_t max_sessions = 0;  ///< beyond, a tenth of the users is forgotten, the least recently used; 0: no bound
+  std::filesystem::path state;    ///< loaded at the start when it is there, saved at the end; empty: none
+};
+
+/// Reads lines `user TAB item` (an event) and `user TAB ?` (a query) from standard input and writes each answer, up to
+/// k lines `user_id item_id score rank` and the title when the run has titles, to standard output at once. Ends with
+/// the input, or after the line in work when a stop signal came; either way, and when a bad line ends it, sessions are
+/// saved. Returns the exit code. Throws IoError for a bad line, naming it, or when answers cannot be written.
+int stream_recommendations(const recsys::OpenedRun& run, const StreamOptions& options);
+
+}  // namespace tally::tools
