@@ -60,6 +60,13 @@ class Reader {
   std::string_view bytes_;
 };
 
+/// A decayed count. One too small to be told from nothing becomes nothing: rounding would keep it among the denormal
+/// numbers for good, where every product is slow.
+double decayed(double count, double decay) {
+  const double left = count * decay;
+  return left < 1e-300 ? 0 : left;
+}
+
 std::string describe(const HistogramLayout& layout) {
   return detail::join(layout.codebooks, " codebooks of ", layout.words, " words, window ", layout.window, ", rate ",
                       layout.rate, layout.soft ? ", soft" : "", ", fingerprint ", layout.fingerprint);
@@ -154,7 +161,7 @@ void HistogramState::append(std::span<const std::int32_t> codes) {
   }
   if (!whole()) {
     const double decay = std::exp(-layout_.rate);
-    for (double& count : real_) count *= decay;
+    for (double& count : real_) count = decayed(count, decay);
   }
   const bool full = layout_.window > 0 && events_ >= layout_.window;
   const double oldest = full ? std::exp(-layout_.rate * static_cast<double>(layout_.window)) : 0;
@@ -182,7 +189,8 @@ void HistogramState::append_soft(std::span<const float> assignments) {
                       each);
   }
   const double decay = std::exp(-layout_.rate);
-  for (std::size_t i = 0; i < real_.size(); ++i) real_[i] = decay * real_[i] + static_cast<double>(assignments[i]);
+  for (std::size_t i = 0; i < real_.size(); ++i)
+    real_[i] = decayed(real_[i], decay) + static_cast<double>(assignments[i]);
   ++events_;
 }
 

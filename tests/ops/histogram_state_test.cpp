@@ -195,6 +195,21 @@ TEST_CASE("wrong calls of a state are refused", "[histogram_state]") {
   CHECK_THROWS_WITH(HistogramReader(broken, values), Contains("finite"));
 }
 
+TEST_CASE("a decayed count ends as nothing, not as a denormal number", "[histogram_state]") {
+  const std::vector<std::int32_t> once{0}, ever{1};
+  HistogramState state({.codebooks = 1, .words = 2, .rate = 0.1});
+  HistogramState soft({.codebooks = 1, .words = 2, .rate = 0.1, .soft = true});
+  state.append(once);
+  soft.append_soft(std::vector<float>{1, 0});
+  for (int i = 0; i < 8000; ++i) {
+    state.append(ever);
+    soft.append_soft(std::vector<float>{0, 1});
+  }
+  CHECK(state.count(0, 0) == 0);
+  CHECK(soft.count(0, 0) == 0);
+  CHECK(state.count(0, 1) == Approx(1 / (1 - std::exp(-0.1))));
+}
+
 TEST_CASE("an event costs the same after any history", "[histogram_state][slow]") {
   const std::int64_t b = 8, w = 16, width = 128, block = 2000;
   const Events events = random_events(block, b, w, 1);
