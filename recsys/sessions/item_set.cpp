@@ -28,17 +28,16 @@ bool ItemSet::insert(std::int32_t item) {
 bool ItemSet::contains(std::int32_t item) const { return !slots_.empty() && slots_[slot_of(item)] == item; }
 
 void ItemSet::grow() {
-  std::vector<std::int32_t> old(2 * slots_.size(), -1);
-  old.swap(slots_);
-  for (const std::int32_t item : old) {
-    if (item != -1) slots_[slot_of(item)] = item;
-  }
+  ItemSet larger;
+  larger.slots_.assign(2 * slots_.size(), -1);
+  for_each([&](std::int32_t item) { larger.slots_[larger.slot_of(item)] = item; });
+  slots_.swap(larger.slots_);
 }
 
 std::vector<std::int32_t> ItemSet::items() const {
   std::vector<std::int32_t> all;
   all.reserve(static_cast<std::size_t>(count_));
-  std::copy_if(slots_.begin(), slots_.end(), std::back_inserter(all), [](std::int32_t item) { return item != -1; });
+  for_each([&](std::int32_t item) { all.push_back(item); });
   std::sort(all.begin(), all.end());
   return all;
 }

@@ -17,6 +17,12 @@ class ItemSet {
   std::int64_t size() const { return count_; }
   /// In ascending order.
   std::vector<std::int32_t> items() const;
+  /// Calls visit(item) for every item, in no particular order.
+  void for_each(auto&& visit) const {
+    for (const std::int32_t item : slots_) {
+      if (item != -1) visit(item);
+    }
+  }
   std::size_t heap_bytes() const { return slots_.capacity() * sizeof(std::int32_t); }
 
  private:

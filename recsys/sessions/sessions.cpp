@@ -73,7 +73,7 @@ void Sessions::append(std::span<const UserEvent> events) {
   });
 }
 
-std::vector<std::int32_t> Sessions::read(std::string_view user, std::uint64_t now, std::span<float> row) {
+ItemSet Sessions::read(std::string_view user, std::uint64_t now, std::span<float> row) {
   Stripe& stripe = stripes_[stripe_of(user)];
   const std::lock_guard lock(stripe.mutex);
   const auto found = stripe.users.find(user);
@@ -81,7 +81,7 @@ std::vector<std::int32_t> Sessions::read(std::string_view user, std::uint64_t no
   Session& session = found->second;
   model_->hidden(session.state, row);
   session.used = std::max(session.used, now);
-  return session.seen.items();
+  return session.seen;
 }
 
 std::vector<ScoredItem> Sessions::recommend(std::string_view user, std::int64_t k) {
@@ -97,7 +97,7 @@ std::vector<std::vector<ScoredItem>> Sessions::recommend(std::span<const std::st
   std::vector<std::vector<ScoredItem>> lists(users.size());
   parallel_for(static_cast<std::int64_t>(users.size()), kGroup, [&](std::int64_t from, std::int64_t to) {
     std::vector<float> rows(static_cast<std::size_t>((to - from) * width));
-    std::vector<std::vector<std::int32_t>> seen;
+    std::vector<ItemSet> seen;
     for (std::int64_t u = from; u < to; ++u) {
       const auto i = static_cast<std::size_t>(u);
       const std::span row = std::span(rows).subspan(static_cast<std::size_t>((u - from) * width));
@@ -111,9 +111,16 @@ std::vector<std::vector<ScoredItem>> Sessions::recommend(std::span<const std::st
                    rows.data() + u * width, 0.0F, scores.data() + u * count + first);
       }
     }
+    std::vector<std::uint8_t> candidates(static_cast<std::size_t>(count), 1);
     for (std::int64_t u = from; u < to; ++u) {
       const std::span<const float> own(scores.data() + (u - from) * count, static_cast<std::size_t>(count));
-      lists[static_cast<std::size_t>(u)] = top_k(own, k, seen[static_cast<std::size_t>(u - from)]);
+      const auto mark = [&](std::uint8_t value) {
+        seen[static_cast<std::size_t>(u - from)].for_each(
+            [&](std::int32_t item) { candidates[static_cast<std::size_t>(item)] = value; });
+      };
+      mark(0);
+      lists[static_cast<std::size_t>(u)] = top_k(own, k, {}, candidates);
+      mark(1);
     }
   });
   return lists;

@@ -99,7 +99,7 @@ class Sessions {
 
   void take(Users& users, const UserEvent& event, std::int32_t item, std::uint64_t now) const;
   /// Writes the user's hidden row and returns the items to leave out.
-  std::vector<std::int32_t> read(std::string_view user, std::uint64_t now, std::span<float> row);
+  ItemSet read(std::string_view user, std::uint64_t now, std::span<float> row);
   std::string names_fingerprint() const;
   static std::string save_session(std::string_view user, const Session& session);
   void load_session(ByteReader& bytes, std::vector<Users>& into) const;
