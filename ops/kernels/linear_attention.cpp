@@ -9,6 +9,7 @@
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
 #include "tally/ops/kernels/feature_map.h"
+#include "tally/ops/kernels/scratch.h"
 
 namespace tally::kernels {
 namespace {
@@ -38,8 +39,7 @@ struct Chunk {
       : rows_limit(std::min(longest, plan.features <= 96 ? kChunk : kLongChunk)),
         features(plan.features),
         columns(plan.value_width + 1),
-        room(static_cast<std::size_t>(rows_limit * (3 * features + 3 * columns + 2 * rows_limit + 5) +
-                                      features * columns)) {
+        room(rows_limit * (3 * features + 3 * columns + 2 * rows_limit + 5) + features * columns) {
     T* at = room.data();
     const auto take = [&](std::int64_t count) {
       T* taken = at;
@@ -66,7 +66,7 @@ struct Chunk {
   bool plain = true;           ///< all weights of the chunk and the state are 1
 
  private:
-  std::vector<T> room;
+  Scratch<T> room;
 };
 
 /// One head of one sequence, in all passes.
@@ -308,7 +308,7 @@ struct Walk {
 
   void backward_bidirectional() const {
     const T reference = whole_state();
-    std::vector<T> after(static_cast<std::size_t>(c.features * c.columns));
+    Scratch<T> after(c.features * c.columns);
     for (std::int64_t chunk = 0; chunk < chunks(); ++chunk) {
       const std::int64_t begin = first(chunk), count = rows(chunk);
       load_queries(begin, count);

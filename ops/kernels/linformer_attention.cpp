@@ -7,6 +7,7 @@
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
 #include "tally/ops/kernels/attention_block.h"
+#include "tally/ops/kernels/scratch.h"
 
 namespace tally::kernels {
 namespace {
@@ -31,9 +32,9 @@ struct Head {
     return {x == nullptr ? nullptr : x + (row + begin) * plan.heads * width + head * width, plan.heads * width};
   }
   /// out [projected, width] = projection x.
-  void project(const T* projection, MatrixRows<const T> x, std::int64_t width, std::vector<T>& out) const {
+  void project(const T* projection, MatrixRows<const T> x, std::int64_t width, Scratch<T>& out) const {
     const MatrixRows<const T> from = rows(x, 0, width);
-    out.resize(static_cast<std::size_t>(plan.projected * width));
+    out = Scratch<T>(plan.projected * width);
     blas::gemm(Transpose::no, Transpose::no, plan.projected, width, length, T{1}, projection, plan.columns, from.data,
                from.stride, T{0}, out.data(), width);
   }
@@ -59,15 +60,16 @@ template <class T>
 void backward(const Head<T>& at, const LinformerBackward<T>& data, const T* delta, T* key_projection,
               T* value_projection) {
   const LinformerPlan<T>& plan = at.plan;
-  std::vector<T> keys, values;
+  Scratch<T> keys, values;
   at.project(plan.key_projection, plan.k, plan.width, keys);
   at.project(plan.value_projection, plan.v, plan.value_width, values);
   const bool for_keys = data.gradient_k != nullptr || key_projection != nullptr;
   const bool for_values = data.gradient_v != nullptr || value_projection != nullptr;
-  std::vector<T> gradient_keys(for_keys ? keys.size() : 0), gradient_values(for_values ? values.size() : 0);
+  Scratch<T> gradient_keys, gradient_values;
+  if (for_keys) gradient_keys = Scratch<T>::zeros(keys.size());
+  if (for_values) gradient_values = Scratch<T>::zeros(values.size());
   const KeySet<T> set{{keys.data(), plan.width}, {values.data(), plan.value_width}, plan.projected};
-  const KeySetGradient<T> to{{for_keys ? gradient_keys.data() : nullptr, plan.width},
-                             {for_values ? gradient_values.data() : nullptr, plan.value_width}};
+  const KeySetGradient<T> to{{gradient_keys.data(), plan.width}, {gradient_values.data(), plan.value_width}};
   AttentionBlock<T> block(std::min(kRows, at.length), plan.projected, plan.width, plan.value_width, plan.scale);
   for (std::int64_t begin = 0; begin < at.length; begin += kRows) {
     const std::int64_t count = std::min(kRows, at.length - begin);
@@ -104,7 +106,7 @@ template <class T>
 void linformer_forward(const LinformerPlan<T>& plan, T* output, T* log_sum_exp) {
   parallel_for(head_count(plan), 1, [&](std::int64_t begin, std::int64_t end) {
     for_heads(plan, begin, end, [&](const Head<T>& at) {
-      std::vector<T> keys, values;
+      Scratch<T> keys, values;
       at.project(plan.key_projection, plan.k, plan.width, keys);
       at.project(plan.value_projection, plan.v, plan.value_width, values);
       const KeySet<T> set{{keys.data(), plan.width}, {values.data(), plan.value_width}, plan.projected};
@@ -123,22 +125,22 @@ void linformer_forward(const LinformerPlan<T>& plan, T* output, T* log_sum_exp) 
 template <class T>
 void linformer_backward(const LinformerPlan<T>& plan, const LinformerBackward<T>& data) {
   const std::int64_t rows = plan.bounds.back(), tasks = head_count(plan), size = plan.projected * plan.columns;
-  std::vector<T> delta(static_cast<std::size_t>(rows * plan.heads));
+  Scratch<T> delta(rows * plan.heads);
   head_products(data.output, data.gradient_output, rows, plan.heads, plan.value_width, delta.data());
   const std::int64_t grain = std::max<std::int64_t>((tasks + kPartials - 1) / kPartials, 1);
   const std::int64_t partials = block_count(tasks, grain);
   const auto room = [&](const T* wanted) {
-    return std::vector<T>(wanted == nullptr ? 0 : static_cast<std::size_t>(partials * size), T{0});
+    return wanted == nullptr ? Scratch<T>() : Scratch<T>::zeros(partials * size);
   };
-  std::vector<T> for_keys = room(data.gradient_key_projection), for_values = room(data.gradient_value_projection);
+  Scratch<T> for_keys = room(data.gradient_key_projection), for_values = room(data.gradient_value_projection);
   parallel_for(tasks, grain, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t at = begin / grain * size;
     for_heads(plan, begin, end, [&](const Head<T>& head) {
-      backward(head, data, delta.data(), for_keys.empty() ? nullptr : for_keys.data() + at,
-               for_values.empty() ? nullptr : for_values.data() + at);
+      backward<T>(head, data, delta.data(), for_keys.absent() ? nullptr : for_keys.data() + at,
+                  for_values.absent() ? nullptr : for_values.data() + at);
     });
   });
-  const auto fold = [&](const std::vector<T>& parts, T* to) {
+  const auto fold = [&](const Scratch<T>& parts, T* to) {
     if (to == nullptr) return;
     std::fill_n(to, size, T{0});
     for (std::int64_t i = 0; i < partials; ++i) add_into(to, parts.data() + i * size, size);

@@ -9,6 +9,7 @@
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
 #include "tally/ops/kernels/attention_block.h"
+#include "tally/ops/kernels/scratch.h"
 
 namespace tally::kernels {
 namespace {
@@ -23,8 +24,8 @@ template <class T>
 struct HashedHead {
   HashedHead(const LshPlan<T>& the_plan, std::int64_t first_row, std::int64_t rows, std::int64_t the_head)
       : plan(the_plan), row(first_row), length(rows), head(the_head) {
-    queries.resize(static_cast<std::size_t>(length * plan.width));
-    keys.resize(queries.size());
+    queries = Scratch<T>(length * plan.width);
+    keys = Scratch<T>(length * plan.width);
     inverse.resize(static_cast<std::size_t>(length));
     order.resize(static_cast<std::size_t>(length));
     for (std::int64_t i = 0; i < length; ++i) {
@@ -84,8 +85,8 @@ struct HashedHead {
   }
 
   /// The keys that a chunk's rows see, gathered.
-  KeySet<T> gather_keys(const std::int64_t* rows, std::int64_t count, std::int64_t before, std::vector<T>& key_rows,
-                        std::vector<T>& value_rows) const {
+  KeySet<T> gather_keys(const std::int64_t* rows, std::int64_t count, std::int64_t before, Scratch<T>& key_rows,
+                        Scratch<T>& value_rows) const {
     for (std::int64_t j = 0; j < before + count; ++j) {
       const std::int64_t from = rows[j - before];
       std::copy_n(keys.data() + from * plan.width, plan.width, key_rows.data() + j * plan.width);
@@ -98,7 +99,8 @@ struct HashedHead {
 
   const LshPlan<T>& plan;
   std::int64_t row, length, head;
-  std::vector<T> queries, keys, inverse;  ///< [length, width], the same normalised, and 1 / norm
+  Scratch<T> queries, keys;  ///< [length, width], and the same normalised
+  std::vector<T> inverse;    ///< 1 / norm
   std::vector<std::int64_t> order, ends;
 };
 
@@ -120,13 +122,13 @@ struct ChunkBuffers {
   ChunkBuffers(const LshPlan<T>& plan, std::int64_t length)
       : rows(std::min(plan.chunk, length)),
         block(rows, 2 * rows, plan.width, plan.value_width, plan.scale),
-        queries(static_cast<std::size_t>(rows * plan.width)),
-        keys(2 * queries.size()),
-        values(static_cast<std::size_t>(2 * rows * plan.value_width)),
-        out(static_cast<std::size_t>(rows * plan.value_width)) {}
+        queries(rows * plan.width),
+        keys(2 * rows * plan.width),
+        values(2 * rows * plan.value_width),
+        out(rows * plan.value_width) {}
   std::int64_t rows;
   AttentionBlock<T> block;
-  std::vector<T> queries, keys, values, out;
+  Scratch<T> queries, keys, values, out;
 };
 
 template <class T>
@@ -169,18 +171,18 @@ void backward(HashedHead<T>& at, const LshBackward<T>& data, const T* delta) {
   const T* gradient = data.gradient_output + at.row * value_stride + at.head * plan.value_width;
   ChunkBuffers<T> c(plan, at.length);
   const bool for_queries = data.gradient_qk != nullptr, for_values = data.gradient_v != nullptr;
-  const auto room = [](bool wanted, std::size_t size) { return std::vector<T>(wanted ? size : 0, T{0}); };
+  const auto room = [](bool wanted, std::int64_t size) { return wanted ? Scratch<T>::zeros(size) : Scratch<T>(); };
   // Of all rows, and of a chunk's.
-  std::vector<T> all_queries = room(for_queries, at.queries.size()), all_keys = all_queries;
-  std::vector<T> all_values = room(for_values, static_cast<std::size_t>(at.length * plan.value_width));
-  std::vector<T> queries = room(for_queries, c.queries.size()), keys = room(for_queries, c.keys.size());
-  std::vector<T> values = room(for_values, c.values.size());
+  Scratch<T> all_queries = room(for_queries, at.queries.size()), all_keys = room(for_queries, at.keys.size());
+  Scratch<T> all_values = room(for_values, at.length * plan.value_width);
+  Scratch<T> queries = room(for_queries, c.queries.size()), keys = room(for_queries, c.keys.size());
+  Scratch<T> values = room(for_values, c.values.size());
   std::vector<T> log_sum_exp(static_cast<std::size_t>(c.rows)), deltas(log_sum_exp);
-  const auto add_rows = [](std::vector<T>& from, const std::int64_t* rows, std::int64_t count, std::int64_t width,
-                           std::vector<T>& to) {
-    for (std::int64_t r = 0; r < count && !to.empty(); ++r)
+  const auto add_rows = [](Scratch<T>& from, const std::int64_t* rows, std::int64_t count, std::int64_t width,
+                           Scratch<T>& to) {
+    for (std::int64_t r = 0; r < count && !to.absent(); ++r)
       add_into(to.data() + rows[r] * width, from.data() + r * width, width);
-    std::fill(from.begin(), from.end(), T{0});
+    from.clear();
   };
   for (std::int64_t round = 0; round < plan.rounds; ++round) {
     at.for_each_chunk(round, [&](const std::int64_t* rows, std::int64_t count, std::int64_t before) {
@@ -238,9 +240,9 @@ void lsh_forward(const LshPlan<T>& plan, T* output, T* log_sum_exp) {
 template <class T>
 void lsh_backward(const LshPlan<T>& plan, const LshBackward<T>& data) {
   const std::int64_t rows = plan.bounds.back();
-  std::vector<T> delta(static_cast<std::size_t>(rows * plan.heads));
+  Scratch<T> delta(rows * plan.heads);
   head_products(data.output, data.gradient_output, rows, plan.heads, plan.value_width, delta.data());
-  for_each_head(plan, [&](HashedHead<T>& head) { backward(head, data, delta.data()); });
+  for_each_head(plan, [&](HashedHead<T>& head) { backward<T>(head, data, delta.data()); });
 }
 
 template void lsh_forward(const LshPlan<float>&, float*, float*);

@@ -7,6 +7,7 @@
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
 #include "tally/ops/kernels/attention_block.h"
+#include "tally/ops/kernels/scratch.h"
 #include "tally/ops/kernels/sinkhorn.h"
 
 namespace tally::kernels {
@@ -89,8 +90,8 @@ template <class T>
 struct Sorted {
   Sorted(const SinkhornAttentionPlan<T>& the_plan, const Layout& the_layout) : plan(the_plan), layout(the_layout) {
     const auto rows = static_cast<std::int64_t>(layout.blocks.size()) * plan.block;
-    keys.resize(static_cast<std::size_t>(rows * plan.heads * plan.width));
-    values.resize(static_cast<std::size_t>(rows * plan.heads * plan.value_width));
+    keys = Scratch<T>(rows * plan.heads * plan.width);
+    values = Scratch<T>(rows * plan.heads * plan.value_width);
     parallel_for(static_cast<std::int64_t>(layout.sequences.size()), 1, [&](std::int64_t s, std::int64_t) {
       const Sequence& sequence = layout.sequences[static_cast<std::size_t>(s)];
       const std::vector<T> matrix = matrix_of(permutation(sequence), sequence);
@@ -156,7 +157,7 @@ struct Sorted {
 
   const SinkhornAttentionPlan<T>& plan;
   const Layout& layout;
-  std::vector<T> keys, values;
+  Scratch<T> keys, values;
 };
 
 }  // namespace
@@ -181,11 +182,12 @@ void sinkhorn_attention_backward(const SinkhornAttentionPlan<T>& plan, const Sin
   const Sorted<T> sorted(plan, layout);
   const std::int64_t rows = plan.bounds.back(), stride = plan.heads * plan.width,
                      value_stride = plan.heads * plan.value_width;
-  std::vector<T> delta(static_cast<std::size_t>(rows * plan.heads));
+  Scratch<T> delta(rows * plan.heads);
   head_products(data.output, data.gradient_output, rows, plan.heads, plan.value_width, delta.data());
   const bool logits = data.gradient_logits != nullptr;
-  std::vector<T> sorted_keys(logits || data.gradient_k != nullptr ? sorted.keys.size() : 0, T{0});
-  std::vector<T> sorted_values(logits || data.gradient_v != nullptr ? sorted.values.size() : 0, T{0});
+  Scratch<T> sorted_keys, sorted_values;
+  if (logits || data.gradient_k != nullptr) sorted_keys = Scratch<T>::zeros(sorted.keys.size());
+  if (logits || data.gradient_v != nullptr) sorted_values = Scratch<T>::zeros(sorted.values.size());
   for (const auto& [to, columns] : {std::pair{data.gradient_q, stride}, std::pair{data.gradient_k, stride},
                                     std::pair{data.gradient_v, value_stride}}) {
     if (to != nullptr) std::fill_n(to, rows * columns, T{0});
@@ -205,9 +207,8 @@ void sinkhorn_attention_backward(const SinkhornAttentionPlan<T>& plan, const Sin
     add(sorted.own_set(at, head),
         {part(data.gradient_k, at.row, stride, column), part(data.gradient_v, at.row, value_stride, value_column)});
     if (!at.sorted) return;
-    add(sorted.sorted_set(at, head),
-        {part(sorted_keys.empty() ? nullptr : sorted_keys.data(), first, stride, column),
-         part(sorted_values.empty() ? nullptr : sorted_values.data(), first, value_stride, value_column)});
+    add(sorted.sorted_set(at, head), {part(sorted_keys.data(), first, stride, column),
+                                      part(sorted_values.data(), first, value_stride, value_column)});
   });
   parallel_for(static_cast<std::int64_t>(layout.sequences.size()), 1, [&](std::int64_t s, std::int64_t) {
     const Sequence& at = layout.sequences[static_cast<std::size_t>(s)];
@@ -215,11 +216,11 @@ void sinkhorn_attention_backward(const SinkhornAttentionPlan<T>& plan, const Sin
     const std::vector<T> matrix = sorted.matrix_of(permutation, at);
     std::vector<T> gradient_matrix(logits ? matrix.size() : 0, T{0});
     T* to_matrix = logits ? gradient_matrix.data() : nullptr;
-    if (!sorted_keys.empty()) {
+    if (!sorted_keys.absent()) {
       mix_backward<T>(sorted.key_rows(at), matrix.data(), plan.k + at.row * stride, sorted.keys_of(sorted_keys, at),
                       data.gradient_k == nullptr ? nullptr : data.gradient_k + at.row * stride, to_matrix);
     }
-    if (!sorted_values.empty()) {
+    if (!sorted_values.absent()) {
       mix_backward<T>(sorted.value_rows(at), matrix.data(), plan.v + at.row * value_stride,
                       sorted.values_of(sorted_values, at),
                       data.gradient_v == nullptr ? nullptr : data.gradient_v + at.row * value_stride, to_matrix);
