@@ -9,6 +9,11 @@
 namespace tally::recsys {
 
 GradientReport check_model_gradients(const ModelConfig& config, const GradientCheckOptions& options) {
+  check<ConfigError>(
+      config.name != "lisa" || config.lisa_variant == "soft", "model.lisa_variant",
+      "passes gradients straight through hard codes, which no numeric derivative sees: check the variant "
+      "soft, and the ops vector_quantization and histogram_attention against their surrogates; got ",
+      config.lisa_variant);
   constexpr std::int64_t kItems = 12;
   ModelConfig small = config;
   small.max_item_list_length = std::min<std::int64_t>(config.max_item_list_length, 8);

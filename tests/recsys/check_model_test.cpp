@@ -42,6 +42,18 @@ TEST_CASE("every parameter of gru4rec and of untied tables has a right gradient"
   }
 }
 
+TEST_CASE("the check of a model refuses hard codes, which pass gradients straight through", "[lisa]") {
+  ModelConfig config;
+  config.name = "lisa";
+  config.hidden_size = 6;
+  config.codebooks = 2;
+  config.codewords = 3;
+  config.hidden_act = "gelu";
+  CHECK_THROWS_WITH(check_model_gradients(config), Catch::Matchers::Contains("check the variant soft"));
+  config.lisa_variant = "soft";
+  CHECK_FALSE(check_model_gradients(config, {.rtol = 1e-5, .atol = 1e-7}).failed());
+}
+
 TEST_CASE("the check of a model sees an injected bug", "[sasrec]") {
   ModelConfig config;
   config.hidden_size = 8;

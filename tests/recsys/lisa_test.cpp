@@ -311,6 +311,25 @@ TEST_CASE("commitment pulls embeddings towards their reconstructions and moves n
   CHECK_FALSE(result.gradients.contains(Var(model.quantizer.codebooks)));
 }
 
+TEST_CASE("codebooks from k-means stand nearer to the embeddings than small noise", "[lisa]") {
+  const auto error = [](bool kmeans) {
+    LisaOptions options = small(LisaVariant::mini);
+    options.kmeans = kmeans;
+    options.similarity = ops::CodewordSimilarity::squared_distance;
+    const Lisa model = Lisa::make(options, RngKey{17});
+    const BatchItems all = BatchItems::all(11);
+    const std::vector<Var> values = model.prepare(all);
+    const std::vector<double> embedded = values[0].value().to_doubles();
+    double sum = 0;
+    for (const Var& approximation : {values[1], model.candidate_table({all, values})}) {
+      const std::vector<double> reconstruction = approximation.value().to_doubles();
+      for (std::size_t i = 0; i < embedded.size(); ++i) sum += std::pow(embedded[i] - reconstruction[i], 2);
+    }
+    return sum;
+  };
+  CHECK(error(true) < 0.3 * error(false));
+}
+
 TEST_CASE("LISA refuses options that mean nothing", "[lisa]") {
   for (const auto& spoil : std::vector<std::function<void(LisaOptions&)>>{
            [](LisaOptions& o) { o.codewords = 0; }, [](LisaOptions& o) { o.codebooks = 0; },
