@@ -11,6 +11,7 @@
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/run/train_run.h"
 #include "tools/commands.h"
+#include "tools/recommendation_rows.h"
 #include "tools/stream_recommendations.h"
 
 namespace tally::tools {
@@ -59,13 +60,6 @@ std::string recommend_for_history(const OpenedRun& run, const RecommendOptions& 
   return text;
 }
 
-/// What keeps a table apart cannot stand in it.
-std::string in_one_cell(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; }, ' ');
-  return text;
-}
-
 /// A table of the items for every user of a file, users in the order of the file.
 std::string recommend_for_file(const OpenedRun& run, const RecommendOptions& options) {
   const IdMap& items = run.data.interactions->items;
@@ -80,16 +74,9 @@ std::string recommend_for_file(const OpenedRun& run, const RecommendOptions& opt
     for (const std::string& message : histories.unknown_messages) std::cerr << "  " << message << '\n';
   }
   const auto lists = recommend(make_ranker(*run.model), histories.sequences, options.k, options.seen());
-  const bool titled = !run.data.titles.empty();
-  std::string text = titled ? "user_id\titem_id\tscore\trank\ttitle\n" : "user_id\titem_id\tscore\trank\n";
+  std::string text = recommendation_head(run.data);
   for (std::size_t user = 0; user < lists.size(); ++user) {
-    for (std::size_t r = 0; r < lists[user].size(); ++r) {
-      const ScoredItem& scored = lists[user][r];
-      text += fmt::format("{}\t{}\t{:g}\t{}", histories.users.name(static_cast<std::int32_t>(user)),
-                          items.name(scored.item), scored.score, r + 1);
-      if (titled) text += '\t' + in_one_cell(run.data.label(scored.item));
-      text += '\n';
-    }
+    text += recommendation_rows(run.data, histories.users.name(static_cast<std::int32_t>(user)), lists[user]);
   }
   return text;
 }

@@ -1,6 +1,5 @@
 #include "tools/stream_recommendations.h"
 
-#include <fmt/format.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 #include <optional>
 
 #include "tally/recsys/sessions/sessions.h"
+#include "tools/recommendation_rows.h"
 #include "tools/signals.h"
 
 namespace tally::tools {
@@ -69,13 +69,6 @@ class LineStream {
   bool ended_ = false;
 };
 
-/// What keeps a table apart cannot stand in it.
-std::string in_one_cell(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; }, ' ');
-  return text;
-}
-
 class Streaming {
  public:
   Streaming(const OpenedRun& run, const StreamOptions& options)
@@ -86,9 +79,7 @@ class Streaming {
   }
 
   int run() {
-    std::cout << (run_.data.titles.empty() ? "user_id\titem_id\tscore\trank\n"
-                                           : "user_id\titem_id\tscore\trank\ttitle\n")
-              << std::flush;
+    std::cout << recommendation_head(run_.data) << std::flush;
     LineStream input;
     std::string line;
     LineStream::Next next = LineStream::Next::end;
@@ -151,14 +142,7 @@ class Streaming {
   }
 
   void answer(const std::string& user) {
-    const std::vector<ScoredItem> list = sessions_.recommend(user, options_.k);
-    std::string text;
-    for (std::size_t r = 0; r < list.size(); ++r) {
-      text += fmt::format("{}\t{}\t{:g}\t{}", user, sessions_.items().name(list[r].item), list[r].score, r + 1);
-      if (!run_.data.titles.empty()) text += '\t' + in_one_cell(run_.data.label(list[r].item));
-      text += '\n';
-    }
-    std::cout << text << std::flush;
+    std::cout << recommendation_rows(run_.data, user, sessions_.recommend(user, options_.k)) << std::flush;
   }
 
   const OpenedRun& run_;
