@@ -145,9 +145,9 @@ void bench_lengths(Arguments arguments) {
   if (!arguments.output.empty()) {
     const std::filesystem::path directory = arguments.output;
     std::filesystem::create_directories(directory);
-    write_file_atomically(directory / "lengths.md", text);
     write_file_atomically(directory / "lengths.csv", table_of_points(results).to_csv());
     write_plots(results, directory);
+    write_file_atomically(directory / "lengths.md", text);  // the last: where it is, the others are
   }
   std::cout << text << '\n';
   for (const std::string& line : headlines) std::cout << line << '\n';

@@ -7,6 +7,10 @@
 #include "tally/nn/histogram_attention.h"
 #include "tally/nn/initializers.h"
 #include "tally/nn/quantization.h"
+#include "tally/ops/linear_attention.h"
+#include "tally/ops/linformer_attention.h"
+#include "tally/ops/lsh_attention.h"
+#include "tally/ops/sinkhorn_attention.h"
 #include "tally/ops/softmax_attention.h"
 #include "tally/ops/softmax_attention_materialized.h"
 
@@ -83,6 +87,74 @@ double local_pairs(const AttentionSizes& s) {
   return window * count(s.length) - 0.5 * window * (window - 1);
 }
 
+// Sizes of those that have sizes of their own: as many features, projected keys and hash buckets as LISA has codewords.
+constexpr std::int64_t kLshRounds = 2, kRows = 64;  // rows of a chunk or block
+
+std::int64_t lsh_buckets(const AttentionSizes& s) {
+  return std::max<std::int64_t>(2, s.codebooks * s.codewords / 2 * 2);
+}
+
+std::int64_t sinkhorn_block_count(const AttentionSizes& s) { return (s.length + kRows - 1) / kRows; }
+
+double linear_operations(const AttentionSizes& s, std::int64_t features) {
+  return 4 * count(s.length) * count(features) * count(s.width);
+}
+
+LengthAttention linear_attention_of(ops::FeatureMap map) {
+  const bool elu = map == ops::FeatureMap::elu;
+  return {.name = elu ? "linear_elu" : "linear_favor",
+          .description = elu ? "linear attention, features elu + 1" : "linear attention, D positive random features",
+          .formula = elu ? "4 L D^2: states and outputs" : "8 L D^2: features of queries and keys, states and outputs",
+          .operations = [elu](const AttentionSizes& s) { return (elu ? 1 : 2) * linear_operations(s, s.width); },
+          .make =
+              [map, elu](const LengthSequence& s) {
+                const std::int64_t width = s.sizes.width;
+                const Var directions =
+                    elu ? Var() : Var(nn::orthogonal_directions(width, width, kParameters.fold_in("directions")));
+                return of_queries_keys_values(s, [=](const Var& q, const Var& k, const Var& v, const Offsets& offsets) {
+                  return ops::linear_attention(q, k, v, directions, offsets, {.feature_map = map});
+                });
+              }};
+}
+
+ReadyAttention make_lsh(const LengthSequence& s) {
+  const Var rotations =
+      nn::normal({kLshRounds, lsh_buckets(s.sizes) / 2, s.sizes.width}, 1, kParameters.fold_in("rotations"));
+  return {{s.queries, s.values}, [rotations, offsets = s.offsets](const std::vector<Var>& in) {
+            return ops::lsh_attention(in[0], in[1], rotations, offsets, {.chunk = kRows});
+          }};
+}
+
+double lsh_operations(const AttentionSizes& s) {
+  const double hashing = count(s.length) * count(lsh_buckets(s)) * count(s.width);
+  const double seen = count(std::min(s.length, kRows)) * 1.5;  // of its own chunk half, of the one before all
+  return count(kLshRounds) * (hashing + 4 * count(s.length) * seen * count(s.width));
+}
+
+ReadyAttention make_sinkhorn(const LengthSequence& s) {
+  const std::int64_t blocks = sinkhorn_block_count(s.sizes);
+  return {{s.queries, s.keys, s.values, nn::normal({blocks, blocks}, 1, kParameters.fold_in("sort_logits"))},
+          [offsets = s.offsets](const std::vector<Var>& in) {
+            return ops::sinkhorn_attention(in[0], in[1], in[2], in[3], offsets, {.block = kRows});
+          }};
+}
+
+double sinkhorn_operations(const AttentionSizes& s) {
+  const double seen = count(std::min(s.length, kRows)) * 1.5;
+  const double mixing = 0.5 * count(sinkhorn_block_count(s) - 1) * count(s.length);  // with earlier blocks alone
+  return 4 * count(s.width) * (count(s.length) * seen + mixing);
+}
+
+ReadyAttention make_linformer(const LengthSequence& s) {
+  const auto projection = [&](const char* name) {
+    return nn::normal({s.sizes.codebooks * s.sizes.codewords, s.sizes.length}, 0.02, kParameters.fold_in(name));
+  };
+  return {{s.queries, s.keys, s.values, projection("key_projection"), projection("value_projection")},
+          [offsets = s.offsets](const std::vector<Var>& in) {
+            return ops::linformer_attention(in[0], in[1], in[2], in[3], in[4], offsets);
+          }};
+}
+
 double lisa_operations(const AttentionSizes& s) { return 4 * product_with_codewords(s); }
 
 constexpr const char* kLisaFormula = "4 L B W D: codes 2 L B W D, values 2 L B W D";
@@ -151,6 +223,26 @@ std::vector<LengthAttention> make_attentions() {
                    return ops::softmax_attention(q, k, v, o, {.window = window});
                  });
            }});
+  all.push_back(linear_attention_of(ops::FeatureMap::elu));
+  all.push_back(linear_attention_of(ops::FeatureMap::positive_random));
+  all.push_back({.name = "lsh",
+                 .description = "within buckets of a hash (Reformer), two rounds, B W buckets, chunks of 64 rows; keys "
+                                "are queries",
+                 .formula = "2 (L B W D + 4 L 96 D): hashes, and half of the own chunk and all of the one before",
+                 .operations = lsh_operations,
+                 .make = make_lsh});
+  all.push_back({.name = "sinkhorn",
+                 .description = "own block of 64 rows and one mixed of all earlier blocks (Sinkhorn); quadratic in the "
+                                "number of blocks",
+                 .formula = "4 D (96 L + L (blocks - 1) / 2): own and mixed block, mixing",
+                 .operations = sinkhorn_operations,
+                 .make = make_sinkhorn});
+  all.push_back({.name = "linformer",
+                 .description = "B W projected keys and values (Linformer); not causal: it has no such form",
+                 .formula = "8 L B W D: projections of keys and values, scores, outputs",
+                 .operations = [](const AttentionSizes& s) { return 8 * product_with_codewords(s); },
+                 .make = make_linformer,
+                 .causal = false});
   return all;
 }
 

@@ -8,7 +8,7 @@
 #include "tally/core/offsets.h"
 #include "tally/core/random.h"
 
-// Causal attentions over one sequence, as `tally bench lengths` compares them: one head as wide as the rows, queries,
+// Attentions over one sequence, as `tally bench lengths` compares them: causal, one head as wide as the rows, queries,
 // keys and values given.
 
 namespace tally::tools {
@@ -40,6 +40,7 @@ struct LengthAttention {
   std::function<ReadyAttention(const LengthSequence&)> make;
   /// Bytes of tensors beyond its inputs, where they may not fit into memory; else absent, and memory is measured.
   std::function<double(const AttentionSizes&, bool backward)> bytes = {};
+  bool causal = true;
 };
 
 /// All of them; LISA first, then softmax. A new attention is one more entry.
