@@ -125,10 +125,10 @@ void backward(const Call& call, const T* q, const T* k, const T* v, const T* pro
           const T mean = kernels::dot(pi, gi, length);
           for (std::int64_t j = 0; j < length; ++j) gi[j] = static_cast<T>(scale) * pi[j] * (gi[j] - mean);
         }
-        blas::gemm(Transpose::no, Transpose::no, length, width, length, T{1}, gp, length, k + at, ld, T{0},
-                   gq + at, ld);
-        blas::gemm(Transpose::yes, Transpose::no, length, width, length, T{1}, gp, length, q + at, ld, T{0},
-                   gk + at, ld);
+        blas::gemm(Transpose::no, Transpose::no, length, width, length, T{1}, gp, length, k + at, ld, T{0}, gq + at,
+                   ld);
+        blas::gemm(Transpose::yes, Transpose::no, length, width, length, T{1}, gp, length, q + at, ld, T{0}, gk + at,
+                   ld);
       });
 }
 

@@ -69,8 +69,8 @@ std::string Statistics::to_text() const {
       fmt::format("users {}  items {}  events {}  density {:.3f}%\n", users, items, events, density * 100);
   text += fmt::format("length  mean {:.1f}  shortest {}  10 % {:.1f}  median {:.1f}  90 % {:.1f}  longest {}\n",
                       mean_length, shortest, tenth_length, median_length, ninetieth_length, longest);
-  text += fmt::format("users with one event {}  with fewer than three {}  repeats {}\n",
-                      single_event_users, short_users, repeats);
+  text += fmt::format("users with one event {}  with fewer than three {}  repeats {}\n", single_event_users,
+                      short_users, repeats);
   text += has_times ? fmt::format("ties in time: {} neighbouring events, {} users' last two events\n", tied_pairs,
                                   tied_last_users)
                     : std::string("ties in time: unknown, the data is in file order\n");
