@@ -94,7 +94,7 @@ class Drawing {
     if (!plot_.title.empty()) text(plot_.width / 2, 22, "middle", plot_.title, "plot-title");
     draw_axes();
     for (std::size_t i = 0; i < plot_.series.size(); ++i) {
-      page_.open("g", {{"class", fmt::format("plot-series plot-{}", i % kColours)}});
+      page_.open("g", {{"class", "plot-series " + style_of(i)}});
       if (plot_.kind == PlotKind::bars) {
         draw_bars(i);
       } else {
@@ -184,15 +184,21 @@ class Drawing {
     line(x - 4, low, x + 4, low, "plot-error");
   }
 
-  void draw_marker(std::size_t shape, double x, double y, const std::string& note = "") {
-    page_.open("path", {{"class", "plot-marker"}, {"d", marker(shape, x, y)}});
+  void draw_marker(std::size_t series, double x, double y, const std::string& note = "") {
+    page_.open("path", {{"class", "plot-marker"}, {"d", marker(series, x, y)}});
     if (!note.empty()) page_.element("title", note);
     page_.close();
   }
 
-  /// Shapes tell series apart without their colours.
-  static std::string marker(std::size_t shape, double x, double y) {
-    switch (shape % 4) {
+  /// Colour of a series; beyond as many as there are, dashes too.
+  static std::string style_of(std::size_t series) {
+    const std::size_t round = std::min<std::size_t>(series / kColours, 2);
+    return fmt::format("plot-{}", series % kColours) + (round > 0 ? fmt::format(" plot-dashes-{}", round) : "");
+  }
+
+  /// Shapes tell series apart without their colours, and series of one colour.
+  static std::string marker(std::size_t series, double x, double y) {
+    switch ((series + series / kColours) % 4) {
       case 1:
         return fmt::format("M{:.2f} {:.2f}h6v6h-6z", x - 3, y - 3);
       case 2:
@@ -273,7 +279,7 @@ class Drawing {
         x = left_;
         y += kLegendRow;
       }
-      page_.open("g", {{"class", fmt::format("plot-legend plot-{}", i % kColours)}});
+      page_.open("g", {{"class", "plot-legend " + style_of(i)}});
       if (plot_.kind == PlotKind::bars) {
         page_.empty("rect",
                     {{"class", "plot-bar"}, {"x", number(x)}, {"y", number(y - 5)}, {"width", "22"}, {"height", "10"}});
@@ -332,7 +338,8 @@ std::string plot_style() {
          ".plot-title{font-size:14px;font-weight:600}.plot-line{fill:none;stroke-width:2;stroke-linejoin:round}"
          ".plot-error{stroke-width:1.2}.plot-paper{fill:#ffffff}.plot-text,.plot-title{fill:#222222}"
          ".plot-grid{stroke:#dddddd;stroke-width:1}.plot-axis{stroke:#777777;stroke-width:1}"
-         ".plot-series .plot-bar~.plot-error{stroke:#222222}" +
+         ".plot-series .plot-bar~.plot-error{stroke:#222222}"
+         ".plot-dashes-1 .plot-line{stroke-dasharray:7 3}.plot-dashes-2 .plot-line{stroke-dasharray:2 3}" +
          colours(kLight) +
          "@media (prefers-color-scheme:dark){.plot-paper{fill:#16191d}.plot-text,.plot-title{fill:#e4e6e8}"
          ".plot-grid{stroke:#343a40}.plot-axis{stroke:#8a9096}" +

@@ -104,6 +104,23 @@ TEST_CASE("points lie where their values say", "[plot]") {
   CHECK(count_of(svg, "class=\"plot-marker\"") == 3);
 }
 
+TEST_CASE("more series than colours are told apart by dashes and markers", "[plot]") {
+  Plot plot;
+  for (int i = 0; i < 18; ++i) plot.series.push_back({"s" + std::to_string(i), {{1, 1.0 * i, 0}, {2, 1.0 * i, 0}}});
+  const std::string svg = plot_svg(plot);
+  const auto marker_of = [&](const std::string& style) {  // its first, without the place
+    std::size_t at = svg.find("class=\"plot-series " + style + "\"");
+    REQUIRE(at != std::string::npos);
+    at = svg.find("plot-marker", at);
+    at = svg.find_first_of("hla", svg.find("d=\"", at));
+    return svg.substr(at, svg.find('"', at) - at);
+  };
+  CHECK(marker_of("plot-0") != marker_of("plot-0 plot-dashes-1"));
+  CHECK(marker_of("plot-7") != marker_of("plot-7 plot-dashes-1"));
+  CHECK(marker_of("plot-1 plot-dashes-1") != marker_of("plot-1 plot-dashes-2"));
+  CHECK(count_of(svg, "stroke-dasharray") == 2);
+}
+
 TEST_CASE("lines break where a value is missing; nothing at all can be drawn", "[plot]") {
   Plot plot;
   plot.series = {{"", {{1, 1, 0}, {2, std::nan(""), 0}, {3, 2, 0}, {4, 3, 0}}}};
