@@ -100,13 +100,13 @@ void compress(const std::string& run_directory, const std::filesystem::path& out
                                "\n");
   directory.commit();
 
-  const double of_table = static_cast<double>(size.embedding_table);
   std::cout << table_of(size, bytes_of_weights(*run.model))
             << fmt::format(
-                   "\n{} items of width {}: codes and codebooks are {:.1f} times smaller than the embedding "
-                   "table, the whole model {:.1f} times.\n\n",
-                   served.num_items(), served.width(), of_table / static_cast<double>(size.items()),
-                   of_table / static_cast<double>(size.total()))
+                   "\n{} items of width {}: the embedding table has {:.1f} times the bytes of codes and "
+                   "codebooks;\nthe trained model has {:.1f} times the bytes of this one.\n\n",
+                   served.num_items(), served.width(),
+                   static_cast<double>(size.embedding_table) / static_cast<double>(size.items()),
+                   static_cast<double>(bytes_of_weights(*run.model)) / static_cast<double>(size.total()))
             << metrics_table(evaluations) << evaluations[0].protocol
             << fmt::format("\n{} of {} targets have another rank than the trained model gives them\n{}\n", moved,
                            targets.size(), output.string());

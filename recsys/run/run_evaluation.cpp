@@ -52,8 +52,9 @@ double metric_of(const Evaluation& evaluation, const MetricName& name) {
 
 std::string metrics_table(const std::vector<Evaluation>& evaluations) {
   const Evaluation& first = evaluations.front();
-  std::string text = fmt::format("{:<12}", "");
-  std::size_t width = 8;
+  std::size_t width = 8, names = 12;
+  for (const Evaluation& evaluation : evaluations) names = std::max(names, evaluation.ranker.size());
+  std::string text(names, ' ');
   for (const Metrics& metrics : first.metrics) width = std::max(width, first.metric_name("NDCG", metrics.k).size());
   for (const Metrics& metrics : first.metrics) {
     for (const char* name : {"HR", "NDCG", "MRR"}) {
@@ -62,7 +63,7 @@ std::string metrics_table(const std::vector<Evaluation>& evaluations) {
   }
   text += '\n';
   for (const Evaluation& evaluation : evaluations) {
-    text += fmt::format("{:<12}", evaluation.ranker);
+    text += fmt::format("{:<{}}", evaluation.ranker, names);
     for (const Metrics& metrics : evaluation.metrics) {
       for (const double value : {metrics.hit_rate, metrics.ndcg, metrics.mrr}) {
         text += fmt::format("  {:{}.4f}", value, width);
