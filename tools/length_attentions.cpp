@@ -125,9 +125,11 @@ ReadyAttention make_lsh(const LengthSequence& s) {
           }};
 }
 
+/// Where rows spread evenly over the buckets: half of the own chunk, and the one before unless it is the first.
 double lsh_operations(const AttentionSizes& s) {
+  const double bucket = count(s.length) / count(lsh_buckets(s)), chunk = std::min(bucket, count(kRows));
+  const double seen = 0.5 * (chunk + 1) + count(kRows) * (1 - chunk / bucket);
   const double hashing = count(s.length) * count(lsh_buckets(s)) * count(s.width);
-  const double seen = count(std::min(s.length, kRows)) * 1.5;  // of its own chunk half, of the one before all
   return count(kLshRounds) * (hashing + 4 * count(s.length) * seen * count(s.width));
 }
 
@@ -225,12 +227,13 @@ std::vector<LengthAttention> make_attentions() {
            }});
   all.push_back(linear_attention_of(ops::FeatureMap::elu));
   all.push_back(linear_attention_of(ops::FeatureMap::positive_random));
-  all.push_back({.name = "lsh",
-                 .description = "within buckets of a hash (Reformer), two rounds, B W buckets, chunks of 64 rows; keys "
-                                "are queries",
-                 .formula = "2 (L B W D + 4 L 96 D): hashes, and half of the own chunk and all of the one before",
-                 .operations = lsh_operations,
-                 .make = make_lsh});
+  all.push_back(
+      {.name = "lsh",
+       .description = "within buckets of a hash (Reformer), two rounds, B W buckets, chunks of 64 rows; keys "
+                      "are queries",
+       .formula = "2 (L B W D + 4 L D keys): hashes; half of the own chunk and the one before, buckets being even",
+       .operations = lsh_operations,
+       .make = make_lsh});
   all.push_back({.name = "sinkhorn",
                  .description = "own block of 64 rows and one mixed of all earlier blocks (Sinkhorn); quadratic in the "
                                 "number of blocks",
