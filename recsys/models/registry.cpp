@@ -1,7 +1,6 @@
 #include "tally/recsys/models/registry.h"
 
-#include <map>
-
+#include "tally/recsys/config_words.h"
 #include "tally/recsys/models/gru4rec.h"
 #include "tally/recsys/models/lisa.h"
 #include "tally/recsys/models/sasrec.h"
@@ -9,22 +8,14 @@
 namespace tally::recsys {
 namespace {
 
-/// The value that a config's word stands for. parse_config has checked the word.
-template <class T>
-T look_up(const std::map<std::string, T>& names, const std::string& word) {
-  const auto found = names.find(word);
-  check<ConfigError>(found != names.end(), "model", "knows no '", word, "'");
-  return found->second;
-}
-
 ops::Activation activation(const ModelConfig& config) {
   return look_up<ops::Activation>(
-      {{"relu", ops::Activation::relu}, {"gelu", ops::Activation::gelu}, {"silu", ops::Activation::silu}},
+      "model", {{"relu", ops::Activation::relu}, {"gelu", ops::Activation::gelu}, {"silu", ops::Activation::silu}},
       config.hidden_act);
 }
 
 PositionAlignment alignment(const ModelConfig& config) {
-  return look_up<PositionAlignment>({{"start", PositionAlignment::start}, {"end", PositionAlignment::end}},
+  return look_up<PositionAlignment>("model", {{"start", PositionAlignment::start}, {"end", PositionAlignment::end}},
                                     config.position_alignment);
 }
 
@@ -46,6 +37,7 @@ SasRecOptions sasrec_options(const ModelConfig& config, std::int64_t items) {
       .deviation = config.initializer_range,
       .activation = activation(config),
       .norm = look_up<nn::NormPlacement>(
+          "model",
           {{"sasrec", nn::NormPlacement::sasrec}, {"pre", nn::NormPlacement::pre}, {"post", nn::NormPlacement::post}},
           config.norm),
       .alignment = alignment(config),
@@ -65,30 +57,31 @@ Gru4RecOptions gru4rec_options(const ModelConfig& config, std::int64_t items) {
 
 LisaOptions lisa_options(const ModelConfig& config, std::int64_t items) {
   using Similarity = ops::CodewordSimilarity;
-  return {
-      .items = items,
-      .width = config.hidden_size,
-      .layers = config.n_layers,
-      .inner = config.inner_size,
-      .window = config.max_item_list_length,
-      .variant = look_up<LisaVariant>(
-          {{"base", LisaVariant::base}, {"soft", LisaVariant::soft}, {"mini", LisaVariant::mini}}, config.lisa_variant),
-      .codebooks = config.codebooks,
-      .codewords = config.codewords,
-      .target_codewords = config.target_codewords,
-      .similarity = look_up<Similarity>({{"bilinear", Similarity::bilinear},
-                                         {"dot", Similarity::dot},
-                                         {"squared_distance", Similarity::squared_distance}},
-                                        config.similarity),
-      .temperature = config.temperature,
-      .residual = config.residual_quantization,
-      .decay = config.counts_decay,
-      .learn_decay = config.learn_decay,
-      .attention_window = config.counts_window,
-      .commitment = config.commitment_weight,
-      .dropout = config.hidden_dropout_prob,
-      .activation = activation(config),
-      .alignment = alignment(config)};
+  return {.items = items,
+          .width = config.hidden_size,
+          .layers = config.n_layers,
+          .inner = config.inner_size,
+          .window = config.max_item_list_length,
+          .variant = look_up<LisaVariant>(
+              "model", {{"base", LisaVariant::base}, {"soft", LisaVariant::soft}, {"mini", LisaVariant::mini}},
+              config.lisa_variant),
+          .codebooks = config.codebooks,
+          .codewords = config.codewords,
+          .target_codewords = config.target_codewords,
+          .similarity = look_up<Similarity>("model",
+                                            {{"bilinear", Similarity::bilinear},
+                                             {"dot", Similarity::dot},
+                                             {"squared_distance", Similarity::squared_distance}},
+                                            config.similarity),
+          .temperature = config.temperature,
+          .residual = config.residual_quantization,
+          .decay = config.counts_decay,
+          .learn_decay = config.learn_decay,
+          .attention_window = config.counts_window,
+          .commitment = config.commitment_weight,
+          .dropout = config.hidden_dropout_prob,
+          .activation = activation(config),
+          .alignment = alignment(config)};
 }
 
 }  // namespace

@@ -1,19 +1,8 @@
 #include "tally/recsys/run/run_training.h"
 
-#include <map>
+#include "tally/recsys/config_words.h"
 
 namespace tally::recsys {
-namespace {
-
-/// The value that a config's word stands for.
-template <class T>
-T look_up(const std::map<std::string, T>& names, const std::string& word) {
-  const auto found = names.find(word);
-  check<ConfigError>(found != names.end(), "train", "knows no '", word, "'");
-  return found->second;
-}
-
-}  // namespace
 
 LossOptions loss_options(const TrainConfig& config) {
   using Kind = LossOptions::Kind;
@@ -21,36 +10,40 @@ LossOptions loss_options(const TrainConfig& config) {
   using Scope = NegativeSampling::Scope;
   using Exclude = NegativeSampling::Exclude;
   using Distribution = NegativeSampling::Distribution;
-  return {.kind = look_up<Kind>({{"CE", Kind::cross_entropy},
-                                 {"BCE", Kind::binary_cross_entropy},
-                                 {"gBCE", Kind::binary_cross_entropy},
-                                 {"SSM", Kind::sampled_softmax}},
-                                config.loss_type),
-          .stage = LossStage::automatic,
-          .negatives = {.count = config.negatives,
-                        .distribution = look_up<Distribution>(
-                            {{"uniform", Distribution::uniform}, {"popularity", Distribution::popularity}},
-                            config.negative_distribution),
-                        .alpha = config.negative_alpha,
-                        .scope = look_up<Scope>(
-                            {{"position", Scope::position}, {"sequence", Scope::sequence}, {"batch", Scope::batch}},
-                            config.negative_scope),
-                        .exclude = look_up<Exclude>(
-                            {{"none", Exclude::none}, {"target", Exclude::target}, {"history", Exclude::history}},
-                            config.negative_exclude),
-                        .replacement = config.negative_replacement},
-          .average = look_up<Average>(
-              {{"none", Average::none}, {"samples", Average::samples}, {"negatives", Average::negatives}},
-              config.bce_average),
-          .gbce_calibration = config.loss_type == "gBCE" ? config.gbce_t : 0,
-          .log_q = config.logq};
+  return {
+      .kind = look_up<Kind>("train",
+                            {{"CE", Kind::cross_entropy},
+                             {"BCE", Kind::binary_cross_entropy},
+                             {"gBCE", Kind::binary_cross_entropy},
+                             {"SSM", Kind::sampled_softmax}},
+                            config.loss_type),
+      .stage = LossStage::automatic,
+      .negatives = {.count = config.negatives,
+                    .distribution = look_up<Distribution>(
+                        "train", {{"uniform", Distribution::uniform}, {"popularity", Distribution::popularity}},
+                        config.negative_distribution),
+                    .alpha = config.negative_alpha,
+                    .scope = look_up<Scope>(
+                        "train",
+                        {{"position", Scope::position}, {"sequence", Scope::sequence}, {"batch", Scope::batch}},
+                        config.negative_scope),
+                    .exclude = look_up<Exclude>(
+                        "train", {{"none", Exclude::none}, {"target", Exclude::target}, {"history", Exclude::history}},
+                        config.negative_exclude),
+                    .replacement = config.negative_replacement},
+      .average = look_up<Average>(
+          "train", {{"none", Average::none}, {"samples", Average::samples}, {"negatives", Average::negatives}},
+          config.bce_average),
+      .gbce_calibration = config.loss_type == "gBCE" ? config.gbce_t : 0,
+      .log_q = config.logq};
 }
 
 TrainingBatches::Options batch_options(const TrainConfig& config, std::int64_t window) {
   return {.batch_size = config.train_batch_size,
           .window = window,
           .shard_tokens = config.shard_tokens,
-          .samples = look_up<TrainingSamples>({{"shifted", TrainingSamples::shifted},
+          .samples = look_up<TrainingSamples>("train",
+                                              {{"shifted", TrainingSamples::shifted},
                                                {"prefix", TrainingSamples::prefix},
                                                {"window", TrainingSamples::window},
                                                {"pieces", TrainingSamples::pieces}},
