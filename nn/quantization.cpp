@@ -6,6 +6,7 @@
 #include "tally/core/kernels.h"
 #include "tally/nn/initializers.h"
 #include "tally/ops/decode_codes.h"
+#include "tally/ops/elementwise.h"
 #include "tally/ops/product_quantization.h"
 
 namespace tally::nn {
@@ -37,6 +38,7 @@ void check_options(const VectorQuantizerOptions& options) {
                       options.codebooks);
     check<ValueError>(options.quantization.similarity != CodewordSimilarity::bilinear, kName,
                       "needs similarity dot or squared_distance for product codebooks; got bilinear");
+    check<ValueError>(!options.codeword_bias, kName, "needs additive codebooks for codeword_bias; got product ones");
   }
   if (!options.averaged) return;
   check<ValueError>(is_hard(options), kName, "needs hard assignments for averages");
@@ -141,13 +143,24 @@ std::int64_t refresh_book(VectorQuantizer& quantizer, const Tensor& rows, std::i
   return static_cast<std::int64_t>(replaced);
 }
 
+/// Tables of codewords with what is added to their similarities, if anything.
+ops::VectorQuantizationTables tables_of(const Var& codewords, const Var& bilinear, const Var& bias,
+                                        const ops::VectorQuantizationOptions& options) {
+  ops::VectorQuantizationTables tables = ops::vector_quantization_tables(codewords, bilinear, options);
+  if (bias.defined()) tables.bias = tables.bias.numel() > 0 ? tables.bias + bias : bias;
+  return tables;
+}
+
 /// Takes what one codebook encodes off the rows.
 void subtract_encoded(const VectorQuantizer& quantizer, std::int64_t book, Tensor& rest) {
   const Tensor words = quantizer.codewords().value().slice(0, book, book + 1).contiguous();
+  const std::int64_t first = book * quantizer.options.codewords;
+  Tensor bias;
+  if (quantizer.bias.defined()) bias = quantizer.bias.value().slice(0, first, first + quantizer.options.codewords);
   ops::VectorQuantizationOptions options = quantizer.options.quantization;
   options.assignment = CodewordAssignment::hard;
-  const Tensor codes = ops::encode_codes(
-      rest, ops::vector_quantization_tables(Var(words), quantizer.bilinear.value(), options), options);
+  const Tensor codes =
+      ops::encode_codes(rest, tables_of(Var(words), quantizer.bilinear.value(), Var(bias), options), options);
   const Tensor decoded = ops::decode_codes(Var(words), codes).value();
   dispatch_floating(rest.dtype(), kName,
                     [&]<class T>(T) { kernels::axpy(rest.mutable_data<T>(), T{-1}, decoded.data<T>(), rest.numel()); });
@@ -181,13 +194,14 @@ VectorQuantizer VectorQuantizer::make(const VectorQuantizerOptions& options, Rng
   if (options.quantization.similarity == CodewordSimilarity::bilinear) {
     made.bilinear = Parameter(xavier_normal({options.width, options.width}, key.fold_in("bilinear")));
   }
+  if (options.codeword_bias) made.bias = Parameter(Tensor::zeros({options.codebooks * options.codewords}));
   if (options.count_usage) made.usage = Buffer(Tensor::zeros(counts, DType::i64));
   return made;
 }
 
 ops::VectorQuantizationTables VectorQuantizer::tables() const {
   if (options.product) return {codewords(), {}, {}, {}};
-  return ops::vector_quantization_tables(codewords(), bilinear, options.quantization);
+  return tables_of(codewords(), bilinear, bias, options.quantization);
 }
 
 ops::VectorQuantization VectorQuantizer::operator()(const Var& x, const ops::VectorQuantizationTables& prepared,

@@ -12,6 +12,9 @@ struct VectorQuantizerOptions {
   std::int64_t codewords = 128;
   std::int64_t width = 0;  ///< of the rows that are quantized
   ops::VectorQuantizationOptions quantization = {};
+  /// A trained number added to each codeword's similarity, 0 at first: the term <w2, c> of LightRec's similarity
+  /// x^T W c + <w1, x> + <w2, c> with a weight for each codeword. Not for product codebooks.
+  bool codeword_bias = false;
   bool product = false;      ///< a codebook for each part of the columns; similarity dot or squared_distance
   bool count_usage = false;  ///< keep count of how often each codeword is chosen in training
   bool averaged = false;     ///< codewords are moving averages of what they encode instead of being trained; hard only
@@ -34,6 +37,7 @@ struct VectorQuantizer {
   VectorQuantizerOptions options;
   Parameter codebooks;                  ///< [books, words, width], or width / books for product; absent with averages
   Parameter bilinear;                   ///< [width, width], for bilinear similarity
+  Parameter bias;                       ///< [books * words], with codeword_bias
   Buffer averages;                      ///< the codebooks, when they are averages
   Buffer average_counts, average_sums;  ///< [books, words] and like the codebooks
   Buffer usage;                         ///< i64 [books, words] rows that chose a codeword since reset_usage()
@@ -41,6 +45,7 @@ struct VectorQuantizer {
     visit("options", self.options);
     visit("codebooks", self.codebooks);
     visit("bilinear", self.bilinear);
+    visit("bias", self.bias);
     visit("averages", self.averages);
     visit("average_counts", self.average_counts);
     visit("average_sums", self.average_sums);

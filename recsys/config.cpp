@@ -82,6 +82,7 @@ void model_fields(Config& c, Visit&& visit) {
   visit("target_codewords", c.target_codewords);
   visit("similarity", c.similarity, std::vector<std::string>{"bilinear", "dot", "squared_distance"});
   visit("temperature", c.temperature);
+  visit("codeword_bias", c.codeword_bias);
   visit("residual_quantization", c.residual_quantization);
   visit("codebook_init", c.codebook_init, std::vector<std::string>{"xavier", "kmeans"});
   visit("counts_decay", c.counts_decay);

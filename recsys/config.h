@@ -64,6 +64,7 @@ struct ModelConfig {
   std::int64_t target_codewords = 128;  ///< of each codebook of the targets, in the variant mini
   std::string similarity = "bilinear";  ///< bilinear | dot | squared_distance
   double temperature = 0.7;
+  bool codeword_bias = false;  ///< a trained bias of each codeword's similarity
   bool residual_quantization = true;
   std::string codebook_init = "xavier";  ///< xavier | kmeans (of the initial item embeddings)
   double counts_decay = 0.1;             ///< an event k places back counts exp(-counts_decay k); 0: all count alike

@@ -25,7 +25,8 @@ nn::VectorQuantizer make_quantizer(const LisaOptions& options, std::int64_t code
        .quantization = {.similarity = options.similarity,
                         .temperature = options.temperature,
                         .assignment = soft ? ops::CodewordAssignment::soft : ops::CodewordAssignment::hard,
-                        .residual = options.residual}},
+                        .residual = options.residual},
+       .codeword_bias = options.codeword_bias},
       key);
 }
 

@@ -28,6 +28,7 @@ struct LisaOptions {
   std::int64_t target_codewords = 128;  ///< of the second quantizer of `mini`
   ops::CodewordSimilarity similarity = ops::CodewordSimilarity::bilinear;
   double temperature = 0.7;
+  bool codeword_bias = false;         ///< LightRec's bias of each codeword, which the released code leaves out
   bool residual = true;               ///< each codebook encodes what those before it left over
   bool kmeans = false;                ///< codebooks begin as k-means of the initial item embeddings, not as small noise
   double decay = 0.1;                 ///< of counts, per event; 0 counts all events alike

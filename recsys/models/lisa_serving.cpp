@@ -19,6 +19,7 @@ nn::VectorQuantizer trimmed(const nn::VectorQuantizer& quantizer) {
   result.options.quantization = quantizer.options.quantization;
   result.codebooks = nn::Parameter(quantizer.codewords().value().clone());
   result.bilinear = quantizer.bilinear;
+  result.bias = quantizer.bias;
   return result;
 }
 

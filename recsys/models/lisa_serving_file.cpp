@@ -47,6 +47,7 @@ Json settings_of(const LisaBlock& block) {
   if (block.quantizer) {
     settings.set("similarity", word(kSimilarities, block.quantizer->options.quantization.similarity));
     settings.set("residual", block.quantizer->options.quantization.residual);
+    settings.set("codeword_bias", block.quantizer->bias.defined());
   }
   return settings;
 }
@@ -114,6 +115,9 @@ LisaServingBlock read_block(Tensors& tensors, const std::string& path, JsonField
     quantizer.codebooks = nn::Parameter(own);
     if (quantizer.options.quantization.similarity == ops::CodewordSimilarity::bilinear) {
       quantizer.bilinear = nn::Parameter(tensors.take(at("quantizer.bilinear"), {d, d}));
+    }
+    if (settings.get("codeword_bias", false)) {
+      quantizer.bias = nn::Parameter(tensors.take(at("quantizer.bias"), {own.dim(0) * own.dim(1)}));
     }
     block.quantizer = std::move(quantizer);
   }

@@ -74,6 +74,7 @@ LisaOptions lisa_options(const ModelConfig& config, std::int64_t items) {
                                              {"squared_distance", Similarity::squared_distance}},
                                             config.similarity),
           .temperature = config.temperature,
+          .codeword_bias = config.codeword_bias,
           .residual = config.residual_quantization,
           .decay = config.counts_decay,
           .learn_decay = config.learn_decay,

@@ -84,6 +84,46 @@ TEST_CASE("the module gives what the ops give, in and out of training", "[quanti
   }
 }
 
+TEST_CASE("biases of codewords are added to their similarities", "[quantization]") {
+  const Tensor x = normal({40, 6}, 1);
+  for (const CodewordSimilarity similarity :
+       {CodewordSimilarity::bilinear, CodewordSimilarity::dot, CodewordSimilarity::squared_distance}) {
+    const nn::VectorQuantizerOptions options{.codebooks = 2,
+                                             .codewords = 5,
+                                             .width = 6,
+                                             .quantization = {.similarity = similarity, .temperature = 0.5},
+                                             .codeword_bias = true};
+    VectorQuantizer module = VectorQuantizer::make(options, {7, 8});
+    module.codebooks.mutable_value() = normal({2, 5, 6}, 2);
+    const Tensor without = module(Var(x)).codes, bias = normal({10}, 3);
+    CHECK(without.to_doubles() == module.encode(x).to_doubles());
+    module.bias.mutable_value() = bias;
+    const ops::VectorQuantization quantized = module(Var(x));
+    CHECK(quantized.codes.to_doubles() != without.to_doubles());
+    CHECK(quantized.codes.to_doubles() == module.encode(x).to_doubles());
+    // Logits are what they are without biases for the same codes, and the biases over the temperature.
+    const std::vector<double> with = quantized.logits.value().to_doubles(), b = bias.to_doubles();
+    VectorQuantizer plain = module;
+    plain.bias = nn::Parameter();
+    const std::vector<double> first = plain(Var(x)).logits.value().to_doubles();
+    for (std::size_t row = 0; row < 40; ++row) {
+      std::size_t best = 0;
+      for (std::size_t word = 0; word < 5; ++word) {
+        CHECK(with[row * 10 + word] == Approx(first[row * 10 + word] + b[word] / 0.5).margin(1e-5));
+        if (with[row * 10 + word] > with[row * 10 + best]) best = word;
+      }
+      CHECK(quantized.codes.to_doubles()[row * 2] == static_cast<double>(best));
+    }
+  }
+  CHECK_THROWS_WITH(VectorQuantizer::make({.codebooks = 2,
+                                           .width = 6,
+                                           .quantization = {.similarity = CodewordSimilarity::dot},
+                                           .codeword_bias = true,
+                                           .product = true},
+                                          {}),
+                    Contains("needs additive codebooks for codeword_bias"));
+}
+
 TEST_CASE("perplexity runs from one word to all", "[quantization]") {
   const Tensor counts = Tensor::from<std::int64_t>({5, 5, 5, 5, 9, 0, 0, 0, 0, 0, 0, 0, 6, 6, 0, 0}, {4, 4});
   const std::vector<double> perplexity = nn::perplexity(counts);

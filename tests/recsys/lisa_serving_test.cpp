@@ -99,6 +99,7 @@ std::vector<Case> cases() {
     o.activation = ops::Activation::gelu;
     o.inner = 31;
   });
+  add("codewords with biases", [](LisaOptions& o) { o.codeword_bias = true; });
   add("one codebook of many words", [](LisaOptions& o) { o.codebooks = 1, o.codewords = 290; });
   return all;
 }

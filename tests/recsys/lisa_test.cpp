@@ -271,6 +271,7 @@ TEST_CASE("every parameter of LISA's variants is trained by the loss", "[lisa]")
     options.learn_decay = true;
     options.layers = 2;
     options.commitment = 0.01;
+    options.codeword_bias = true;
     Lisa model = make_double(options);
     const Sequences batch = some_histories();
     const Tensor targets = batch.items;
