@@ -76,13 +76,15 @@ LisaOptions lisa_options(const ModelConfig& config, std::int64_t items) {
           .temperature = config.temperature,
           .codeword_bias = config.codeword_bias,
           .residual = config.residual_quantization,
+          .kmeans = look_up<bool>("model", {{"xavier", false}, {"kmeans", true}}, config.codebook_init),
           .decay = config.counts_decay,
           .learn_decay = config.learn_decay,
           .attention_window = config.counts_window,
           .commitment = config.commitment_weight,
           .dropout = config.hidden_dropout_prob,
           .activation = activation(config),
-          .alignment = alignment(config)};
+          .alignment = alignment(config),
+          .epsilon = config.layer_norm_eps};
 }
 
 }  // namespace

@@ -1,0 +1,139 @@
+// Every key of a model's config reaches the model: a key that is read, recorded and then ignored is worse than none.
+#include <catch2/catch.hpp>
+#include <set>
+
+#include "tally/autograd/tape.h"
+#include "tally/recsys/config.h"
+#include "tally/recsys/models/registry.h"
+
+using namespace tally;
+using namespace tally::recsys;
+
+namespace {
+
+constexpr std::int64_t kItems = 23;
+
+using Overrides = std::vector<std::string>;
+
+RunConfig config_of(const Overrides& overrides) {
+  Json json = Json::object({{"data", Json::object({{"path", "ratings.csv"}})}});
+  for (const std::string& each : overrides) apply_override(json, each);
+  return parse_config(json);
+}
+
+/// All that training and evaluation see of a model: weights, what it prepares, hidden states with dropout, candidates,
+/// a further loss.
+std::vector<double> seen_of(const Overrides& overrides) {
+  const auto model = make_sequence_model(config_of(overrides).model, kItems, RngKey{5});
+  const Sequences batch =
+      Sequences::from({{3, 1, 4, 1, 5, 9, 2, 6, 5, 3}, {}, {8}, {2, 7, 1, 8, 2, 8, 1, 8, 2, 8, 4, 5, 9, 0}}, kItems);
+  const BatchItems all = BatchItems::all(kItems);
+  Tape tape;
+  const Recording on(tape);
+  const Prepared prepared{all, model->prepare(all)};
+  const nn::Context context{true, RngKey{6}, 0, nullptr};
+  const auto parameters = static_cast<double>(model->parameters().size());
+  std::vector<double> all_numbers{parameters};
+  const auto add = [&](const Var& var) {
+    if (!var.defined()) return;
+    const std::vector<double> numbers = var.value().to_doubles();
+    all_numbers.insert(all_numbers.end(), numbers.begin(), numbers.end());
+  };
+  for (const Tensor& tensor : model->weights()) add(Var(tensor));
+  for (const Var& value : prepared.values) add(value);
+  add(model->encode(batch, prepared, context));
+  add(model->candidate_table(prepared));
+  add(model->auxiliary_loss(batch, batch.items, prepared, context));
+  all_numbers.push_back(static_cast<double>(model->window()));
+  return all_numbers;
+}
+
+struct Case {
+  Overrides base;
+  std::string changed;
+};
+
+const std::vector<Case>& cases() {
+  static const Overrides sasrec = {"name=sasrec", "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14"};
+  static const Overrides lisa = {"name=lisa",  "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14",
+                                 "n_layers=1", "codebooks=3",   "codewords=4"};
+  static const Overrides gru4rec = {"name=gru4rec", "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14"};
+  const auto with = [](Overrides base, const Overrides& more) {
+    base.insert(base.end(), more.begin(), more.end());
+    return base;
+  };
+  static const std::vector<Case> all = {
+      {sasrec, "name=gru4rec"},
+      {sasrec, "hidden_size=12"},
+      {sasrec, "n_layers=1"},
+      {sasrec, "n_heads=2"},
+      {sasrec, "inner_size=16"},
+      {sasrec, "MAX_ITEM_LIST_LENGTH=15"},
+      {sasrec, "hidden_dropout_prob=0.4"},
+      {sasrec, "attn_dropout_prob=0.4"},
+      {sasrec, "hidden_act=gelu"},
+      {sasrec, "norm=post"},
+      {sasrec, "position_alignment=end"},
+      {sasrec, "initializer_range=0.2"},
+      {sasrec, "layer_norm_eps=0.1"},
+      {sasrec, "tie_embeddings=false"},
+      {with(sasrec, {"attention_block=3"}), "attention=local"},
+      {with(sasrec, {"attention=local"}), "attention_block=3"},
+      {with(sasrec, {"attention=linear_favor"}), "random_features=16"},
+      {with(sasrec, {"attention=lsh"}), "lsh_buckets=4"},
+      {with(sasrec, {"attention=lsh"}), "lsh_rounds=2"},
+      {lisa, "hidden_size=12"},
+      {lisa, "n_layers=2"},
+      {lisa, "inner_size=16"},
+      {lisa, "MAX_ITEM_LIST_LENGTH=15"},
+      {lisa, "hidden_dropout_prob=0.4"},
+      {lisa, "hidden_act=gelu"},
+      {lisa, "position_alignment=end"},
+      {lisa, "layer_norm_eps=0.1"},
+      {lisa, "lisa_variant=soft"},
+      {lisa, "lisa_variant=mini"},
+      {lisa, "codebooks=2"},
+      {lisa, "codewords=5"},
+      {with(lisa, {"lisa_variant=mini"}), "target_codewords=5"},
+      {lisa, "similarity=dot"},
+      {lisa, "temperature=0.3"},
+      {lisa, "codeword_bias=true"},
+      {lisa, "residual_quantization=false"},
+      {lisa, "codebook_init=kmeans"},
+      {lisa, "counts_decay=0.4"},
+      {lisa, "learn_decay=true"},
+      {with(lisa, {"counts_decay=0"}), "counts_window=3"},
+      {lisa, "commitment_weight=0.5"},
+      {gru4rec, "hidden_size=12"},
+      {gru4rec, "n_layers=1"},
+      {gru4rec, "MAX_ITEM_LIST_LENGTH=15"},
+      {gru4rec, "hidden_dropout_prob=0.4"},
+      {gru4rec, "initializer_range=0.2"},
+      {gru4rec, "tie_embeddings=false"},
+  };
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("every key of a model's config reaches the model", "[config]") {
+  for (const auto& [base, changed] : cases()) {
+    INFO(base.front() << ", " << changed);
+    Overrides overrides = base;
+    overrides.push_back(changed);
+    const std::vector<double> before = seen_of(base);
+    const bool repeated = before == seen_of(base), ignored = before == seen_of(overrides);
+    CHECK(repeated);
+    CHECK_FALSE(ignored);
+  }
+}
+
+TEST_CASE("no key of a model's config is left out of that test", "[config]") {
+  std::set<std::string> tested;
+  for (const auto& [base, changed] : cases()) tested.insert("model." + changed.substr(0, changed.find('=')));
+  for (const auto& [key, value] : flattened(to_json(config_of({})))) {
+    if (!key.starts_with("model.")) continue;
+    INFO(key);
+    CHECK(tested.count(key) == 1);
+  }
+}
