@@ -69,15 +69,17 @@ template <class T, class Code>
 std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T* reconstruction) {
   const std::int64_t columns = plan.columns(), height = tile_rows(columns);
   const std::int64_t stride = logits == nullptr ? columns : plan.logit_stride;
-  std::vector<std::int64_t> bad(static_cast<std::size_t>(block_count(plan.rows, height)), -1);
+  // All rows are looked at before the first is quantized.
+  std::vector<std::int64_t> bad(static_cast<std::size_t>(block_count(plan.rows, kSliceRows)), -1);
+  parallel_for(plan.rows, kSliceRows, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t row =
+        first_row_not_finite(plan.x + begin * plan.row_stride, end - begin, plan.width, plan.row_stride);
+    if (row >= 0) bad[static_cast<std::size_t>(begin / kSliceRows)] = begin + row;
+  });
+  const auto found = std::find_if(bad.begin(), bad.end(), [](std::int64_t row) { return row >= 0; });
+  if (found != bad.end()) return *found;
   parallel_for(plan.rows, height, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t rows = end - begin;
-    const std::int64_t bad_row =
-        first_row_not_finite(plan.x + begin * plan.row_stride, rows, plan.width, plan.row_stride);
-    if (bad_row >= 0) {
-      bad[static_cast<std::size_t>(begin / height)] = begin + bad_row;
-      return;
-    }
     const auto area = static_cast<std::size_t>(rows * stride);
     const auto scratch = std::make_unique_for_overwrite<T[]>(logits == nullptr ? area : 0);
     T* scores = logits == nullptr ? scratch.get() : logits + begin * stride;
@@ -95,8 +97,7 @@ std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T
       sum_codewords(plan.codebooks, code_rows(plan, own_codes, rows), own_reconstruction, plan.row_stride);
     }
   });
-  const auto found = std::find_if(bad.begin(), bad.end(), [](std::int64_t row) { return row >= 0; });
-  return found == bad.end() ? -1 : *found;
+  return -1;
 }
 
 namespace {
