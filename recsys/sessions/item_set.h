@@ -7,30 +7,31 @@
 
 namespace tally::recsys {
 
-/// A set of item indices (>= 0) in one block of memory: open addressing, 5.3 to 10.7 bytes an item while it grows, 8
-/// slots at least. Adding costs the same however many items there are, apart from the doublings.
+/// A set of items of a catalogue, in one block of memory: few items are slots of open addressing (5.3 to 10.7 bytes an
+/// item, 8 slots at least), and once those would take more memory than a bit for every item of the catalogue, bits. So
+/// a set never outgrows its catalogue, and what it costs to add an item or to leave the set's items out of an answer
+/// does not grow with a history of any length.
 class ItemSet {
  public:
-  /// Returns false when it was there already.
-  bool insert(std::int32_t item);
+  /// Returns false when it was there already. `catalogue`: the number of items there are, the same in every call; the
+  /// item lies in [0, catalogue).
+  bool insert(std::int32_t item, std::int64_t catalogue);
   bool contains(std::int32_t item) const;
   std::int64_t size() const { return count_; }
   /// In ascending order.
   std::vector<std::int32_t> items() const;
-  /// Calls visit(item) for every item, in no particular order.
-  void for_each(auto&& visit) const {
-    for (const std::int32_t item : slots_) {
-      if (item != -1) visit(item);
-    }
-  }
-  std::size_t heap_bytes() const { return slots_.capacity() * sizeof(std::int32_t); }
+  /// Sets the byte of every item of the set to 0.
+  void clear_bytes(std::span<std::uint8_t> bytes_of_items) const;
+  std::size_t heap_bytes() const { return words_.capacity() * sizeof(std::int32_t); }
 
  private:
   std::size_t slot_of(std::int32_t item) const;
-  void grow();
+  void grow(std::int64_t catalogue);
 
-  std::vector<std::int32_t> slots_;  // -1: free; a power of two, at most three quarters full
+  // Slots: -1 is free; a power of two of them, at most three quarters full. Bits: item i is bit i % 32 of word i / 32.
+  std::vector<std::int32_t> words_;
   std::int32_t count_ = 0;
+  bool bits_ = false;
 };
 
 }  // namespace tally::recsys

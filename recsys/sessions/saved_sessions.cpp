@@ -50,7 +50,7 @@ void Sessions::load_session(ByteReader& bytes, std::vector<Users>& into) const {
     const auto item = bytes.read<std::int32_t>();
     check<IoError>(item >= 0 && item < items_.size(), kName, "user '", user, "' has seen item ", item, " of ",
                    items_.size());
-    if (options_.keep_seen) session.seen.insert(item);
+    if (options_.keep_seen) session.seen.insert(item, items_.size());
   }
   session.state = model_->load_state(bytes.text());
   check<IoError>(!user.empty() && into[stripe_of(user)].try_emplace(user, std::move(session)).second, kName,

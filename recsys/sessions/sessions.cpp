@@ -38,7 +38,7 @@ void Sessions::take(Users& users, const UserEvent& event, std::int32_t item, std
   }
   Session& session = found->second;
   model_->append(session.state, item);
-  if (options_.keep_seen) session.seen.insert(item);
+  if (options_.keep_seen) session.seen.insert(item, items_.size());
   session.used = std::max(session.used, now);
 }
 
@@ -111,16 +111,12 @@ std::vector<std::vector<ScoredItem>> Sessions::recommend(std::span<const std::st
                    rows.data() + u * width, 0.0F, scores.data() + u * count + first);
       }
     }
-    std::vector<std::uint8_t> candidates(static_cast<std::size_t>(count), 1);
+    std::vector<std::uint8_t> candidates(static_cast<std::size_t>(count));
     for (std::int64_t u = from; u < to; ++u) {
       const std::span<const float> own(scores.data() + (u - from) * count, static_cast<std::size_t>(count));
-      const auto mark = [&](std::uint8_t value) {
-        seen[static_cast<std::size_t>(u - from)].for_each(
-            [&](std::int32_t item) { candidates[static_cast<std::size_t>(item)] = value; });
-      };
-      mark(0);
+      std::fill(candidates.begin(), candidates.end(), std::uint8_t{1});
+      seen[static_cast<std::size_t>(u - from)].clear_bytes(candidates);
       lists[static_cast<std::size_t>(u)] = top_k(own, k, {}, candidates);
-      mark(1);
     }
   });
   return lists;

@@ -94,21 +94,38 @@ std::vector<std::vector<ScoredItem>> recommend_all(Sessions& sessions, const Str
 }  // namespace
 
 TEST_CASE("a set of items", "[sessions]") {
-  ItemSet set;
-  std::set<std::int32_t> reference;
-  CHECK_FALSE(set.contains(0));
-  CHECK(set.heap_bytes() == 0);
-  std::uint64_t x = 3;
-  for (int i = 0; i < 5000; ++i) {
-    x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-    const auto item = static_cast<std::int32_t>(i % 3 == 0 ? (x >> 33) % 500 * 4096 : (x >> 33) % 2147483647);
-    CHECK(set.insert(item) == reference.insert(item).second);
-    CHECK(set.contains(item));
+  // Of a catalogue so large that items are slots, of one so small that they soon are bits, and in between.
+  for (const std::int64_t catalogue :
+       {std::int64_t{2147483647}, std::int64_t{1000003}, std::int64_t{4097}, std::int64_t{33}, std::int64_t{1}}) {
+    INFO("catalogue " << catalogue);
+    ItemSet set;
+    std::set<std::int32_t> reference;
+    CHECK_FALSE(set.contains(0));
+    CHECK(set.heap_bytes() == 0);
+    std::uint64_t x = 3;
+    for (int i = 0; i < 5000; ++i) {
+      x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+      const auto drawn = static_cast<std::int64_t>(i % 3 == 0 ? (x >> 33) % 500 * 4096 : x >> 33);
+      const auto item = static_cast<std::int32_t>(drawn % catalogue);
+      CHECK(set.insert(item, catalogue) == reference.insert(item).second);
+      CHECK(set.contains(item));
+      CHECK_FALSE(set.insert(item, catalogue));
+    }
+    CHECK(set.size() == static_cast<std::int64_t>(reference.size()));
+    CHECK(set.items() == std::vector<std::int32_t>(reference.begin(), reference.end()));
+    CHECK(set.contains(static_cast<std::int32_t>(catalogue - 1)) ==
+          reference.contains(static_cast<std::int32_t>(catalogue - 1)));
+    const std::size_t bits = 4 * ((static_cast<std::size_t>(catalogue) + 31) / 32);
+    CHECK(set.heap_bytes() <= std::max<std::size_t>(32, std::min(reference.size() * 11, bits)));
+    if (catalogue > 1000003) continue;
+    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(catalogue), 1);
+    set.clear_bytes(bytes);
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+      wrong += static_cast<std::size_t>((bytes[i] == 0) != reference.contains(static_cast<std::int32_t>(i)));
+    }
+    CHECK(wrong == 0);
   }
-  CHECK(set.size() == static_cast<std::int64_t>(reference.size()));
-  CHECK(set.items() == std::vector<std::int32_t>(reference.begin(), reference.end()));
-  CHECK_FALSE(set.contains(2147483647));
-  CHECK(set.heap_bytes() <= reference.size() * 11);
 }
 
 TEST_CASE("sessions recommend what the model recommends for each history", "[sessions]") {
