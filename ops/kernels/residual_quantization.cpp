@@ -102,96 +102,152 @@ std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T
 
 namespace {
 
-/// Gradients of tables from one slice of rows; null for those not wanted.
+// Backward takes bands of rows. In a band, first the slopes of all its scores, in parallel over tiles of rows; then the
+// tables' gradients, in parallel over units of columns, each of which owns its part of every table: nothing is summed
+// twice, and there is work for many cores from few rows. Sums of a band are of the element type; bands are added in
+// double.
+constexpr std::int64_t kBandRows = 2048;
+constexpr std::int64_t kUnitColumns = 64;
+
+/// Columns of one codebook.
+struct ColumnUnit {
+  std::int64_t book = 0, first = 0, count = 0;  ///< `first` counts from the first codebook
+};
+
+/// A gradient that units add to band by band: in place while there is one band, else in double until it is stored.
 template <class T>
-struct TableGradients {
-  T *codebooks = nullptr, *projected = nullptr, *inner = nullptr;
-  double* bias = nullptr;
+class BandedSum {
+ public:
+  BandedSum(T* out, std::int64_t size, bool many_bands) : out_(out) {
+    if (out != nullptr && many_bands) totals_.resize(static_cast<std::size_t>(size));
+  }
+  bool wanted() const { return out_ != nullptr; }
+
+  /// Adds part [rows, columns] to the rows from `at` on, `stride` apart.
+  void add(const T* part, std::int64_t rows, std::int64_t columns, std::int64_t at, std::int64_t stride) {
+    for (std::int64_t row = 0; row < rows; ++row, part += columns, at += stride) {
+      if (totals_.empty()) {
+        add_into(out_ + at, part, columns);
+        continue;
+      }
+      double* total = totals_.data() + at;
+      for (std::int64_t i = 0; i < columns; ++i) total[i] += static_cast<double>(part[i]);
+    }
+  }
+
+  void store() const {
+    parallel_for(static_cast<std::int64_t>(totals_.size()), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) out_[i] = static_cast<T>(totals_[static_cast<std::size_t>(i)]);
+    });
+  }
+
+ private:
+  T* out_;
+  std::vector<double> totals_;
 };
 
 template <class T, class Code>
-class SliceBackward {
+class BackwardPass {
  public:
-  SliceBackward(const QuantizationPlan<T>& plan, const QuantizationBackward<T, Code>& data,
-                const TableGradients<T>& tables)
+  BackwardPass(const QuantizationPlan<T>& plan, const QuantizationBackward<T, Code>& data)
       : plan_(plan),
         data_(data),
-        tables_(tables),
         columns_(plan.columns()),
         // Later books reach an assignment through W x W tables, or, where those are larger than the codewords are wide,
         // through the gradient of x so far.
         through_x_(plan.inner != nullptr && plan.words * (plan.books - 1) > 2 * plan.width),
-        through_tables_(plan.inner != nullptr && !through_x_) {
-    const auto area = [](bool needed, std::int64_t rows, std::int64_t width) {
-      return static_cast<std::size_t>(needed ? rows * width : 0);
-    };
-    const std::int64_t height = tile_rows(columns_);
-    slopes_.resize(area(true, height, columns_));
-    probabilities_.resize(area(plan.soft, height, columns_));
-    gradient_x_.resize(area(through_x_ && data.x == nullptr, height, plan.width));
-    rest_.resize(area(through_x_, height, plan.width));
+        through_tables_(plan.inner != nullptr && !through_x_),
+        codebooks_(data.codebooks, columns_ * plan.width, plan.rows > kBandRows),
+        projected_(data.projected, columns_ * plan.width, plan.rows > kBandRows),
+        inner_(data.inner, columns_ * columns_, plan.rows > kBandRows),
+        bias_(static_cast<std::size_t>(data.bias == nullptr ? 0 : columns_)) {
+    const auto area = static_cast<std::size_t>(std::min(plan.rows, kBandRows) * columns_);
+    slopes_ = std::make_unique_for_overwrite<T[]>(area);
+    if (plan.soft) probabilities_ = std::make_unique_for_overwrite<T[]>(area);
+    // Units of later books, which reach more of `inner`, come first.
+    for (std::int64_t book = plan.books - 1; book >= 0; --book) {
+      for (std::int64_t word = 0; word < plan.words; word += kUnitColumns) {
+        units_.push_back({book, book * plan.words + word, std::min(kUnitColumns, plan.words - word)});
+      }
+    }
   }
 
-  void run(std::int64_t begin, std::int64_t end) {
+  void run() {
     const std::int64_t height = tile_rows(columns_);
-    for (std::int64_t row = begin; row < end; row += height) tile(row, std::min(height, end - row));
+    for (begin_ = 0; begin_ < plan_.rows; begin_ += kBandRows) {
+      rows_ = std::min(kBandRows, plan_.rows - begin_);
+      parallel_for(rows_, height, [&](std::int64_t from, std::int64_t to) { tile(from, to - from); });
+      parallel_for(static_cast<std::int64_t>(units_.size()), 1,
+                   [&](std::int64_t unit, std::int64_t) { add_to_tables(units_[static_cast<std::size_t>(unit)]); });
+    }
+    codebooks_.store();
+    projected_.store();
+    inner_.store();
+    for (std::size_t i = 0; i < bias_.size(); ++i) data_.bias[i] = static_cast<T>(bias_[i]);
   }
 
  private:
-  /// In each part of slopes_: the cotangent of an assignment, then of its scores.
-  void tile(std::int64_t begin, std::int64_t rows) {
-    const std::int64_t stride = plan_.logit_stride;
-    const T* logits = data_.logits + begin * stride;
-    const T* direct = data_.gradient_logits == nullptr ? nullptr : data_.gradient_logits + begin * stride;
-    const Rows upstream{
-        data_.gradient_reconstruction == nullptr ? nullptr : data_.gradient_reconstruction + begin * plan_.row_stride,
-        plan_.row_stride};
-    // The gradient of x: where it goes, or a place of our own when only the tables' gradients are wanted.
-    const bool wanted = data_.x != nullptr;
-    T* gradient_x = wanted ? data_.x + begin * plan_.row_stride : gradient_x_.data();
-    const std::int64_t x_stride = wanted ? plan_.row_stride : plan_.width;
-    if (!through_x_) multiply_codewords(upstream, rows, 0, columns_);
-    for (std::int64_t book = plan_.books - 1; book >= 0; --book) {
-      const std::int64_t first = book * plan_.words;
-      const bool last = book == plan_.books - 1;
-      if (through_x_) {
-        multiply_codewords(last ? upstream : subtracted(upstream, {gradient_x, x_stride}, rows), rows, first,
-                           plan_.words);
-      }
-      if (through_tables_ && !last) subtract_later(rows, first);
-      assignment_slope(AssignmentRows<T>{.logits = logits + first,
-                                         .direct = direct == nullptr ? nullptr : direct + first,
-                                         .stride = stride,
-                                         .rows = rows,
-                                         .words = plan_.words},
-                       slopes_.data() + first, plan_.soft ? probabilities_.data() + first : nullptr, columns_,
-                       plan_.inverse_temperature);
-      if (through_x_) add_to_x(gradient_x, x_stride, rows, first, plan_.words, last ? T{0} : T{1});
-    }
-    if (wanted && !through_x_) add_to_x(gradient_x, x_stride, rows, 0, columns_, T{0});
-    add_to_tables(begin, rows, upstream);
-  }
-
   /// Rows of `width`; null for zeros.
   struct Rows {
     const T* data;
     std::int64_t stride;
   };
 
-  /// slopes_ = gradient C^T for `count` codewords from `first` on.
-  void multiply_codewords(const Rows& gradient, std::int64_t rows, std::int64_t first, std::int64_t count) {
+  /// Rows of the band from `first` on: in each part of slopes_ the cotangent of an assignment, then of its scores.
+  void tile(std::int64_t first, std::int64_t rows) {
+    const std::int64_t stride = plan_.logit_stride, row = begin_ + first;
+    const T* logits = data_.logits + row * stride;
+    const T* direct = data_.gradient_logits == nullptr ? nullptr : data_.gradient_logits + row * stride;
+    T* slopes = slopes_.get() + first * columns_;
+    T* probabilities = plan_.soft ? probabilities_.get() + first * columns_ : nullptr;
+    const Rows upstream = upstream_from(row);
+    // The gradient of x: where it goes, or a place of our own when only the tables' gradients are wanted.
+    const auto area = [&](bool needed) { return static_cast<std::size_t>(needed ? rows * plan_.width : 0); };
+    const auto own_x = std::make_unique_for_overwrite<T[]>(area(through_x_ && data_.x == nullptr));
+    const auto rest = std::make_unique_for_overwrite<T[]>(area(through_x_));
+    T* gradient_x = data_.x != nullptr ? data_.x + row * plan_.row_stride : own_x.get();
+    const std::int64_t x_stride = data_.x != nullptr ? plan_.row_stride : plan_.width;
+    if (!through_x_) multiply_codewords(upstream, rows, 0, columns_, slopes);
+    for (std::int64_t book = plan_.books - 1; book >= 0; --book) {
+      const std::int64_t begin = book * plan_.words;
+      const bool last = book == plan_.books - 1;
+      if (through_x_) {
+        multiply_codewords(last ? upstream : subtracted(upstream, {gradient_x, x_stride}, rows, rest.get()), rows,
+                           begin, plan_.words, slopes);
+      }
+      if (through_tables_ && !last) subtract_later(rows, begin, slopes);
+      assignment_slope(AssignmentRows<T>{.logits = logits + begin,
+                                         .direct = direct == nullptr ? nullptr : direct + begin,
+                                         .stride = stride,
+                                         .rows = rows,
+                                         .words = plan_.words},
+                       slopes + begin, probabilities == nullptr ? nullptr : probabilities + begin, columns_,
+                       plan_.inverse_temperature);
+      if (through_x_) add_to_x({gradient_x, x_stride}, slopes, rows, begin, plan_.words, last ? T{0} : T{1});
+    }
+    if (data_.x != nullptr && !through_x_) add_to_x({gradient_x, x_stride}, slopes, rows, 0, columns_, T{0});
+  }
+
+  Rows upstream_from(std::int64_t row) const {
+    const T* data = data_.gradient_reconstruction;
+    return {data == nullptr ? nullptr : data + row * plan_.row_stride, plan_.row_stride};
+  }
+
+  /// slopes = gradient C^T for `count` codewords from `first` on.
+  void multiply_codewords(const Rows& gradient, std::int64_t rows, std::int64_t first, std::int64_t count,
+                          T* slopes) const {
     if (gradient.data == nullptr) {
-      for (std::int64_t row = 0; row < rows; ++row) std::fill_n(slopes_.data() + row * columns_ + first, count, T{0});
+      for (std::int64_t row = 0; row < rows; ++row) std::fill_n(slopes + row * columns_ + first, count, T{0});
       return;
     }
     blas::gemm(Transpose::no, Transpose::yes, rows, count, plan_.width, T{1}, gradient.data, gradient.stride,
-               plan_.codebooks + first * plan_.width, plan_.width, T{0}, slopes_.data() + first, columns_);
+               plan_.codebooks + first * plan_.width, plan_.width, T{0}, slopes + first, columns_);
   }
 
-  /// a - b in rest_.
-  Rows subtracted(const Rows& a, const Rows& b, std::int64_t rows) {
+  /// a - b in `rest`.
+  Rows subtracted(const Rows& a, const Rows& b, std::int64_t rows, T* rest) const {
     for (std::int64_t row = 0; row < rows; ++row) {
-      T* to = rest_.data() + row * plan_.width;
+      T* to = rest + row * plan_.width;
       if (a.data == nullptr) {
         std::fill_n(to, plan_.width, T{0});
       } else {
@@ -199,60 +255,93 @@ class SliceBackward {
       }
       axpy(to, T{-1}, b.data + row * b.stride, plan_.width);
     }
-    return {rest_.data(), plan_.width};
+    return {rest, plan_.width};
   }
 
-  void subtract_later(std::int64_t rows, std::int64_t first) {
+  void subtract_later(std::int64_t rows, std::int64_t first, T* slopes) const {
     const std::int64_t later = first + plan_.words;
-    blas::gemm(Transpose::no, Transpose::yes, rows, plan_.words, columns_ - later, T{-1}, slopes_.data() + later,
-               columns_, plan_.inner + first * columns_ + later, columns_, T{1}, slopes_.data() + first, columns_);
+    blas::gemm(Transpose::no, Transpose::yes, rows, plan_.words, columns_ - later, T{-1}, slopes + later, columns_,
+               plan_.inner + first * columns_ + later, columns_, T{1}, slopes + first, columns_);
   }
 
-  void add_to_x(T* gradient_x, std::int64_t stride, std::int64_t rows, std::int64_t first, std::int64_t count, T keep) {
-    blas::gemm(Transpose::no, Transpose::no, rows, plan_.width, count, T{1}, slopes_.data() + first, columns_,
-               plan_.projected + first * plan_.width, plan_.width, keep, gradient_x, stride);
+  struct Target {
+    T* data;
+    std::int64_t stride;
+  };
+  void add_to_x(const Target& x, const T* slopes, std::int64_t rows, std::int64_t first, std::int64_t count,
+                T keep) const {
+    blas::gemm(Transpose::no, Transpose::no, rows, plan_.width, count, T{1}, slopes + first, columns_,
+               plan_.projected + first * plan_.width, plan_.width, keep, x.data, x.stride);
   }
 
-  void add_to_tables(std::int64_t begin, std::int64_t rows, const Rows& upstream) {
-    const Code* codes = data_.codes + begin * plan_.code_stride;
-    if (tables_.projected != nullptr) {
-      blas::gemm(Transpose::yes, Transpose::no, columns_, plan_.width, rows, T{1}, slopes_.data(), columns_,
-                 plan_.x + begin * plan_.row_stride, plan_.row_stride, T{1}, tables_.projected, plan_.width);
+  /// The band's part of all tables' gradients that the unit's columns have.
+  void add_to_tables(const ColumnUnit& unit) {
+    const std::int64_t width = plan_.width, earlier = unit.book * plan_.words;
+    const Rows upstream = upstream_from(begin_);
+    const T* slopes = slopes_.get() + unit.first;
+    const bool inner = inner_.wanted() && earlier > 0, codebooks = codebooks_.wanted() && upstream.data != nullptr;
+    const auto part = std::make_unique_for_overwrite<T[]>(
+        static_cast<std::size_t>(std::max(inner ? earlier * unit.count : 0, unit.count * width)));
+    if (projected_.wanted()) {
+      blas::gemm(Transpose::yes, Transpose::no, unit.count, width, rows_, T{1}, slopes, columns_,
+                 plan_.x + begin_ * plan_.row_stride, plan_.row_stride, T{0}, part.get(), width);
+      projected_.add(part.get(), unit.count, width, unit.first * width, width);
     }
-    if (tables_.bias != nullptr) add_column_sums(tables_.bias, slopes_.data(), rows, columns_, columns_);
-    if (tables_.codebooks != nullptr && upstream.data != nullptr) {
-      if (plan_.soft) {
-        blas::gemm(Transpose::yes, Transpose::no, columns_, plan_.width, rows, T{1}, probabilities_.data(), columns_,
-                   upstream.data, upstream.stride, T{1}, tables_.codebooks, plan_.width);
-      } else {
-        scatter_to_codewords(upstream.data, upstream.stride, code_rows(plan_, codes, rows), tables_.codebooks);
-      }
+    if (!bias_.empty()) add_column_sums(bias_.data() + unit.first, slopes, rows_, unit.count, columns_);
+    if (codebooks) {
+      sum_upstream(unit, upstream, part.get());
+      codebooks_.add(part.get(), unit.count, width, unit.first * width, width);
     }
-    if (tables_.inner != nullptr) add_to_inner(codes, rows);
+    if (inner) {
+      sum_later(unit, slopes, part.get());
+      inner_.add(part.get(), earlier, unit.count, unit.first, columns_);
+    }
   }
 
-  void add_to_inner(const Code* codes, std::int64_t rows) {
-    for (std::int64_t book = 0; book + 1 < plan_.books; ++book) {
-      const std::int64_t first = book * plan_.words, later = first + plan_.words;
-      T* out = tables_.inner + first * columns_ + later;
-      if (plan_.soft) {
-        blas::gemm(Transpose::yes, Transpose::no, plan_.words, columns_ - later, rows, T{-1},
-                   probabilities_.data() + first, columns_, slopes_.data() + later, columns_, T{1}, out, columns_);
-        continue;
-      }
-      for (std::int64_t row = 0; row < rows; ++row) {
-        axpy(out + codes[row * plan_.code_stride + book] * columns_, T{-1}, slopes_.data() + row * columns_ + later,
-             columns_ - later);
+  /// part [count, width]: the rows of the reconstruction's cotangent that chose each codeword of the unit.
+  void sum_upstream(const ColumnUnit& unit, const Rows& upstream, T* part) const {
+    const std::int64_t width = plan_.width, first = unit.first - unit.book * plan_.words;
+    if (plan_.soft) {
+      blas::gemm(Transpose::yes, Transpose::no, unit.count, width, rows_, T{1}, probabilities_.get() + unit.first,
+                 columns_, upstream.data, upstream.stride, T{0}, part, width);
+      return;
+    }
+    std::fill_n(part, unit.count * width, T{0});
+    const Code* codes = data_.codes + begin_ * plan_.code_stride + unit.book;
+    for (std::int64_t row = 0; row < rows_; ++row) {
+      const std::int64_t word = static_cast<std::int64_t>(codes[row * plan_.code_stride]) - first;
+      if (word < 0 || word >= unit.count) continue;
+      add_into(part + word * width, upstream.data + row * upstream.stride, width);
+    }
+  }
+
+  /// part [codewords of earlier books, count]: what the choice of each took off the unit's scores.
+  void sum_later(const ColumnUnit& unit, const T* slopes, T* part) const {
+    const std::int64_t earlier = unit.book * plan_.words;
+    if (plan_.soft) {
+      blas::gemm(Transpose::yes, Transpose::no, earlier, unit.count, rows_, T{-1}, probabilities_.get(), columns_,
+                 slopes, columns_, T{0}, part, unit.count);
+      return;
+    }
+    std::fill_n(part, earlier * unit.count, T{0});
+    for (std::int64_t row = 0; row < rows_; ++row) {
+      const Code* codes = data_.codes + (begin_ + row) * plan_.code_stride;
+      for (std::int64_t book = 0; book < unit.book; ++book) {
+        const std::int64_t word = book * plan_.words + codes[book];
+        axpy(part + word * unit.count, T{-1}, slopes + row * columns_, unit.count);
       }
     }
   }
 
   const QuantizationPlan<T>& plan_;
   const QuantizationBackward<T, Code>& data_;
-  TableGradients<T> tables_;
   std::int64_t columns_;
   bool through_x_, through_tables_;
-  std::vector<T> slopes_, probabilities_, gradient_x_, rest_;
+  BandedSum<T> codebooks_, projected_, inner_;
+  std::vector<double> bias_;
+  std::vector<ColumnUnit> units_;
+  std::int64_t begin_ = 0, rows_ = 0;            // the band at work
+  std::unique_ptr<T[]> slopes_, probabilities_;  // [rows, columns]
 };
 
 /// Gradients of a table from several slices at a time, added in order of the slices.
@@ -294,29 +383,7 @@ class SlicedSum {
 
 template <class T, class Code>
 void quantize_backward(const QuantizationPlan<T>& plan, const QuantizationBackward<T, Code>& data) {
-  const std::int64_t columns = plan.columns(), slices = block_count(plan.rows, kSliceRows);
-  SlicedSum<T> codebooks(data.codebooks != nullptr, columns * plan.width, slices);
-  SlicedSum<T> projected(data.projected != nullptr, columns * plan.width, slices);
-  SlicedSum<T> inner(data.inner != nullptr, columns * columns, slices);
-  SlicedSum<double> bias(data.bias != nullptr, columns, slices);
-  for (std::int64_t first = 0; first < slices; first += kSlicesTogether) {
-    const std::int64_t slots = std::min(kSlicesTogether, slices - first);
-    parallel_for(slots, 1, [&](std::int64_t slot, std::int64_t) {
-      const std::int64_t begin = (first + slot) * kSliceRows;
-      SliceBackward<T, Code> slice(plan, data,
-                                   {codebooks.part(slot), projected.part(slot), inner.part(slot), bias.part(slot)});
-      slice.run(begin, std::min(begin + kSliceRows, plan.rows));
-    });
-    codebooks.fold(slots);
-    projected.fold(slots);
-    inner.fold(slots);
-    bias.fold(slots);
-  }
-  if (slices == 0) return;
-  codebooks.store(data.codebooks);
-  projected.store(data.projected);
-  inner.store(data.inner);
-  bias.store(data.bias);
+  if (plan.rows > 0) BackwardPass<T, Code>(plan, data).run();
 }
 
 template <class T, class Code>

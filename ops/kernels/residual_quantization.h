@@ -44,12 +44,12 @@ struct QuantizationBackward {
   T* bias = nullptr;
 };
 
-/// Parallel over slices of rows, whose parts of the tables' gradients are added in order.
+/// Parallel over tiles of rows for the gradient of x, over columns for those of tables.
 template <class T, class Code>
 void quantize_backward(const QuantizationPlan<T>& plan, const QuantizationBackward<T, Code>& data);
 
 /// Gradient of the chosen codewords: gradient[book, code, :] = the sum of the rows of `values` that chose it. Parallel
-/// over slices of rows like backward. `gradient` must come zeroed.
+/// over slices of rows, added in order. `gradient` must come zeroed.
 template <class T, class Code>
 void scatter_to_chosen(const T* values, std::int64_t value_stride, const CodeRows<Code>& codes, T* gradient);
 
