@@ -2,18 +2,51 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <mutex>
+#include <vector>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
 #include "tally/core/parallel.h"
+#include "tally/core/random.h"
 
 namespace tally::recsys {
 namespace {
 
-// Histories are encoded and scored in groups of this many, the last group filled up with zero rows: OpenBLAS rounds
-// rows differently in products of another height, and a user's scores must not depend on the company.
-constexpr std::int64_t kGroup = 16;
+// Histories are scored in groups of a fixed height, the last group filled up with zero rows: OpenBLAS rounds rows
+// differently in products of another height, and a user's scores must not depend on the company. Nor on the place in
+// the group, which its Haswell and Zen kernels round differently for some shapes: the first of these heights whose rows
+// all round alike with the table is used.
+constexpr std::int64_t kGroups[] = {16, 12, 24, 8, 6, 4, 1};
+
+/// Scores of a group of rows [group, width] against every row of the table.
+void score_group(std::int64_t group, const float* rows, const Tensor& table, float* scores) {
+  const std::int64_t items = table.dim(0), width = table.dim(1);
+  blas::gemm(blas::Transpose::no, blas::Transpose::yes, group, items, width, 1.0f, rows, width, table.data<float>(),
+             width, 0.0f, scores, items);
+}
+
+/// Does a row have the same scores at every place of a group?
+bool places_are_alike(std::int64_t group, const Tensor& table) {
+  const auto items = static_cast<std::size_t>(table.dim(0));
+  Tensor rows({group, table.dim(1)});
+  fill_normal(RngKey{1}, rows, 0, 1);
+  float* values = rows.mutable_data<float>();
+  for (std::int64_t row = 1; row < group; ++row) std::copy_n(values, table.dim(1), values + row * table.dim(1));
+  std::vector<float> scores(static_cast<std::size_t>(group) * items);
+  score_group(group, values, table, scores.data());
+  for (std::size_t row = 1; row < static_cast<std::size_t>(group); ++row) {
+    if (std::memcmp(scores.data(), scores.data() + row * items, items * sizeof(float)) != 0) return false;
+  }
+  return true;
+}
+
+/// The height of groups that are scored against this table.
+std::int64_t group_for(const Tensor& table) {
+  return *std::find_if(std::begin(kGroups), std::end(kGroups),
+                       [&](std::int64_t group) { return places_are_alike(group, table); });
+}
 
 /// What a model prepares, of all items, and the candidate table: computed once for each state of the weights, not for
 /// each block of histories.
@@ -24,6 +57,7 @@ class PreparedModel {
   struct Values {
     Prepared prepared;
     Tensor table;  ///< contiguous
+    std::int64_t group = 1;
   };
 
   std::shared_ptr<const Values> values() {
@@ -52,6 +86,7 @@ class PreparedModel {
     values->table = model_.candidate_table(values->prepared).value().contiguous();
     check<ShapeError>(values->table.rank() == 2 && values->table.dim(0) == model_.num_items(), model_.name(),
                       "needs a candidate table of its ", model_.num_items(), " items; got ", values->table.shape());
+    values->group = group_for(values->table);
     values_ = std::move(values);
   }
 
@@ -67,12 +102,11 @@ Tensor score(const SequenceModel& model, PreparedModel& cache, const Sequences& 
   const Sequences histories = cut_to_window(all, model.window());
   const auto values = cache.values();
   const Tensor& table = values->table;
-  const std::int64_t items = table.dim(0), width = table.dim(1), count = histories.count();
+  const std::int64_t items = table.dim(0), width = table.dim(1), count = histories.count(), group = values->group;
   Tensor scores({count, items});
   float* out = scores.mutable_data<float>();
-  const float* weights = table.data<float>();
-  parallel_for(count, kGroup, [&](std::int64_t begin, std::int64_t end) {
-    Tensor last = Tensor::zeros({kGroup, width});
+  parallel_for(count, group, [&](std::int64_t begin, std::int64_t end) {
+    Tensor last = Tensor::zeros({group, width});
     float* rows = last.mutable_data<float>();
     for (std::int64_t i = begin; i < end; ++i) {
       // One history at a time, for the same reason; at most one group per core is in work.
@@ -82,9 +116,8 @@ Tensor score(const SequenceModel& model, PreparedModel& cache, const Sequences& 
       std::memcpy(rows + (i - begin) * width, hidden.value().contiguous().data<float>() + (hidden.dim(0) - 1) * width,
                   static_cast<std::size_t>(width) * sizeof(float));
     }
-    std::vector<float> block(static_cast<std::size_t>(kGroup * items));
-    blas::gemm(blas::Transpose::no, blas::Transpose::yes, kGroup, items, width, 1.0f, rows, width, weights, width, 0.0f,
-               block.data(), items);
+    std::vector<float> block(static_cast<std::size_t>(group * items));
+    score_group(group, rows, table, block.data());
     std::memcpy(out + begin * items, block.data(), static_cast<std::size_t>((end - begin) * items) * sizeof(float));
   });
   return scores;
