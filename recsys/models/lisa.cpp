@@ -1,6 +1,8 @@
 #include "tally/recsys/models/lisa.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "tally/autograd/tape.h"
 #include "tally/ops/elementwise.h"
@@ -55,6 +57,31 @@ LisaBlock make_block(const LisaOptions& options, bool first, RngKey key) {
 
 /// Rows of prepared values [items, ...] for tokens. Their gradient touches few rows of many.
 Var rows_of(const Var& table, const Tensor& rows) { return ops::embedding(table, rows); }
+
+double sum_of_squares(const Var& x) { return ops::sum(ops::square(x)).item(); }
+
+void add_measures(const std::string& prefix, const nn::VectorQuantizer& quantizer, const Var& embedded,
+                  std::vector<Measure>& to) {
+  // Hard codes are had, and read, without the logits of all items.
+  const bool hard = quantizer.options.quantization.assignment == ops::CodewordAssignment::hard;
+  ops::VectorQuantization quantized;
+  if (hard) {
+    quantized.codes = quantizer.encode(embedded.value());
+    quantized.reconstruction = quantizer.decode(quantized.codes);
+  } else {
+    quantized = quantizer(embedded);
+  }
+  const Tensor& codes = quantized.codes;
+  const Tensor counts = nn::code_counts(codes, quantizer.options.codewords);
+  const std::vector<double> perplexity = nn::perplexity(counts);
+  const auto numbers = counts.span<std::int64_t>();
+  const auto used = std::count_if(numbers.begin(), numbers.end(), [](std::int64_t count) { return count > 0; });
+  const double error = sum_of_squares(embedded - quantized.reconstruction);
+  to.push_back({prefix + "codewords_used", static_cast<double>(used) / static_cast<double>(numbers.size())});
+  to.push_back({prefix + "codeword_perplexity",
+                std::accumulate(perplexity.begin(), perplexity.end(), 0.0) / static_cast<double>(perplexity.size())});
+  to.push_back({prefix + "quantization_error", error / sum_of_squares(embedded)});
+}
 
 }  // namespace
 
@@ -172,6 +199,15 @@ Var Lisa::auxiliary_loss(const Sequences& batch, const Tensor&, const Prepared& 
   const Var embedded = rows_of(prepared.values[kEmbedded], rows);
   const Var reconstruction = rows_of(prepared.values[kReconstruction].detach(), rows);
   return ops::sum(ops::square(embedded - reconstruction)) * commitment;
+}
+
+std::vector<Measure> Lisa::measures() const {
+  const Paused paused;
+  const Var embedded(items(BatchItems::all(num_items()).ids(), std::sqrt(static_cast<double>(width()))).value());
+  std::vector<Measure> measures;
+  add_measures("", quantizer, embedded, measures);
+  if (target_quantizer) add_measures("target_", *target_quantizer, embedded, measures);
+  return measures;
 }
 
 }  // namespace tally::recsys

@@ -110,6 +110,10 @@ struct Lisa {
   std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
   Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
                      const nn::Context& context) const;
+  /// Of all items, each counted once, by the quantizer of histories: `codewords_used`, the share of codewords that
+  /// stand for any item; `codeword_perplexity`, meaned over codebooks; `quantization_error`, |x - reconstruction|^2
+  /// over |x|^2. The same of the targets' own quantizer, with `target_` before the name.
+  std::vector<Measure> measures() const;
 };
 
 }  // namespace tally::recsys

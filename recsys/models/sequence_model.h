@@ -17,6 +17,12 @@ struct Prepared {
   std::vector<Var> values;  ///< as the model's prepare() returned them
 };
 
+/// A number that a model has to say of itself beside its loss.
+struct Measure {
+  std::string name;
+  double value;
+};
+
 /// A model that reads item sequences, as the trainer and the evaluation see it. Models themselves are plain modules;
 /// this type-erased face is made once, where a config names one (models/registry.h).
 ///
@@ -49,6 +55,9 @@ class SequenceModel {
   virtual Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
                              const nn::Context& context) const = 0;
 
+  /// For the log of each epoch: how LISA's codewords are used, say. Mostly empty.
+  virtual std::vector<Measure> measures() const = 0;
+
   /// Does recurrent() give a model?
   virtual bool has_state() const = 0;
   /// The weights as they are now, in the form that takes one event at a time. Throws ValueError for a model without
@@ -68,7 +77,7 @@ class SequenceModel {
 ///     Var item_table() const;                                   // or candidate_table(prepared), num_items() and
 ///     width()
 ///
-/// and, if it likes, `prepare` and `auxiliary_loss` as above, and
+/// and, if it likes, `prepare`, `auxiliary_loss` and `measures` as above, and
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
 ///
@@ -125,6 +134,14 @@ class SequenceModelOf final : public SequenceModel {
                      const nn::Context& context) const override {
     if constexpr (requires { module_.auxiliary_loss(batch, targets, prepared, context); }) {
       return module_.auxiliary_loss(batch, targets, prepared, context);
+    } else {
+      return {};
+    }
+  }
+
+  std::vector<Measure> measures() const override {
+    if constexpr (requires { module_.measures(); }) {
+      return module_.measures();
     } else {
       return {};
     }

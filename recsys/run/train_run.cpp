@@ -185,17 +185,19 @@ class TrainingRun {
       training_seconds = epoch.seconds;
       training_operations = static_cast<double>(blas::operations() - operations_before);
       operations_before = blas::operations();
-      metrics.write_line(Json::object({{"event", "epoch"},
-                                       {"step", now.step},
-                                       {"epoch", epoch.epoch},
-                                       {"loss", epoch.loss},
-                                       {"samples", batches_.samples_per_epoch()},
-                                       {"targets", epoch.targets},
-                                       {"seconds", epoch.seconds},
-                                       {"tokens_per_second", static_cast<double>(epoch.timed_rows) / epoch.seconds},
-                                       {"sgemm_share", training_operations / training_seconds / sgemm_rate_},
-                                       {"peak_memory", memory_.peak()}})
-                             .dump());
+      Json record = Json::object({{"event", "epoch"},
+                                  {"step", now.step},
+                                  {"epoch", epoch.epoch},
+                                  {"loss", epoch.loss},
+                                  {"samples", batches_.samples_per_epoch()},
+                                  {"targets", epoch.targets},
+                                  {"seconds", epoch.seconds},
+                                  {"tokens_per_second", static_cast<double>(epoch.timed_rows) / epoch.seconds},
+                                  {"sgemm_share", training_operations / training_seconds / sgemm_rate_},
+                                  {"peak_memory", memory_.peak()}});
+      for (const Measure& measure : model_->measures()) record.set(measure.name, measure.value);
+      operations_before = blas::operations();
+      metrics.write_line(record.dump());
       if (validation_targets_.empty()) console_.line(epoch_line("no validation", 0));
     };
     const auto validate = [&](std::int64_t epochs) {

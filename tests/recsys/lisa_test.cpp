@@ -331,6 +331,77 @@ TEST_CASE("codebooks from k-means stand nearer to the embeddings than small nois
   CHECK(error(true) < 0.3 * error(false));
 }
 
+TEST_CASE("LISA's measures count each item once", "[lisa]") {
+  for (const LisaVariant variant : {LisaVariant::base, LisaVariant::mini}) {
+    LisaOptions options = small(variant);
+    options.similarity = ops::CodewordSimilarity::squared_distance;
+    const Lisa model = make_double(options);
+    const auto expect = [](const nn::VectorQuantizer& quantizer, const Matrix& x) {
+      // The nearest codeword of what is left over, one item after another.
+      const auto books = static_cast<std::size_t>(quantizer.options.codebooks);
+      const auto words = static_cast<std::size_t>(quantizer.options.codewords);
+      const Matrix codewords = matrix(quantizer.codebooks.value());
+      std::vector<std::vector<double>> counts(books, std::vector<double>(words));
+      double error = 0, size = 0;
+      for (const std::vector<double>& item : x) {
+        std::vector<double> rest = item;
+        for (std::size_t b = 0; b < books; ++b) {
+          std::size_t best = 0;
+          double least = 1e300;
+          for (std::size_t w = 0; w < words; ++w) {
+            double distance = 0;
+            for (std::size_t k = 0; k < rest.size(); ++k) {
+              distance += std::pow(rest[k] - codewords[b * words + w][k], 2);
+            }
+            if (distance < least) least = distance, best = w;
+          }
+          for (std::size_t k = 0; k < rest.size(); ++k) rest[k] -= codewords[b * words + best][k];
+          counts[b][best] += 1;
+        }
+        for (const double value : rest) error += value * value;
+        for (const double value : item) size += value * value;
+      }
+      double used = 0, perplexity = 0;
+      for (const std::vector<double>& of_book : counts) {
+        double entropy = 0;
+        for (const double count : of_book) {
+          used += count > 0 ? 1 : 0;
+          const double share = count / static_cast<double>(x.size());
+          if (count > 0) entropy -= share * std::log(share);
+        }
+        perplexity += std::exp(entropy) / static_cast<double>(books);
+      }
+      return std::vector<double>{used / static_cast<double>(books * words), perplexity, error / size};
+    };
+    Matrix embedded = matrix(model.items.table.value());
+    for (auto& row : embedded) {
+      for (double& value : row) value *= std::sqrt(6.0);
+    }
+    std::vector<double> expected = expect(model.quantizer, embedded);
+    if (model.target_quantizer) {
+      for (const double value : expect(*model.target_quantizer, embedded)) expected.push_back(value);
+    }
+    const std::vector<Measure> measures = model.measures();
+    REQUIRE(measures.size() == expected.size());
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      INFO(measures[i].name);
+      CHECK(measures[i].value == Approx(expected[i]));
+    }
+    CHECK(measures[0].name == "codewords_used");
+    if (model.target_quantizer) CHECK(measures[3].name == "target_codewords_used");
+  }
+  // Soft: the error is that of the averages.
+  const Lisa soft = make_double(small(LisaVariant::soft));
+  const std::vector<double> x = soft.items.table.value().to_doubles();
+  const std::vector<double> averages = soft.quantized_items().reconstruction.to_doubles();
+  double error = 0, size = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    error += std::pow(x[i] * std::sqrt(6.0) - averages[i], 2);
+    size += 6 * x[i] * x[i];
+  }
+  CHECK(soft.measures()[2].value == Approx(error / size));
+}
+
 TEST_CASE("LISA refuses options that mean nothing", "[lisa]") {
   for (const auto& spoil : std::vector<std::function<void(LisaOptions&)>>{
            [](LisaOptions& o) { o.codewords = 0; }, [](LisaOptions& o) { o.codebooks = 0; },
