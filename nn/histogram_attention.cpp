@@ -1,12 +1,35 @@
 #include "tally/nn/histogram_attention.h"
 
 #include <cmath>
+#include <limits>
 
 #include "tally/nn/initializers.h"
+#include "tally/ops/decayed_sum.h"
+#include "tally/ops/elementwise.h"
 #include "tally/ops/matmul.h"
 #include "tally/ops/shape.h"
+#include "tally/ops/softmax.h"
 
 namespace tally::nn {
+namespace {
+
+Var attend_softly(const Var& logits, const HistogramTables& tables, const Var& rate, const Offsets& offsets) {
+  const std::int64_t rows = logits.dim(0), b = logits.dim(1), w = logits.dim(2);
+  const Var assignments = ops::softmax(logits);
+  const Var tally = ops::decayed_sum(ops::reshape(assignments, {rows, b * w}), rate, offsets);
+  const double scale = 1 / std::sqrt(static_cast<double>(tables.values.dim(1)));
+  // Products are linear in the query: rows of S are averaged in place of projected codewords.
+  const Var products = ops::matmul(ops::transpose(assignments, 0, 1), tables.inner) * scale;  // [B, T, W]
+  // H exp(s) over its sum is the softmax of s + log H, whatever the size of s. The least number keeps a codeword that
+  // never had a weight away from log 0.
+  const double least =
+      tally.dtype() == DType::f32 ? std::numeric_limits<float>::min() : std::numeric_limits<double>::min();
+  const Var logarithms = ops::log(ops::reshape(tally, {rows, b, w}) + least);
+  const Var probabilities = ops::softmax(ops::transpose(products, 0, 1) + logarithms);
+  return ops::matmul(ops::reshape(probabilities, {rows, b * w}), tables.values);
+}
+
+}  // namespace
 
 HistogramSelfAttention HistogramSelfAttention::make(const HistogramSelfAttentionOptions& options, RngKey key) {
   check<ValueError>(options.codebooks >= 1 && options.width >= 1, "HistogramSelfAttention",
@@ -15,6 +38,9 @@ HistogramSelfAttention HistogramSelfAttention::make(const HistogramSelfAttention
                     "needs a decay of at least 0; got ", options.decay);
   check<ValueError>(options.decay > 0 || !options.learn_decay, "HistogramSelfAttention",
                     "needs a decay above 0 to begin its training from; got ", options.decay);
+  check<ValueError>(!options.soft_query || (options.assignment == ops::CodewordAssignment::soft &&
+                                            options.mask == ops::AttentionMask::causal && options.window == 0),
+                    "HistogramSelfAttention", "needs soft assignments, a causal mask and no window for soft queries");
   const std::int64_t b = options.codebooks, d = options.width;
   // The bound of the released code: Glorot's, with the fans of a tensor [B, D, D] read as a convolution.
   const double bound = std::sqrt(6.0 / static_cast<double>(d * d + b * d));
@@ -26,7 +52,8 @@ HistogramSelfAttention HistogramSelfAttention::make(const HistogramSelfAttention
                                    .mask = options.mask,
                                    .assignment = options.assignment,
                                    .window = options.window,
-                                   .decay = options.decay};
+                                   .decay = options.decay,
+                                   .soft_query = options.soft_query};
   if (options.learn_decay) attention.log_decay = Parameter(Tensor::full({1}, std::log(options.decay)));
   return attention;
 }
@@ -42,6 +69,7 @@ Var HistogramSelfAttention::operator()(const Tensor& codes, const Var& logits, c
                                        const Offsets& offsets) const {
   Var rate = log_decay;
   if (!rate.defined() && decay > 0) rate = Var(Tensor::full({1}, std::log(decay), tables.inner.dtype()));
+  if (soft_query) return attend_softly(logits, tables, rate, offsets);
   return ops::histogram_attention(codes, logits, tables.inner, tables.values, rate, offsets,
                                   {.mask = mask, .assignment = assignment, .window = window});
 }

@@ -13,6 +13,9 @@ struct HistogramSelfAttentionOptions {
   std::int64_t window = 0;   ///< tally only the last so many rows; 0 for all
   double decay = 0;          ///< lambda >= 0: a row k places back counts e^(-lambda k)
   bool learn_decay = false;  ///< train log lambda, from `decay` above 0
+  /// Of soft assignments: a row's query is its assignment's average of projected codewords, as the paper's text has it;
+  /// false: the projection of its most similar codeword, as the released code has it. Causal and without a window.
+  bool soft_query = false;
 };
 
 /// What histogram attention needs of the parameters alone.
@@ -30,6 +33,7 @@ struct HistogramSelfAttention {
   ops::CodewordAssignment assignment = ops::CodewordAssignment::hard;
   std::int64_t window = 0;
   double decay = 0;  ///< where it is not trained
+  bool soft_query = false;
   static void fields(auto& self, auto&& visit) {
     visit("query", self.query);
     visit("key", self.key);
@@ -39,14 +43,20 @@ struct HistogramSelfAttention {
     visit("assignment", self.assignment);
     visit("window", self.window);
     visit("decay", self.decay);
+    visit("soft_query", self.soft_query);
   }
-  /// Throws ValueError for a decay below 0, or of 0 where it is to be trained.
+  /// Throws ValueError for a decay below 0, or of 0 where it is to be trained, and for soft queries of hard
+  /// assignments, with a window or a bidirectional mask.
   static HistogramSelfAttention make(const HistogramSelfAttentionOptions& options, RngKey key);
 
   /// Tables for codebooks [B, W, D]: once for a step, or for good when weights no longer change.
   HistogramTables tables(const Var& codebooks) const;
   /// [T, D] for codes [T, B] and the logits of their assignments [T, B, W] (may be absent for inference with hard
-  /// assignments).
+  /// assignments). With soft queries, for y = softmax(logits) and H the decayed sum of its rows,
+  ///
+  ///   o_t = sum_b sum_w a_tb[w] V_b[w] / sum_w a_tb[w]     a_tb[w] = H_tb[w] exp(sum_u y_tb[u] S_b[u, w] / sqrt(D))
+  ///
+  /// and codes are not read; time O(T B W (W + D)), memory O(T B W).
   Var operator()(const Tensor& codes, const Var& logits, const HistogramTables& tables, const Offsets& offsets) const;
   /// lambda as it stands.
   double current_decay() const;

@@ -34,6 +34,7 @@ const Catalog& standard_catalog() {
     Catalog all;
     entries::add_binary_cross_entropy(all);
     entries::add_commitment_loss(all);
+    entries::add_decayed_sum(all);
     entries::add_decode_codes(all);
     entries::add_dropout(all);
     entries::add_elementwise_binary(all);

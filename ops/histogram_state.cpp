@@ -225,9 +225,7 @@ void HistogramState::merge(const HistogramState& other, std::int64_t gap) {
   events_ += other.events_;
 }
 
-void HistogramState::query(std::span<const std::int32_t> codes, const HistogramReader& reader,
-                           std::span<float> out) const {
-  check_codes("query", codes);
+void HistogramState::check_query(const HistogramReader& reader, std::span<const float> out) const {
   check<ValueError>(reader.codebooks() == layout_.codebooks && reader.words() == layout_.words &&
                         reader.fingerprint() == layout_.fingerprint,
                     kName, "is of another model: has ", describe(layout_), "; the reader has ", reader.codebooks(),
@@ -235,6 +233,44 @@ void HistogramState::query(std::span<const std::int32_t> codes, const HistogramR
   check<ShapeError>(static_cast<std::int64_t>(out.size()) == reader.width(), kName, "needs room for ", reader.width(),
                     " elements; got ", out.size());
   check<ValueError>(size() > 0, kName, "answers queries once an event was appended");
+}
+
+void HistogramState::query_soft(std::span<const float> assignments, const HistogramReader& reader,
+                                std::span<float> out) const {
+  check<ValueError>(layout_.soft, kName, "of codes cannot answer soft queries");
+  check<ShapeError>(assignments.size() == real_.size(), kName, "query needs ", real_.size(), " assignments; got ",
+                    assignments.size());
+  check_query(reader, out);
+  const std::int64_t words = layout_.words;
+  const float* products = reader.tables_.data<float>();
+  std::vector<float> probabilities(real_.size());
+  std::vector<double> logits(static_cast<std::size_t>(words));
+  for (std::int64_t b = 0; b < layout_.codebooks; ++b) {
+    std::fill(logits.begin(), logits.end(), 0.0);
+    for (std::int64_t u = 0; u < words; ++u) {
+      const double weight = static_cast<double>(assignments[place(b, u)]) * reader.scale_;
+      const float* row = products + (b * words + u) * words;
+      for (std::size_t w = 0; w < logits.size(); ++w) logits[w] += weight * static_cast<double>(row[w]);
+    }
+    for (std::size_t w = 0; w < logits.size(); ++w) {
+      logits[w] += std::log(real_[place(b, static_cast<std::int64_t>(w))] +
+                            static_cast<double>(std::numeric_limits<float>::min()));
+    }
+    const double largest = *std::max_element(logits.begin(), logits.end());
+    double sum = 0;
+    for (double& logit : logits) sum += logit = std::exp(logit - largest);
+    for (std::size_t w = 0; w < logits.size(); ++w) {
+      probabilities[place(b, static_cast<std::int64_t>(w))] = static_cast<float>(logits[w] / sum);
+    }
+  }
+  blas::gemv(blas::Transpose::yes, layout_.codebooks * words, reader.width(), 1, reader.values_.data<float>(),
+             reader.width(), probabilities.data(), 0, out.data());
+}
+
+void HistogramState::query(std::span<const std::int32_t> codes, const HistogramReader& reader,
+                           std::span<float> out) const {
+  check_codes("query", codes);
+  check_query(reader, out);
   const std::int64_t words = layout_.words, padded = padded_words(words);
   kernels::CodewordTables<float> tables;
   tables.codebooks = layout_.codebooks;

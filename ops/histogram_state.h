@@ -83,6 +83,10 @@ class HistogramState {
   /// fingerprint, or when nothing was appended.
   void query(std::span<const std::int32_t> codes, const HistogramReader& reader, std::span<float> out) const;
 
+  /// The same for a row of soft assignments [B * W] whose query is their average of projected codewords
+  /// (nn::HistogramSelfAttention's soft queries). O(B W (W + D)).
+  void query_soft(std::span<const float> assignments, const HistogramReader& reader, std::span<float> out) const;
+
   /// The state as bytes of a fixed, little-endian layout with a version.
   std::string save() const;
   /// Throws IoError for bytes that are cut off, damaged, or of another version; ValueError for a state of another
@@ -96,6 +100,7 @@ class HistogramState {
     return static_cast<std::size_t>(codebook * layout_.words + word);
   }
   void check_codes(std::string_view what, std::span<const std::int32_t> codes) const;
+  void check_query(const HistogramReader& reader, std::span<const float> out) const;
   bool whole() const { return layout_.rate == 0 && !layout_.soft; }
   std::size_t code_bytes() const { return layout_.words <= 256 ? 1 : sizeof(std::int32_t); }
   std::int32_t recent(std::int64_t row, std::int64_t codebook) const;

@@ -87,6 +87,7 @@ void model_fields(Config& c, Visit&& visit) {
   visit("codebook_init", c.codebook_init, std::vector<std::string>{"xavier", "kmeans"});
   visit("counts_decay", c.counts_decay);
   visit("learn_decay", c.learn_decay);
+  visit("soft_query", c.soft_query);
   visit("counts_window", c.counts_window);
   visit("commitment_weight", c.commitment_weight);
 }
@@ -243,6 +244,9 @@ void check_domain(const RunConfig& config) {
   check<ConfigError>(model.counts_decay > 0 || !model.learn_decay, "model.learn_decay",
                      "needs a counts_decay above 0 to begin from");
   at_least("model.counts_window", model.counts_window, 0);
+  check<ConfigError>(!model.soft_query || (model.lisa_variant == "soft" && model.counts_window == 0),
+                     "model.soft_query", "needs lisa_variant soft and no counts_window; got ", model.lisa_variant,
+                     " and ", model.counts_window);
   at_least("model.commitment_weight", model.commitment_weight, 0);
   const TrainConfig& train = config.train;
   at_least("train.epochs", train.epochs, 1);

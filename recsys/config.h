@@ -69,6 +69,7 @@ struct ModelConfig {
   std::string codebook_init = "xavier";  ///< xavier | kmeans (of the initial item embeddings)
   double counts_decay = 0.1;             ///< an event k places back counts exp(-counts_decay k); 0: all count alike
   bool learn_decay = false;              ///< train it
+  bool soft_query = false;               ///< of lisa_variant soft: queries are soft as well
   std::int64_t counts_window = 0;        ///< tally only the last so many events; 0: all
   double commitment_weight = 0;          ///< of the distance from embeddings to their reconstructions
 };

@@ -33,6 +33,7 @@ struct LisaOptions {
   bool kmeans = false;                ///< codebooks begin as k-means of the initial item embeddings, not as small noise
   double decay = 0.1;                 ///< of counts, per event; 0 counts all events alike
   bool learn_decay = false;           ///< train it, from the given value
+  bool soft_query = false;            ///< of `soft`: queries are soft too, as in the paper's text, not in its code
   std::int64_t attention_window = 0;  ///< tally only the last so many events; 0 tallies all. Excludes a decay
   double commitment = 0;              ///< weight of |x - stopped(its reconstruction)|^2, meaned over tokens
   double dropout = 0.1;

@@ -82,14 +82,14 @@ LisaRecurrence::LisaRecurrence(const Lisa& model) {
   }
   const nn::VectorQuantizer& quantizer = model.quantizer;
   settings_ = fmt::format(
-      "lisa {}, {} blocks, {} codebooks of {} codewords, similarity {}, temperature {}, {}, decay {}, counts window "
+      "lisa {}{}, {} blocks, {} codebooks of {} codewords, similarity {}, temperature {}, {}, decay {}, counts window "
       "{}, "
       "activation {}, window {}, positions from the {}",
-      name_of(model.variant), blocks_.size(), blocks_[0].layout.codebooks, blocks_[0].layout.words,
-      static_cast<int>(quantizer.options.quantization.similarity), quantizer.options.quantization.temperature,
-      quantizer.options.quantization.residual ? "residual" : "not residual", blocks_[0].layout.rate,
-      blocks_[0].layout.window, static_cast<int>(model.blocks[0].feed_forward.activation), model.window,
-      model.alignment == PositionAlignment::start ? "start" : "end");
+      name_of(model.variant), model.blocks[0].attention.soft_query ? " with soft queries" : "", blocks_.size(),
+      blocks_[0].layout.codebooks, blocks_[0].layout.words, static_cast<int>(quantizer.options.quantization.similarity),
+      quantizer.options.quantization.temperature, quantizer.options.quantization.residual ? "residual" : "not residual",
+      blocks_[0].layout.rate, blocks_[0].layout.window, static_cast<int>(model.blocks[0].feed_forward.activation),
+      model.window, model.alignment == PositionAlignment::start ? "start" : "end");
 }
 
 std::string LisaRecurrence::layout() const { return settings_; }
@@ -145,7 +145,11 @@ void LisaRecurrence::run(const State& state, State* appending, std::int64_t even
     if (appending != nullptr) take(appending->blocks[b], event);
     if (row.empty() && b + 1 == blocks_.size()) return;
     Tensor attended({1, width});
-    state.blocks[b].query(event.codes, blocks_[b].reader, attended.mutable_span<float>());
+    if (blocks_[b].block.attention.soft_query) {
+      state.blocks[b].query_soft(event.assignments, blocks_[b].reader, attended.mutable_span<float>());
+    } else {
+      state.blocks[b].query(event.codes, blocks_[b].reader, attended.mutable_span<float>());
+    }
     x = blocks_[b].block.after_attention(Var(attended), x, {});
   }
   const Tensor result = x.value().contiguous();

@@ -79,6 +79,7 @@ LisaOptions lisa_options(const ModelConfig& config, std::int64_t items) {
           .kmeans = look_up<bool>("model", {{"xavier", false}, {"kmeans", true}}, config.codebook_init),
           .decay = config.counts_decay,
           .learn_decay = config.learn_decay,
+          .soft_query = config.soft_query,
           .attention_window = config.counts_window,
           .commitment = config.commitment_weight,
           .dropout = config.hidden_dropout_prob,

@@ -7,6 +7,7 @@ const References& all_references() {
     References all;
     add_binary_cross_entropy_references(all);
     add_chosen_keys_references(all);
+    add_decayed_sum_references(all);
     add_dropout_references(all);
     add_elementwise_references(all);
     add_embedding_references(all);

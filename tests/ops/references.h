@@ -17,6 +17,7 @@ using References = std::map<std::string, Reference>;
 /// One function per test file of references; all_references() calls them all.
 void add_binary_cross_entropy_references(References& references);
 void add_chosen_keys_references(References& references);
+void add_decayed_sum_references(References& references);
 void add_dropout_references(References& references);
 void add_elementwise_references(References& references);
 void add_embedding_references(References& references);

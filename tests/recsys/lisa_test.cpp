@@ -233,9 +233,10 @@ TEST_CASE("LISA's hidden states depend on the past alone, and on the items that 
 }
 
 TEST_CASE("gradients of LISA-Soft, which passes nothing straight through", "[lisa]") {
-  for (const bool learn_decay : {false, true}) {
+  for (const auto& [learn_decay, soft_query] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
     LisaOptions options = small(LisaVariant::soft);
     options.learn_decay = learn_decay;
+    options.soft_query = soft_query;
     options.activation = ops::Activation::gelu;
     Lisa model = make_double(options);
     const Sequences batch = some_histories();

@@ -102,6 +102,7 @@ const std::vector<Case>& cases() {
       {lisa, "codebook_init=kmeans"},
       {lisa, "counts_decay=0.4"},
       {lisa, "learn_decay=true"},
+      {with(lisa, {"lisa_variant=soft"}), "soft_query=true"},
       {with(lisa, {"counts_decay=0"}), "counts_window=3"},
       {lisa, "commitment_weight=0.5"},
       {gru4rec, "hidden_size=12"},

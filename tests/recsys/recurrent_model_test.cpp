@@ -131,6 +131,8 @@ std::vector<Streaming> all_models() {
     for (const LisaVariant variant : {LisaVariant::base, LisaVariant::soft, LisaVariant::mini}) {
       add("lisa", lisa([&](LisaOptions& o) { o.variant = variant, o.layers = layers; }));
     }
+    add("lisa soft queries",
+        lisa([&](LisaOptions& o) { o.variant = LisaVariant::soft, o.soft_query = true, o.layers = layers; }));
     add("lisa undecayed", lisa([&](LisaOptions& o) { o.decay = 0, o.layers = layers; }));
     add("lisa learned decay", lisa([&](LisaOptions& o) { o.learn_decay = true, o.layers = layers; }));
     add("lisa counts window", lisa([&](LisaOptions& o) { o.attention_window = 7, o.decay = 0, o.layers = layers; }));
