@@ -109,9 +109,14 @@ namespace {
 constexpr std::int64_t kBandRows = 2048;
 constexpr std::int64_t kUnitColumns = 64;
 
-/// Columns of one codebook.
+/// Columns, counted from the first codebook: some of one codebook, or all of a few small ones.
 struct ColumnUnit {
-  std::int64_t book = 0, first = 0, count = 0;  ///< `first` counts from the first codebook
+  std::int64_t first = 0, count = 0;
+};
+
+/// The part of a unit that belongs to one codebook.
+struct BookColumns {
+  std::int64_t book = 0, first = 0, count = 0;
 };
 
 /// A gradient that units add to band by band: in place while there is one band, else in double until it is stored.
@@ -164,12 +169,15 @@ class BackwardPass {
     const auto area = static_cast<std::size_t>(std::min(plan.rows, kBandRows) * columns_);
     slopes_ = std::make_unique_for_overwrite<T[]>(area);
     if (plan.soft) probabilities_ = std::make_unique_for_overwrite<T[]>(area);
-    // Units of later books, which reach more of `inner`, come first.
-    for (std::int64_t book = plan.books - 1; book >= 0; --book) {
-      for (std::int64_t word = 0; word < plan.words; word += kUnitColumns) {
-        units_.push_back({book, book * plan.words + word, std::min(kUnitColumns, plan.words - word)});
+    const std::int64_t together = std::max<std::int64_t>(kUnitColumns / plan.words, 1) * plan.words;
+    for (std::int64_t books = 0; books < columns_; books += together) {
+      const std::int64_t end = std::min(books + together, columns_);
+      for (std::int64_t first = books; first < end; first += kUnitColumns) {
+        units_.push_back({first, std::min(kUnitColumns, end - first)});
       }
     }
+    // Units of later books, which reach more of `inner`, come first.
+    std::reverse(units_.begin(), units_.end());
   }
 
   void run() {
@@ -276,59 +284,64 @@ class BackwardPass {
 
   /// The band's part of all tables' gradients that the unit's columns have.
   void add_to_tables(const ColumnUnit& unit) {
-    const std::int64_t width = plan_.width, earlier = unit.book * plan_.words;
+    const std::int64_t width = plan_.width;
     const Rows upstream = upstream_from(begin_);
     const T* slopes = slopes_.get() + unit.first;
-    const bool inner = inner_.wanted() && earlier > 0, codebooks = codebooks_.wanted() && upstream.data != nullptr;
     const auto part = std::make_unique_for_overwrite<T[]>(
-        static_cast<std::size_t>(std::max(inner ? earlier * unit.count : 0, unit.count * width)));
+        static_cast<std::size_t>(unit.count * std::max(width, inner_.wanted() ? columns_ : 0)));
     if (projected_.wanted()) {
       blas::gemm(Transpose::yes, Transpose::no, unit.count, width, rows_, T{1}, slopes, columns_,
                  plan_.x + begin_ * plan_.row_stride, plan_.row_stride, T{0}, part.get(), width);
       projected_.add(part.get(), unit.count, width, unit.first * width, width);
     }
     if (!bias_.empty()) add_column_sums(bias_.data() + unit.first, slopes, rows_, unit.count, columns_);
-    if (codebooks) {
-      sum_upstream(unit, upstream, part.get());
-      codebooks_.add(part.get(), unit.count, width, unit.first * width, width);
-    }
-    if (inner) {
-      sum_later(unit, slopes, part.get());
-      inner_.add(part.get(), earlier, unit.count, unit.first, columns_);
+    for (std::int64_t first = unit.first, end = unit.first + unit.count; first < end;) {
+      const std::int64_t book = first / plan_.words, next = std::min((book + 1) * plan_.words, end);
+      const BookColumns own{book, first, next - first};
+      if (codebooks_.wanted() && upstream.data != nullptr) {
+        sum_upstream(own, upstream, part.get());
+        codebooks_.add(part.get(), own.count, width, first * width, width);
+      }
+      if (inner_.wanted() && book > 0) {
+        sum_later(own, part.get());
+        inner_.add(part.get(), book * plan_.words, own.count, first, columns_);
+      }
+      first = next;
     }
   }
 
-  /// part [count, width]: the rows of the reconstruction's cotangent that chose each codeword of the unit.
-  void sum_upstream(const ColumnUnit& unit, const Rows& upstream, T* part) const {
-    const std::int64_t width = plan_.width, first = unit.first - unit.book * plan_.words;
+  /// part [count, width]: the rows of the reconstruction's cotangent that chose each of these codewords.
+  void sum_upstream(const BookColumns& own, const Rows& upstream, T* part) const {
+    const std::int64_t width = plan_.width, first = own.first - own.book * plan_.words;
     if (plan_.soft) {
-      blas::gemm(Transpose::yes, Transpose::no, unit.count, width, rows_, T{1}, probabilities_.get() + unit.first,
+      blas::gemm(Transpose::yes, Transpose::no, own.count, width, rows_, T{1}, probabilities_.get() + own.first,
                  columns_, upstream.data, upstream.stride, T{0}, part, width);
       return;
     }
-    std::fill_n(part, unit.count * width, T{0});
-    const Code* codes = data_.codes + begin_ * plan_.code_stride + unit.book;
+    std::fill_n(part, own.count * width, T{0});
+    const Code* codes = data_.codes + begin_ * plan_.code_stride + own.book;
     for (std::int64_t row = 0; row < rows_; ++row) {
       const std::int64_t word = static_cast<std::int64_t>(codes[row * plan_.code_stride]) - first;
-      if (word < 0 || word >= unit.count) continue;
+      if (word < 0 || word >= own.count) continue;
       add_into(part + word * width, upstream.data + row * upstream.stride, width);
     }
   }
 
-  /// part [codewords of earlier books, count]: what the choice of each took off the unit's scores.
-  void sum_later(const ColumnUnit& unit, const T* slopes, T* part) const {
-    const std::int64_t earlier = unit.book * plan_.words;
+  /// part [codewords of earlier books, count]: what the choice of each took off these scores.
+  void sum_later(const BookColumns& own, T* part) const {
+    const std::int64_t earlier = own.book * plan_.words;
+    const T* slopes = slopes_.get() + own.first;
     if (plan_.soft) {
-      blas::gemm(Transpose::yes, Transpose::no, earlier, unit.count, rows_, T{-1}, probabilities_.get(), columns_,
-                 slopes, columns_, T{0}, part, unit.count);
+      blas::gemm(Transpose::yes, Transpose::no, earlier, own.count, rows_, T{-1}, probabilities_.get(), columns_,
+                 slopes, columns_, T{0}, part, own.count);
       return;
     }
-    std::fill_n(part, earlier * unit.count, T{0});
+    std::fill_n(part, earlier * own.count, T{0});
     for (std::int64_t row = 0; row < rows_; ++row) {
       const Code* codes = data_.codes + (begin_ + row) * plan_.code_stride;
-      for (std::int64_t book = 0; book < unit.book; ++book) {
+      for (std::int64_t book = 0; book < own.book; ++book) {
         const std::int64_t word = book * plan_.words + codes[book];
-        axpy(part + word * unit.count, T{-1}, slopes + row * columns_, unit.count);
+        axpy(part + word * own.count, T{-1}, slopes + row * columns_, own.count);
       }
     }
   }
