@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 
 #include "tally/autograd/tape.h"
@@ -14,6 +13,7 @@
 #include "tally/core/version.h"
 #include "tally/ops/check.h"
 #include "tools/commands.h"
+#include "tools/timing.h"
 
 namespace tally::tools {
 namespace {
@@ -26,15 +26,12 @@ struct Measurement {
   std::vector<double> seconds;
 
   double time() const {
-    const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < calls; ++i) body();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / calls;
+    return seconds_of([this] {
+             for (int i = 0; i < calls; ++i) body();
+           }) /
+           calls;
   }
-  double median() const {
-    std::vector<double> sorted = seconds;
-    std::sort(sorted.begin(), sorted.end());
-    return sorted[sorted.size() / 2];
-  }
+  double median() const { return tools::median(seconds); }
 };
 
 void measure(std::vector<Measurement>& measurements, int repeats) {

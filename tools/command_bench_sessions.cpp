@@ -2,8 +2,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <chrono>
 #include <fstream>
 #include <iostream>
 
@@ -12,6 +10,7 @@
 #include "tally/recsys/models/registry.h"
 #include "tally/recsys/sessions/sessions.h"
 #include "tools/commands.h"
+#include "tools/timing.h"
 
 namespace tally::tools {
 namespace {
@@ -26,17 +25,6 @@ struct Arguments {
   std::int64_t items = 10'000, users = 100'000, events_per_user = 10, early = 100, late = 1'000'000, rounds = 301;
   int threads = num_threads();
 };
-
-double seconds_of(const auto& body) {
-  const auto start = std::chrono::steady_clock::now();
-  body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 /// Memory of this process that is in use, in bytes; 0 where the system does not say.
 double resident_bytes() {

@@ -26,6 +26,8 @@ void add_bench(CLI::App& app, const ops::Catalog& catalog);
 void add_bench_lengths(CLI::App& app);
 /// `bench sessions`; after add_bench.
 void add_bench_sessions(CLI::App& app);
+/// `bench reading`; after add_bench.
+void add_bench_reading(CLI::App& app);
 /// The command `version` and the flag --version.
 void add_version(CLI::App& app);
 

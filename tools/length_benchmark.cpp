@@ -10,6 +10,7 @@
 #include "tally/core/machine.h"
 #include "tally/core/memory.h"
 #include "tally/nn/initializers.h"
+#include "tools/timing.h"
 
 namespace tally::tools {
 namespace {
@@ -23,12 +24,6 @@ double now(int threads) {
   timespec time{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 /// A point, and what it takes to time it.

@@ -15,5 +15,6 @@ int main(int argc, char** argv) {
   tally::tools::add_op_commands(app, tally::ops::standard_catalog(), exit_code);
   tally::tools::add_bench_lengths(app);
   tally::tools::add_bench_sessions(app);
+  tally::tools::add_bench_reading(app);
   return tally::tools::run_commands(app, argc, argv, exit_code);
 }

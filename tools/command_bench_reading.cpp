@@ -1,0 +1,62 @@
+// tally bench reading: how fast interactions are read from text.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <iostream>
+
+#include "tools/commands.h"
+#include "tools/reading_benchmark.h"
+#include "tools/timing.h"
+
+namespace tally::tools {
+namespace {
+
+/// A file that is gone at the end.
+class TemporaryFile {
+ public:
+  TemporaryFile()
+      : path_(std::filesystem::temp_directory_path() / fmt::format("tally-bench-reading-{}.csv", ::getpid())) {}
+  ~TemporaryFile() {
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
+  }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+void bench_reading(const RandomRatings& ratings, int rounds) {
+  for (const std::int64_t number : {ratings.rows, ratings.users, ratings.items, std::int64_t{rounds}}) {
+    check<ConfigError>(number >= 1, "bench reading", "needs numbers of at least 1; got ", number);
+  }
+  const TemporaryFile file;
+  write_random_ratings(file.path(), ratings);
+  recsys::Interactions data;
+  const ReadingFigures figures = measure_reading(file.path(), rounds, data);
+  const double megabytes = static_cast<double>(std::filesystem::file_size(file.path())) * 1e-6;
+  const double read = median(figures.read), scan = median(figures.scan), rows = static_cast<double>(ratings.rows);
+  std::cout << fmt::format("{} rows, {:.0f} MB, {} users, {} items; medians of {}\n", data.size(), megabytes,
+                           data.num_users(), data.num_items(), rounds);
+  std::cout << fmt::format("read: {:.2f} s, {:.2f} million rows/s, {:.0f} MB/s\n", read, rows * 1e-6 / read,
+                           megabytes / read);
+  std::cout << fmt::format("lines counted: {:.2f} s, {:.0f} MB/s\n", scan, megabytes / scan);
+}
+
+}  // namespace
+
+void add_bench_reading(CLI::App& app) {
+  auto ratings = std::make_shared<RandomRatings>();
+  auto rounds = std::make_shared<int>(3);
+  CLI::App* command = app.get_subcommand("bench")->add_subcommand(
+      "reading", "How fast a text file of ratings is read, beside a scan that counts its lines");
+  command->add_option("--rows", ratings->rows, "Of the file, which is drawn and removed again")->capture_default_str();
+  command->add_option("--users", ratings->users, "Different users")->capture_default_str();
+  command->add_option("--items", ratings->items, "Different items")->capture_default_str();
+  command->add_option("--rounds", *rounds, "Timings of each; medians are printed")->capture_default_str();
+  command->callback([=] { bench_reading(*ratings, *rounds); });
+}
+
+}  // namespace tally::tools
