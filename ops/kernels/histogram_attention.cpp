@@ -172,23 +172,28 @@ struct Sums {
   Sums(std::int64_t table_elements, std::int64_t value_elements)
       : table_part(Tensor::zeros({table_elements}, dtype_of<T>)),
         value_part(Tensor::zeros({value_elements}, dtype_of<T>)),
-        tables(Tensor::zeros({table_elements}, DType::f64)),
-        values(Tensor::zeros({value_elements}, DType::f64)) {}
+        tables({table_elements}, DType::f64),
+        values({value_elements}, DType::f64) {}
 
   void fold() {
     fold(table_part, tables);
     fold(value_part, values);
-  }
-  static void fold(Tensor& part, Tensor& sum) {
-    T* from = part.template mutable_data<T>();
-    double* to = sum.mutable_data<double>();
-    for (std::int64_t i = 0; i < part.numel(); ++i) to[i] += static_cast<double>(from[i]);
-    std::fill_n(from, part.numel(), T{0});
+    empty_ = false;
   }
 
   Tensor table_part, value_part;
-  Tensor tables, values;
+  Tensor tables, values;  ///< written by the first fold()
   double rate = 0;
+
+ private:
+  void fold(Tensor& part, Tensor& sum) const {
+    T* from = part.template mutable_data<T>();
+    double* to = sum.mutable_data<double>();
+    for (std::int64_t i = 0; i < part.numel(); ++i) to[i] = static_cast<double>(from[i]) + (empty_ ? 0.0 : to[i]);
+    std::fill_n(from, part.numel(), T{0});
+  }
+
+  bool empty_ = true;
 };
 
 template <class T>
@@ -255,14 +260,16 @@ class BackwardPass {
     const auto fold = [&](Tensor Sums<T>::*member, std::int64_t rows, std::int64_t size, std::int64_t padded_size,
                           double factor, T* to) {
       if (to == nullptr) return;
+      std::vector<const double*> parts;
+      for (const Sums<T>& each : sums) parts.push_back((each.*member).template data<double>());
       parallel_for(rows, std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(size, 1)),
                    [&](std::int64_t begin, std::int64_t end) {
+                     std::vector<double> total(static_cast<std::size_t>(size));
                      for (std::int64_t r = begin; r < end; ++r) {
+                       std::fill(total.begin(), total.end(), 0.0);
+                       for (const double* part : parts) kernels::add_into(total.data(), part + r * padded_size, size);
                        for (std::int64_t i = 0; i < size; ++i) {
-                         double sum = 0;
-                         for (const Sums<T>& each : sums)
-                           sum += (each.*member).template data<double>()[r * padded_size + i];
-                         to[r * size + i] = static_cast<T>(factor * sum);
+                         to[r * size + i] = static_cast<T>(factor * total[static_cast<std::size_t>(i)]);
                        }
                      }
                    });
