@@ -219,6 +219,12 @@ Gradient Gradients::take(LeafId leaf) {
   return gradient;
 }
 
+void Gradients::make_dense(LeafId leaf) {
+  const auto found = map_.find(leaf);
+  if (found == map_.end()) return;
+  if (const auto* rows = std::get_if<RowGrad>(&found->second)) found->second = rows->to_dense();
+}
+
 Gradients& Gradients::operator+=(Gradients other) {
   for (auto& [leaf, gradient] : other.map_) add(leaf, std::move(gradient));
   return *this;

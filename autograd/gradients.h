@@ -47,6 +47,8 @@ class Gradients {
   void add(LeafId leaf, Gradient gradient);
   /// Removes and returns the leaf's gradient. Throws AutogradError when there is none.
   Gradient take(LeafId leaf);
+  /// Lays the leaf's row gradient out as a dense tensor; nothing happens to a dense one or where there is none.
+  void make_dense(LeafId leaf);
   /// Adds every gradient of `other`, in one fixed order for each leaf: this first.
   Gradients& operator+=(Gradients other);
   void scale(double factor);

@@ -12,6 +12,10 @@ namespace {
 /// Adds up results that arrive in any order, in the order of their index.
 class OrderedFold {
  public:
+  /// Gradients of `dense` leaves are summed as dense tensors, in place: the union of shards' rows, which soon are most
+  /// rows of a batch's table, is not merged anew for every shard.
+  explicit OrderedFold(std::span<const Var> dense) : dense_(dense) {}
+
   void deposit(std::int64_t index, double loss, Gradients gradients) {
     std::unique_lock lock(mutex_);
     waiting_.emplace(index, StageResult{loss, std::move(gradients)});
@@ -24,6 +28,7 @@ class OrderedFold {
       lock.unlock();
       total_.loss += result.loss;
       total_.gradients += std::move(result.gradients);
+      for (const Var& leaf : dense_) total_.gradients.make_dense(leaf.leaf_id());
       lock.lock();
     }
     folding_ = false;
@@ -32,6 +37,7 @@ class OrderedFold {
   StageResult take() { return std::move(total_); }
 
  private:
+  std::span<const Var> dense_;
   std::mutex mutex_;
   std::map<std::int64_t, StageResult> waiting_;
   std::int64_t next_ = 0;
@@ -117,7 +123,7 @@ class Step {
   }
 
   StageResult run_shards_alone() {
-    OrderedFold fold;
+    OrderedFold fold(leaves_);
     for_each_shard([&](std::int64_t shard) {
       Tape tape;
       const ShardOutput output = encode(shard, tape);
@@ -156,7 +162,7 @@ class Step {
       cotangents.push_back(reached ? to_dense(batch.take(var.leaf_id())) : Tensor());
     }
     const std::vector<std::vector<std::int64_t>> first = first_rows(outputs, rows.size());
-    OrderedFold fold;
+    OrderedFold fold(leaves_);
     for_each_shard([&](std::int64_t shard) {
       OpenShard& place = open[static_cast<std::size_t>(shard)];
       std::vector<Var> ends;

@@ -193,6 +193,15 @@ TEST_CASE("gradients of prepared values add up over shards", "[stages]") {
   // A parameter handed on as it is.
   stages.prepare = [&] { return std::vector<Var>{w, Var(Tensor::arange(3))}; };
   CHECK(run_stages(stages).gradients[w].item() == 45);
+  // Rows of a prepared table, one of them in every shard: items 0 to 3 are met 3, 13, 2 and 2 times.
+  const Var table = Var::leaf(Tensor::full({5, 2}, 1, DType::f64));
+  Stages rows;
+  rows.prepare = [&] { return std::vector<Var>{table * 2}; };
+  rows.shards = 10;
+  rows.encode = [](std::int64_t shard, std::span<const Var> prepared) {
+    return ShardOutput{ops::sum(ops::embedding(prepared[0], Tensor::from<std::int64_t>({1, shard % 4}, {2}))), {}};
+  };
+  CHECK(run_stages(rows).gradients[table].to_doubles() == std::vector<double>{6, 6, 26, 26, 4, 4, 4, 4, 0, 0});
   // Nothing prepared at all, and shards without a loss.
   stages.prepare = nullptr;
   stages.encode = [&](std::int64_t shard, std::span<const Var>) {

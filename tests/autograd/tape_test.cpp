@@ -302,6 +302,20 @@ TEST_CASE("row gradients gather, merge and densify in order", "[gradients]") {
         std::vector<double>(8, 0));
 }
 
+TEST_CASE("a leaf's row gradient is laid out as a dense one", "[gradients]") {
+  const Var table = Var::leaf(Tensor::zeros({3, 2}, DType::f64)), other = Var::leaf(Tensor::zeros({1}, DType::f64));
+  Gradients gradients;
+  gradients.make_dense(table.leaf_id());
+  CHECK(gradients.size() == 0);
+  gradients.add(table.leaf_id(), RowGrad{Tensor::from<std::int64_t>({2}, {1}), vec({5, 7}).reshape({1, 2}), {3, 2}});
+  gradients.add(other.leaf_id(), vec({9}));
+  for (int twice = 0; twice < 2; ++twice) {
+    gradients.make_dense(table.leaf_id());
+    CHECK(std::get<Tensor>(*gradients.find(table.leaf_id())).to_doubles() == std::vector<double>{0, 0, 0, 0, 5, 7});
+  }
+  CHECK(gradients[other].to_doubles() == std::vector<double>{9});
+}
+
 TEST_CASE("checkpointing recomputes and gives the same gradients with less memory", "[checkpoint]") {
   const Tensor start = Tensor::full({4096}, 1.0001, DType::f64);
   const Var parameter = Var::leaf(Tensor::full({4096}, 0.999, DType::f64));
