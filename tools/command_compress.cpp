@@ -12,15 +12,15 @@
 #include "tally/recsys/run/train_run.h"
 #include "tally/recsys/study/table.h"
 #include "tools/commands.h"
+#include "tools/recommendation_rows.h"
+#include "tools/served_files.h"
 
 namespace tally::tools {
 namespace {
 
 using namespace recsys;
 
-constexpr const char* kModel = "model.safetensors";
-constexpr const char* kItems = "items.txt";
-constexpr const char* kReport = "compression.json";
+using namespace served_files;
 
 const Lisa& lisa_of(const OpenedRun& run) {
   const auto* lisa = dynamic_cast<const SequenceModelOf<Lisa>*>(run.model.get());
@@ -71,11 +71,13 @@ void compress(const std::string& run_directory, const std::filesystem::path& out
                      "is there already, and no compressed model");
   AtomicDirectory directory(output);
   made.save(directory.file(kModel), {{"tally", version()}});
-  std::string items;
+  std::string items, titles;
   for (std::int32_t i = 0; i < static_cast<std::int32_t>(made.num_items()); ++i) {
     items += std::string(run.data.interactions->items.name(i)) + '\n';
+    titles += in_one_cell(run.data.label(i)) + '\n';
   }
   directory.write(kItems, items);
+  if (!run.data.titles.empty()) directory.write(kTitles, titles);
 
   // What is evaluated is what was written.
   const LisaServing served = LisaServing::load(directory.file(kModel));
@@ -120,7 +122,8 @@ void add_compress(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "compress", "Write a trained LISA model without its embedding table, and evaluate it beside the model");
   command->add_option("run", *run, "Run directory")->required();
-  command->add_option("--output", *output, "Directory for model.safetensors, items.txt and compression.json")
+  command
+      ->add_option("--output", *output, "Directory for model.safetensors, items.txt, titles.txt and compression.json")
       ->required();
   command->callback([=, &exit_code] {
     compress(*run, *output);

@@ -8,10 +8,9 @@
 #include "tally/recsys/data/file_forms.h"
 #include "tally/recsys/data/histories.h"
 #include "tally/recsys/evaluation/top_k.h"
-#include "tally/recsys/models/neural_ranker.h"
-#include "tally/recsys/run/train_run.h"
 #include "tools/commands.h"
 #include "tools/recommendation_rows.h"
+#include "tools/recommender.h"
 #include "tools/stream_recommendations.h"
 
 namespace tally::tools {
@@ -40,43 +39,41 @@ std::vector<std::string> split_list(const std::string& text) {
 }
 
 /// A table of the items for one history.
-std::string recommend_for_history(const OpenedRun& run, const RecommendOptions& options) {
-  const IdMap& items = run.data.interactions->items;
+std::string recommend_for_history(const Recommender& from, const RecommendOptions& options) {
+  const IdMap& items = from.items;
   std::vector<std::int32_t> history;
   for (const std::string& id : split_list(options.history)) {
     const auto item = items.find(id);
-    check<ConfigError>(item.has_value(), "--history", "item '", id, "' is not in ", run.config.data.path);
+    check<ConfigError>(item.has_value(), "--history", "item '", id, "' is not in ", from.source);
     history.push_back(*item);
   }
   check<ConfigError>(!history.empty(), "--history", "needs at least one item id");
-  const auto lists =
-      recommend(make_ranker(*run.model), Sequences::from({history}, items.size()), options.k, options.seen());
+  const auto lists = recommend(from.ranker, Sequences::from({history}, items.size()), options.k, options.seen());
   std::string text = "rank\titem_id\tscore\ttitle\n";
   for (std::size_t r = 0; r < lists[0].size(); ++r) {
     const ScoredItem& scored = lists[0][r];
-    text +=
-        fmt::format("{}\t{}\t{:g}\t{}\n", r + 1, items.name(scored.item), scored.score, run.data.label(scored.item));
+    text += fmt::format("{}\t{}\t{:g}\t{}\n", r + 1, items.name(scored.item), scored.score, from.label(scored.item));
   }
   return text;
 }
 
 /// A table of the items for every user of a file, users in the order of the file.
-std::string recommend_for_file(const OpenedRun& run, const RecommendOptions& options) {
-  const IdMap& items = run.data.interactions->items;
+std::string recommend_for_file(const Recommender& from, const RecommendOptions& options) {
+  const IdMap& items = from.items;
   const Histories histories =
       read_histories(options.input, items,
                      {.format = file_form_of(options.input).format,
-                      .user_column = run.config.data.user_column,
-                      .item_column = run.config.data.item_column,
+                      .user_column = from.user_column,
+                      .item_column = from.item_column,
                       .unknown = options.unknown_items == "skip" ? UnknownItems::skip : UnknownItems::error});
   if (histories.unknown_items > 0) {
     std::cerr << "left out: " << histories.unknown_items << " rows with items that the model was not trained with\n";
     for (const std::string& message : histories.unknown_messages) std::cerr << "  " << message << '\n';
   }
-  const auto lists = recommend(make_ranker(*run.model), histories.sequences, options.k, options.seen());
-  std::string text = recommendation_head(run.data);
+  const auto lists = recommend(from.ranker, histories.sequences, options.k, options.seen());
+  std::string text = recommendation_head(from);
   for (std::size_t user = 0; user < lists.size(); ++user) {
-    text += recommendation_rows(run.data, histories.users.name(static_cast<std::int32_t>(user)), lists[user]);
+    text += recommendation_rows(from, histories.users.name(static_cast<std::int32_t>(user)), lists[user]);
   }
   return text;
 }
@@ -86,7 +83,7 @@ std::string recommend_for_file(const OpenedRun& run, const RecommendOptions& opt
 void add_recommend(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<RecommendOptions>();
   CLI::App* command = app.add_subcommand("recommend", "Recommend items for histories, of users known or not");
-  command->add_option("run", options->directory, "Run directory")->required();
+  command->add_option("run", options->directory, "Run directory, or one that compress wrote")->required();
   command->add_option("--history", options->history, "Item ids, oldest first, separated by commas");
   command->add_option("--input", options->input,
                       "File of histories, oldest event first: columns user_id and item_id (.tsv, .csv), or lines "
@@ -121,17 +118,17 @@ void add_recommend(CLI::App& app, int& exit_code) {
     check<ConfigError>(!options->stream || options->out.empty(), "--out", "does not go with --stream");
     if (options->stream) {
       exit_code =
-          stream_recommendations(open_run({options->directory}), {.k = options->k,
-                                                                  .filter_seen = options->filter_seen,
-                                                                  .answer_events = options->answer == "events",
-                                                                  .skip_bad_lines = options->bad_lines == "skip",
-                                                                  .max_sessions = options->max_sessions,
-                                                                  .state = options->state});
+          stream_recommendations(open_recommender(options->directory), {.k = options->k,
+                                                                        .filter_seen = options->filter_seen,
+                                                                        .answer_events = options->answer == "events",
+                                                                        .skip_bad_lines = options->bad_lines == "skip",
+                                                                        .max_sessions = options->max_sessions,
+                                                                        .state = options->state});
       return;
     }
-    const OpenedRun run = open_run({options->directory});
+    const Recommender from = open_recommender(options->directory);
     const std::string text =
-        command->count("--input") > 0 ? recommend_for_file(run, *options) : recommend_for_history(run, *options);
+        command->count("--input") > 0 ? recommend_for_file(from, *options) : recommend_for_history(from, *options);
     if (options->out.empty()) {
       std::cout << text;
     } else {

@@ -71,15 +71,15 @@ class LineStream {
 
 class Streaming {
  public:
-  Streaming(const OpenedRun& run, const StreamOptions& options)
-      : run_(run),
+  Streaming(const Recommender& recommender, const StreamOptions& options)
+      : recommender_(recommender),
         options_(options),
-        sessions_(run.model->recurrent(), run.data.interactions->items, {.keep_seen = options.filter_seen}) {
+        sessions_(recommender.recurrent(), recommender.items, {.keep_seen = options.filter_seen}) {
     if (!options.state.empty() && std::filesystem::exists(options.state)) sessions_.load(options.state);
   }
 
   int run() {
-    std::cout << recommendation_head(run_.data) << std::flush;
+    std::cout << recommendation_head(recommender_) << std::flush;
     LineStream input;
     std::string line;
     LineStream::Next next = LineStream::Next::end;
@@ -142,10 +142,10 @@ class Streaming {
   }
 
   void answer(const std::string& user) {
-    std::cout << recommendation_rows(run_.data, user, sessions_.recommend(user, options_.k)) << std::flush;
+    std::cout << recommendation_rows(recommender_, user, sessions_.recommend(user, options_.k)) << std::flush;
   }
 
-  const OpenedRun& run_;
+  const Recommender& recommender_;
   const StreamOptions& options_;
   Sessions sessions_;
   std::vector<std::pair<std::string, std::string>> pending_;
@@ -155,9 +155,9 @@ class Streaming {
 
 }  // namespace
 
-int stream_recommendations(const OpenedRun& run, const StreamOptions& options) {
+int stream_recommendations(const Recommender& recommender, const StreamOptions& options) {
   note_stop_signals();
-  Streaming streaming(run, options);
+  Streaming streaming(recommender, options);
   int exit_code = 0;
   try {
     exit_code = streaming.run();

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 
-#include "tally/recsys/run/train_run.h"
+#include "tools/recommender.h"
 
 namespace tally::tools {
 
@@ -17,9 +17,9 @@ struct StreamOptions {
 };
 
 /// Reads lines `user TAB item` (an event) and `user TAB ?` (a query) from standard input and writes each answer, up to
-/// k lines `user_id item_id score rank` and the title when the run has titles, to standard output at once. Ends with
+/// k lines `user_id item_id score rank` and the title when there are titles, to standard output at once. Ends with
 /// the input, or after the line in work when a stop signal came; either way, and when a bad line ends it, sessions are
 /// saved. Returns the exit code. Throws IoError for a bad line, naming it, or when answers cannot be written.
-int stream_recommendations(const recsys::OpenedRun& run, const StreamOptions& options);
+int stream_recommendations(const Recommender& recommender, const StreamOptions& options);
 
 }  // namespace tally::tools

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tally/recsys/models/gru4rec.h"
+#include "tally/recsys/models/item_scorer.h"
 #include "tally/recsys/models/state_bytes.h"
 
 namespace tally::recsys {
@@ -23,7 +24,7 @@ class Gru4RecRecurrence {
   explicit Gru4RecRecurrence(const Gru4Rec& model);
 
   std::string layout() const;
-  Tensor candidate_table() const { return model_.item_table().value(); }
+  ItemScorer scorer() const { return ItemScorer::of_table(model_.item_table().value()); }
   State initial_state() const;
   void append(State& state, std::int64_t events, std::int32_t item) const;
   void hidden(const State& state, std::int64_t events, std::span<float> row) const;

@@ -5,7 +5,9 @@
 #include <algorithm>
 
 #include "tally/autograd/tape.h"
+#include "tally/core/kernels.h"
 #include "tally/ops/softmax.h"
+#include "tally/recsys/models/weights_fingerprint.h"
 
 namespace tally::recsys {
 namespace {
@@ -17,10 +19,13 @@ std::span<const float> row_of(const Tensor& table, std::int64_t row) {
   return table.span<float>().subspan(static_cast<std::size_t>(row) * width, width);
 }
 
-std::vector<std::int32_t> codes_of(const Tensor& codes) {
-  const Tensor wide = codes.to(DType::i32);
-  const auto values = wide.span<std::int32_t>();
-  return {values.begin(), values.end()};
+/// A row of codes u8 or i32 [T, B].
+std::vector<std::int32_t> codes_of(const Tensor& codes, std::int64_t row) {
+  const auto take = [&]<class Code>(Code) {
+    const Code* const from = codes.data<Code>() + row * codes.dim(1);
+    return std::vector<std::int32_t>(from, from + codes.dim(1));
+  };
+  return codes.dtype() == DType::u8 ? take(std::uint8_t{}) : take(std::int32_t{});
 }
 
 std::string_view name_of(LisaVariant variant) {
@@ -48,51 +53,78 @@ void LisaRecurrence::State::save(std::string& to) const {
   for (const ops::HistogramState& block : blocks) write_text(to, block.save());
 }
 
-LisaRecurrence::LisaRecurrence(const Lisa& model) {
-  check<ValueError>(model.alignment == PositionAlignment::start || model.blocks.size() == 1, kName, "of ",
-                    model.blocks.size(),
+LisaRecurrence::LisaRecurrence(std::string kind, std::size_t blocks, const Tensor& positions,
+                               PositionAlignment alignment)
+    : kind_(std::move(kind)), positions_(positions.clone()), alignment_(alignment) {
+  check<ValueError>(alignment == PositionAlignment::start || blocks == 1, kName, "of ", blocks,
                     " blocks takes events one at a time when positions count from the window's start; they count from "
                     "its end, so that every event moves all earlier ones");
-  check<DTypeError>(model.items.table.value().dtype() == DType::f32, kName, "takes events with weights of f32; got ",
-                    model.items.table.value().dtype());
-  const Paused paused;
-  const LisaItems items = model.quantized_items();
-  candidates_ = items.candidates;
-  codes_ = items.codes.to(DType::i32).contiguous();
-  reconstruction_ = items.reconstruction.contiguous();
-  positions_ = model.positions.table.value().clone();
-  alignment_ = model.alignment;
-  const bool soft = model.variant == LisaVariant::soft;
-  if (soft) {
-    const Shape& shape = items.logits.shape();
-    assignments_ = ops::softmax(items.logits).value().contiguous().reshape({shape[0], shape[1] * shape[2]});
-  }
-  for (const LisaBlock& block : model.blocks) {
-    const nn::VectorQuantizer& quantizer = block.quantizer ? *block.quantizer : model.quantizer;
-    const nn::HistogramTables tables = block.attention.tables(quantizer.codewords());
-    const Shape& shape = tables.inner.shape();
-    blocks_.push_back({.block = block,
-                       .quantizer = block.quantizer ? block.quantizer->tables() : ops::VectorQuantizationTables(),
-                       .reader = ops::HistogramReader(tables.inner.value(), tables.values.value()),
-                       .layout = {.codebooks = shape[0],
-                                  .words = shape[1],
-                                  .window = block.attention.window,
-                                  .rate = block.attention.current_decay(),
-                                  .soft = soft}});
-  }
-  const nn::VectorQuantizer& quantizer = model.quantizer;
-  settings_ = fmt::format(
-      "lisa {}{}, {} blocks, {} codebooks of {} codewords, similarity {}, temperature {}, {}, decay {}, counts window "
-      "{}, "
-      "activation {}, window {}, positions from the {}",
-      name_of(model.variant), model.blocks[0].attention.soft_query ? " with soft queries" : "", blocks_.size(),
-      blocks_[0].layout.codebooks, blocks_[0].layout.words, static_cast<int>(quantizer.options.quantization.similarity),
-      quantizer.options.quantization.temperature, quantizer.options.quantization.residual ? "residual" : "not residual",
-      blocks_[0].layout.rate, blocks_[0].layout.window, static_cast<int>(model.blocks[0].feed_forward.activation),
-      model.window, model.alignment == PositionAlignment::start ? "start" : "end");
+  check<DTypeError>(positions.dtype() == DType::f32, kName, "takes events with weights of f32; got ",
+                    positions.dtype());
 }
 
-std::string LisaRecurrence::layout() const { return settings_; }
+LisaRecurrence::LisaRecurrence(const Lisa& model)
+    : LisaRecurrence("lisa " + std::string(name_of(model.variant)), model.blocks.size(), model.positions.table.value(),
+                     model.alignment) {
+  const nn::VectorQuantizer& quantizer = model.quantizer;
+  kind_ += fmt::format(
+      "{}, similarity {}, temperature {}, {}", model.blocks[0].attention.soft_query ? " with soft queries" : "",
+      static_cast<int>(quantizer.options.quantization.similarity), quantizer.options.quantization.temperature,
+      quantizer.options.quantization.residual ? "residual" : "not residual");
+  if (model.variant != LisaVariant::soft) {
+    serve(LisaServing::from(model));
+    return;
+  }
+  const Paused paused;
+  const LisaItems items = model.quantized_items();
+  const Shape& shape = items.logits.shape();
+  scorer_ = ItemScorer::of_table(items.candidates);
+  codes_ = items.codes.contiguous();
+  reconstruction_ = items.reconstruction.contiguous();
+  assignments_ = ops::softmax(items.logits).value().contiguous().reshape({shape[0], shape[1] * shape[2]});
+  for (const LisaBlock& block : model.blocks) {
+    const nn::HistogramTables tables =
+        block.attention.tables((block.quantizer ? *block.quantizer : quantizer).codewords());
+    add_block(block, tables.inner.value(), tables.values.value(), true);
+  }
+}
+
+LisaRecurrence::LisaRecurrence(const LisaServing& model)
+    : LisaRecurrence(model.name(), model.weights().blocks.size(), model.weights().positions.table.value(),
+                     model.weights().alignment) {
+  serve(model);
+}
+
+void LisaRecurrence::serve(const LisaServing& model) {
+  scorer_ = model.scorer();
+  codes_ = model.codes();
+  codebooks_ = model.weights().codebooks.value();
+  for (const LisaServingBlock& one : model.weights().blocks) {
+    add_block(one.block, one.inner.value(), one.values.value(), false);
+  }
+}
+
+void LisaRecurrence::add_block(const LisaBlock& block, const Tensor& inner, const Tensor& values, bool soft) {
+  blocks_.push_back({.block = block,
+                     .quantizer = block.quantizer ? block.quantizer->tables() : ops::VectorQuantizationTables(),
+                     .reader = ops::HistogramReader(inner, values),
+                     .layout = {.codebooks = inner.dim(0),
+                                .words = inner.dim(1),
+                                .window = block.attention.window,
+                                .rate = block.attention.current_decay(),
+                                .soft = soft}});
+}
+
+std::string LisaRecurrence::layout() const {
+  const Block& first = blocks_[0];
+  return fmt::format(
+      "{}, {} blocks, {} codebooks of {} codewords, decay {}, counts window {}, activation {}, window {}, "
+      "positions "
+      "from the {}",
+      kind_, blocks_.size(), first.layout.codebooks, first.layout.words, first.layout.rate, first.layout.window,
+      static_cast<int>(first.block.feed_forward.activation), positions_.dim(0),
+      alignment_ == PositionAlignment::start ? "start" : "end");
+}
 
 LisaRecurrence::State LisaRecurrence::initial_state() const {
   State state;
@@ -102,9 +134,7 @@ LisaRecurrence::State LisaRecurrence::initial_state() const {
 }
 
 LisaRecurrence::Event LisaRecurrence::item_event(std::int32_t item) const {
-  const auto codebooks = static_cast<std::size_t>(codes_.dim(1));
-  const auto codes = codes_.span<std::int32_t>().subspan(static_cast<std::size_t>(item) * codebooks, codebooks);
-  Event event{{codes.begin(), codes.end()}, {}};
+  Event event{codes_of(codes_, item), {}};
   if (assignments_.defined()) {
     const auto assignments = row_of(assignments_, item);
     event.assignments.assign(assignments.begin(), assignments.end());
@@ -112,9 +142,24 @@ LisaRecurrence::Event LisaRecurrence::item_event(std::int32_t item) const {
   return event;
 }
 
+void LisaRecurrence::item_vector(std::int32_t item, std::span<float> vector) const {
+  if (reconstruction_.defined()) {
+    const auto row = row_of(reconstruction_, item);
+    std::copy(row.begin(), row.end(), vector.begin());
+    return;
+  }
+  const std::int64_t words = codebooks_.dim(1);
+  std::fill(vector.begin(), vector.end(), 0.0F);
+  std::int64_t first = 0;  // codeword of the codebook
+  for (const std::int32_t code : codes_of(codes_, item)) {
+    kernels::add_into(vector.data(), codebooks_.data<float>() + (first + code) * codebooks_.dim(2), codebooks_.dim(2));
+    first += words;
+  }
+}
+
 LisaRecurrence::Event LisaRecurrence::row_event(const Block& block, const Var& x) const {
   const ops::VectorQuantization quantized = (*block.block.quantizer)(x, block.quantizer);
-  Event event{codes_of(quantized.codes), {}};
+  Event event{codes_of(quantized.codes, 0), {}};
   if (block.layout.soft) {
     const Tensor assignments = ops::softmax(quantized.logits).value().contiguous();
     event.assignments.assign(assignments.span<float>().begin(), assignments.span<float>().end());
@@ -132,13 +177,14 @@ void LisaRecurrence::take(ops::HistogramState& tally, const Event& event) const 
 
 void LisaRecurrence::run(const State& state, State* appending, std::int64_t events, std::int32_t item,
                          std::span<float> row) const {
-  const std::int64_t width = reconstruction_.dim(1), window = positions_.dim(0);
-  const auto vector = row_of(reconstruction_, item);
+  if (row.empty() && blocks_.size() == 1) return take(appending->blocks[0], item_event(item));
+  const std::int64_t width = positions_.dim(1), window = positions_.dim(0);
   const std::int64_t place = alignment_ == PositionAlignment::start ? std::min(events, window) : window;
   const auto position = row_of(positions_, place - 1);
   Tensor start({1, width});
-  float* const x0 = start.mutable_data<float>();
-  for (std::size_t i = 0; i < vector.size(); ++i) x0[i] = vector[i] + position[i];
+  const std::span<float> x0 = start.mutable_span<float>();
+  item_vector(item, x0);
+  kernels::add_into(x0.data(), position.data(), width);
   Var x(start);
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
     const Event event = b == 0 ? item_event(item) : row_event(blocks_[b], x);
@@ -198,6 +244,11 @@ LisaRecurrence::State LisaRecurrence::load(ByteReader& bytes, std::int64_t event
                    " events, but a tally of ", state.blocks.back().events());
   }
   return state;
+}
+
+std::shared_ptr<const RecurrentModel> LisaServing::recurrent() const {
+  return std::make_shared<RecurrentModelOf<LisaRecurrence>>(name(), weights_fingerprint(weights_),
+                                                            LisaRecurrence(*this));
 }
 
 std::shared_ptr<const RecurrentModel> Lisa::recurrent(const std::string& name, std::uint64_t weights) const {

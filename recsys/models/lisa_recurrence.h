@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "tally/ops/histogram_state.h"
-#include "tally/recsys/models/lisa.h"
+#include "tally/recsys/models/item_scorer.h"
+#include "tally/recsys/models/lisa_serving.h"
 #include "tally/recsys/models/state_bytes.h"
 
 namespace tally::recsys {
@@ -29,12 +30,14 @@ class LisaRecurrence {
     void save(std::string& to) const;
   };
 
-  /// Codes and vectors of all items are computed once; embeddings are not kept. `candidates` receives the candidate
-  /// table. Throws ValueError for positions from the end and more than one block; DTypeError unless all is f32.
+  /// Of a model with hard codes nothing is kept but its serving form (LisaServing); of `soft` also the assignments,
+  /// reconstruction and embedding of each item. Throws ValueError for positions from the end and more than one block;
+  /// DTypeError unless all is f32.
   explicit LisaRecurrence(const Lisa& model);
+  explicit LisaRecurrence(const LisaServing& model);
 
   std::string layout() const;
-  Tensor candidate_table() const { return candidates_; }
+  ItemScorer scorer() const { return *scorer_; }
   State initial_state() const;
   void append(State& state, std::int64_t events, std::int32_t item) const;
   void hidden(const State& state, std::int64_t events, std::span<float> row) const;
@@ -58,19 +61,25 @@ class LisaRecurrence {
     std::vector<std::int32_t> codes;
     std::vector<float> assignments;
   };
+  LisaRecurrence(std::string kind, std::size_t blocks, const Tensor& positions, PositionAlignment alignment);
+  void serve(const LisaServing& model);
+  void add_block(const LisaBlock& block, const Tensor& inner, const Tensor& values, bool soft);
   Event item_event(std::int32_t item) const;
+  /// Writes what the stream carries for an item, [D].
+  void item_vector(std::int32_t item, std::span<float> vector) const;
   Event row_event(const Block& block, const Var& x) const;
   void take(ops::HistogramState& tally, const Event& event) const;
   /// Runs the blocks for the event of `item`, the `events`-th; the tallies of `appending` take it first. Writes the
   /// hidden row unless `row` is empty: then the last block is left as soon as it has taken the event.
   void run(const State& state, State* appending, std::int64_t events, std::int32_t item, std::span<float> row) const;
 
-  std::string settings_;
-  Tensor candidates_;      // [items, D]
-  Tensor codes_;           // i32 [items, B]
-  Tensor reconstruction_;  // [items, D]
-  Tensor assignments_;     // [items, B * W], absent unless soft
-  Tensor positions_;       // [window, D]
+  std::string kind_;                  // what the model is, for layout()
+  std::optional<ItemScorer> scorer_;  // always there once it is made
+  Tensor codes_;                      // u8 or i32 [items, B]
+  Tensor codebooks_;                  // [B, W, D], whose sums are the items' vectors; absent when soft
+  Tensor reconstruction_;             // [items, D] when soft
+  Tensor assignments_;                // [items, B * W] when soft
+  Tensor positions_;                  // [window, D]
   PositionAlignment alignment_ = PositionAlignment::start;
   std::vector<Block> blocks_;
 };

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "tally/autograd/tape.h"
-#include "tally/core/blas.h"
 #include "tally/core/parallel.h"
 #include "tally/ops/decode_codes.h"
 #include "tally/ops/elementwise.h"
@@ -39,21 +38,16 @@ std::int64_t bytes_of(const nn::Buffer& buffer) {
   return buffer.defined() ? static_cast<std::int64_t>(buffer.value().bytes()) : 0;
 }
 
-/// Sums of B numbers, the ones that an item's codes name.
-template <class Code>
-void add_up(const Code* codes, std::int64_t codebooks, std::int64_t codewords, const float* of_codewords,
-            std::span<float> scores) {
-  for (float& score : scores) {
-    float sum = of_codewords[codes[0]];
-    for (std::int64_t b = 1; b < codebooks; ++b) sum += of_codewords[b * codewords + codes[b]];
-    score = sum;
-    codes += codebooks;
+ItemScorer scorer_of(const LisaServingWeights& weights) {
+  if (weights.target_codes.defined()) {
+    return ItemScorer::of_codes(weights.target_codes.value(), weights.target_codebooks.value());
   }
+  return ItemScorer::of_codes(weights.codes.value(), weights.codebooks.value());
 }
 
 }  // namespace
 
-LisaServing::LisaServing(LisaServingWeights weights) : weights_(std::move(weights)) {
+LisaServing::LisaServing(LisaServingWeights weights) : weights_(std::move(weights)), scorer_(scorer_of(weights_)) {
   for (const LisaServingBlock& block : weights_.blocks) {
     quantizer_tables_.push_back(block.block.quantizer ? block.block.quantizer->tables()
                                                       : ops::VectorQuantizationTables());
@@ -101,23 +95,6 @@ Tensor LisaServing::encode(const Sequences& batch) const {
   return x.value();
 }
 
-void LisaServing::score_items(std::span<const float> hidden, std::span<float> scores) const {
-  const Tensor& codebooks =
-      (weights_.target_codebooks.defined() ? weights_.target_codebooks : weights_.codebooks).value();
-  const std::int64_t books = codebooks.dim(0), words = codebooks.dim(1);
-  check<ShapeError>(std::ssize(hidden) == width() && std::ssize(scores) == num_items(), "LisaServing",
-                    "needs a hidden state of ", width(), " and room for ", num_items(), " scores; got ", hidden.size(),
-                    " and ", scores.size());
-  std::vector<float> of_codewords(static_cast<std::size_t>(books * words));
-  blas::gemv(blas::Transpose::no, books * words, width(), 1.0F, codebooks.data<float>(), width(), hidden.data(), 0.0F,
-             of_codewords.data());
-  if (target_codes().dtype() == DType::u8) {
-    add_up(target_codes().data<std::uint8_t>(), books, words, of_codewords.data(), scores);
-  } else {
-    add_up(target_codes().data<std::int32_t>(), books, words, of_codewords.data(), scores);
-  }
-}
-
 Tensor LisaServing::score(const Sequences& all) const {
   const Sequences histories = cut_to_window(all, window());
   const std::int64_t items = num_items();
@@ -128,7 +105,7 @@ Tensor LisaServing::score(const Sequences& all) const {
     const std::span<const std::int32_t> history = histories.sequence(i);
     const Tensor hidden = encode(pack_window(std::span(&history, 1)));
     const float* last = hidden.data<float>() + (hidden.dim(0) - 1) * width();
-    score_items({last, static_cast<std::size_t>(width())}, {out + i * items, static_cast<std::size_t>(items)});
+    scorer_.score({last, static_cast<std::size_t>(width())}, {out + i * items, static_cast<std::size_t>(items)});
   });
   return scores;
 }

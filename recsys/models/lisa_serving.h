@@ -57,8 +57,8 @@ struct LisaServingSize {
 
 /// A trained LISA model in the form that is served: items are codes, computed once; the embedding table is dropped. Its
 /// hidden states are the model's. An item's score is <hidden state, its vector>, and the vector is a sum of codewords,
-/// so the hidden state meets all B W codewords once and an item costs B additions, in the order of codebooks: the same
-/// bits for any number of threads and whatever else is in the batch. Items of equal codes have equal scores.
+/// so the hidden state meets all B W codewords once and an item costs B additions, in the order of codebooks
+/// (item_scorer.h): the same bits for any number of threads and whatever else is in the batch.
 ///
 /// It is a ranker (recsys/ranker.h): `recommend(Ranker(serving), histories, k)` gives the exact top k. f32. A value;
 /// copies are deep.
@@ -89,8 +89,10 @@ class LisaServing {
   Tensor encode(const Sequences& batch) const;
   /// [histories.count(), num_items()]; an empty history scores every item 0.
   Tensor score(const Sequences& histories) const;
-  /// The scores of all items for one hidden state [D].
-  void score_items(std::span<const float> hidden, std::span<float> scores) const;
+  /// From hidden states to the scores of all items.
+  const ItemScorer& scorer() const { return scorer_; }
+  /// One event at a time, for sessions: lisa_recurrence.h. Throws ValueError as LisaRecurrence does.
+  std::shared_ptr<const RecurrentModel> recurrent() const;
 
   LisaServingSize size() const;
 
@@ -98,6 +100,7 @@ class LisaServing {
   explicit LisaServing(LisaServingWeights weights);
 
   LisaServingWeights weights_;
+  ItemScorer scorer_;
   std::vector<ops::VectorQuantizationTables> quantizer_tables_;  ///< by block; empty where it quantizes nothing
 };
 

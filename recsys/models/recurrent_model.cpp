@@ -35,12 +35,8 @@ std::string ModelState::save() const {
   return bytes;
 }
 
-RecurrentModel::RecurrentModel(std::string name, std::string layout, std::uint64_t weights, Tensor candidates)
-    : name_(std::move(name)), layout_(std::move(layout)), candidates_(candidates.contiguous()) {
-  check<ShapeError>(candidates_.rank() == 2 && candidates_.dim(0) > 0, name_,
-                    "needs a candidate table [items, D]; got ", candidates_.shape());
-  check<DTypeError>(candidates_.dtype() == DType::f32, name_, "takes events with weights of f32; got ",
-                    candidates_.dtype());
+RecurrentModel::RecurrentModel(std::string name, std::string layout, std::uint64_t weights, ItemScorer scorer)
+    : name_(std::move(name)), layout_(std::move(layout)), scorer_(std::move(scorer)) {
   Fingerprint all;
   for (const std::string& part : {name_, layout_, std::to_string(weights)}) all.update(part);
   fingerprint_ = all.value();

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tally/core/tensor.h"
+#include "tally/recsys/models/item_scorer.h"
 #include "tally/recsys/models/state_bytes.h"
 
 namespace tally::recsys {
@@ -62,10 +63,10 @@ class RecurrentModel {
   /// The state in words: what is kept, of which sizes.
   const std::string& layout() const { return layout_; }
   std::uint64_t fingerprint() const { return fingerprint_; }
-  std::int64_t num_items() const { return candidates_.dim(0); }
-  std::int64_t width() const { return candidates_.dim(1); }
-  /// f32 [num_items(), width()], contiguous: an item's score is its row times the hidden row.
-  const Tensor& candidate_table() const { return candidates_; }
+  std::int64_t num_items() const { return scorer_.num_items(); }
+  std::int64_t width() const { return scorer_.width(); }
+  /// From hidden rows to scores of all items.
+  const ItemScorer& scorer() const { return scorer_; }
 
   virtual ModelState initial_state() const = 0;
   /// Takes an event. Throws IndexError for an item outside [0, num_items()), ValueError for a state of another model.
@@ -89,7 +90,7 @@ class RecurrentModel {
 
  protected:
   /// `weights`: hash of all weights. The fingerprint is of name, layout and weights.
-  RecurrentModel(std::string name, std::string layout, std::uint64_t weights, Tensor candidates);
+  RecurrentModel(std::string name, std::string layout, std::uint64_t weights, ItemScorer scorer);
 
   virtual void append_to(ModelState& state, std::int32_t item) const = 0;
   virtual void step_of(ModelState& state, std::int32_t item, std::span<float> row) const = 0;
@@ -105,14 +106,14 @@ class RecurrentModel {
 
   std::string name_, layout_;
   std::uint64_t fingerprint_;
-  Tensor candidates_;
+  ItemScorer scorer_;
 };
 
 /// The face of a type with
 ///
 ///     struct State { std::size_t heap_bytes() const; void save(std::string& to) const; ... };
 ///     std::string layout() const;                                   // options that decide what a state means, too
-///     Tensor candidate_table() const;                               // f32 [items, width]
+///     ItemScorer scorer() const;
 ///     State initial_state() const;
 ///     void append(State&, std::int64_t events, std::int32_t item) const;              // events before this one
 ///     void hidden(const State&, std::int64_t events, std::span<float> row) const;     // events so far, at least one
@@ -124,7 +125,7 @@ template <class R>
 class RecurrentModelOf final : public RecurrentModel {
  public:
   RecurrentModelOf(std::string name, std::uint64_t weights, R recurrence)
-      : RecurrentModel(std::move(name), recurrence.layout(), weights, recurrence.candidate_table()),
+      : RecurrentModel(std::move(name), recurrence.layout(), weights, recurrence.scorer()),
         recurrence_(std::move(recurrence)) {}
 
   ModelState initial_state() const override { return make(recurrence_.initial_state(), 0); }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "tally/recsys/models/item_scorer.h"
 #include "tally/recsys/models/sasrec.h"
 #include "tally/recsys/models/state_bytes.h"
 
@@ -23,7 +24,7 @@ class SasRecRecurrence {
   explicit SasRecRecurrence(const SasRec& model);
 
   std::string layout() const;
-  Tensor candidate_table() const { return model_.item_table().value(); }
+  ItemScorer scorer() const { return ItemScorer::of_table(model_.item_table().value()); }
   State initial_state() const { return {}; }
   void append(State& state, std::int64_t events, std::int32_t item) const;
   void hidden(const State& state, std::int64_t events, std::span<float> row) const;

@@ -7,6 +7,7 @@
 #include "tally/nn/module.h"
 #include "tally/recsys/models/batch_items.h"
 #include "tally/recsys/models/recurrent_model.h"
+#include "tally/recsys/models/weights_fingerprint.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
@@ -152,7 +153,7 @@ class SequenceModelOf final : public SequenceModel {
   }
   std::shared_ptr<const RecurrentModel> recurrent() const override {
     if constexpr (requires { module_.recurrent(name_, std::uint64_t{0}); }) {
-      return module_.recurrent(name_, hash_of_weights());
+      return module_.recurrent(name_, weights_fingerprint(module_));
     } else {
       fail<ValueError>(name_, "has no recurrent face: it cannot take one event at a time");
     }
@@ -167,17 +168,6 @@ class SequenceModelOf final : public SequenceModel {
   }
 
  private:
-  std::uint64_t hash_of_weights() const {
-    Fingerprint hash;
-    nn::walk("", module_, [&](const std::string& path, const auto& field) {
-      const Tensor tensor = field.value().contiguous();
-      hash.update(path);
-      for (std::int64_t d = 0; d < tensor.rank(); ++d) hash.update(std::to_string(tensor.dim(d)));
-      hash.update({reinterpret_cast<const char*>(tensor.raw_data()), tensor.bytes()});
-    });
-    return hash.value();
-  }
-
   std::string name_;
   M module_;
 };

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 
-#include "tally/core/blas.h"
 #include "tally/core/parallel.h"
 
 namespace tally::recsys {
@@ -11,10 +10,8 @@ namespace {
 
 constexpr std::string_view kName = "Sessions";
 
-// Users are scored in groups against blocks of items, whose rows stay in cache meanwhile. A score is computed with
-// blocks of the same cut whatever the group, so that it does not depend on the company.
+/// Users that are scored together: they share what the scorer finds in cache.
 constexpr std::int64_t kGroup = 16;
-constexpr std::int64_t kBlockElements = 1 << 16;
 
 /// Memory of an entry of an unordered_map beside its value, and of one of its buckets, in libstdc++ and libc++.
 constexpr std::size_t kNodeBytes = sizeof(void*) + sizeof(std::size_t);
@@ -90,9 +87,7 @@ std::vector<ScoredItem> Sessions::recommend(std::string_view user, std::int64_t 
 
 std::vector<std::vector<ScoredItem>> Sessions::recommend(std::span<const std::string_view> users, std::int64_t k) {
   check<ValueError>(k >= 1, kName, "needs k of at least 1; got ", k);
-  const Tensor& table = model_->candidate_table();
-  const std::int64_t count = table.dim(0), width = table.dim(1);
-  const std::int64_t block = std::max<std::int64_t>(1, kBlockElements / width);
+  const std::int64_t count = model_->num_items(), width = model_->width();
   const std::uint64_t begin = clock_.fetch_add(users.size()) + 1;
   std::vector<std::vector<ScoredItem>> lists(users.size());
   parallel_for(static_cast<std::int64_t>(users.size()), kGroup, [&](std::int64_t from, std::int64_t to) {
@@ -104,13 +99,7 @@ std::vector<std::vector<ScoredItem>> Sessions::recommend(std::span<const std::st
       seen.push_back(read(users[i], begin + i, row.first(static_cast<std::size_t>(width))));
     }
     std::vector<float> scores(static_cast<std::size_t>((to - from) * count));
-    for (std::int64_t first = 0; first < count; first += block) {
-      const std::int64_t n = std::min(block, count - first);
-      for (std::int64_t u = 0; u < to - from; ++u) {
-        blas::gemv(blas::Transpose::no, n, width, 1.0F, table.data<float>() + first * width, width,
-                   rows.data() + u * width, 0.0F, scores.data() + u * count + first);
-      }
-    }
+    model_->scorer().score(rows, scores);
     std::vector<std::uint8_t> candidates(static_cast<std::size_t>(count));
     for (std::int64_t u = from; u < to; ++u) {
       const std::span<const float> own(scores.data() + (u - from) * count, static_cast<std::size_t>(count));

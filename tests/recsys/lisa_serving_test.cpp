@@ -141,6 +141,42 @@ TEST_CASE("a served LISA model has the codes, hidden states and scores of the tr
   }
 }
 
+TEST_CASE("a served LISA model takes one event at a time", "[lisa-serving]") {
+  std::vector<std::int32_t> items;
+  for (std::uint64_t t = 0; t < 12; ++t)
+    items.push_back(static_cast<std::int32_t>(uniform_below(RngKey{9}, t, 0, kItems)));
+  for (const Case& one : cases()) {
+    INFO(one.name);
+    const LisaServing served = LisaServing::from(make_model(one.options));
+    if (one.options.alignment == PositionAlignment::end && one.options.layers > 1) {
+      CHECK_THROWS_AS(served.recurrent(), ValueError);
+      continue;
+    }
+    const auto recurrent = served.recurrent();
+    CHECK(recurrent->name() == served.name());
+    ModelState state = recurrent->initial_state();
+    Tensor row({1, 24});
+    for (std::size_t t = 0; t < items.size(); ++t) {
+      recurrent->step(state, items[t], row.mutable_span<float>());
+      const Sequences history =
+          Sequences::from({{items.begin(), items.begin() + static_cast<std::ptrdiff_t>(t + 1)}}, kItems);
+      check_near(row, served.encode(history).slice(0, history.offsets.length(0) - 1, history.offsets.length(0)), 2e-5);
+      Tensor scores({1, kItems});
+      recurrent->scorer().score(row.span<float>(), scores.mutable_span<float>());
+      check_near(scores, served.score(history), 2e-5);
+    }
+    // A state is read by the same weights only, however they were come by.
+    const test::TemporaryDirectory files;
+    served.save(files / "model.safetensors");
+    const auto loaded = LisaServing::load(files / "model.safetensors").recurrent();
+    CHECK(loaded->fingerprint() == recurrent->fingerprint());
+    CHECK(loaded->load_state(state.save()).events() == 12);
+    LisaOptions other = one.options;
+    other.items = kItems - 1;
+    CHECK_THROWS_AS(LisaServing::from(make_model(other)).recurrent()->load_state(state.save()), ValueError);
+  }
+}
+
 TEST_CASE("a served LISA model: no row of floats for each item, and every byte accounted for", "[lisa-serving]") {
   for (const LisaVariant variant : {LisaVariant::base, LisaVariant::mini}) {
     const LisaServing served = LisaServing::from(make_model(options_of(variant, 2)));
@@ -171,7 +207,7 @@ TEST_CASE("scores of a served LISA model: sums in the order of codebooks, the sa
   const LisaServing served = LisaServing::from(make_model(options_of(LisaVariant::mini)));
   std::vector<float> hidden(24), scores(kItems);
   for (std::size_t i = 0; i < hidden.size(); ++i) hidden[i] = static_cast<float>(std::sin(static_cast<double>(i)));
-  served.score_items(hidden, scores);
+  served.scorer().score(hidden, scores);
   const std::vector<double> codes = served.target_codes().to_doubles();
   const std::vector<double> words = served.weights().target_codebooks.value().to_doubles();
   for (std::size_t i = 0; i < scores.size(); ++i) {
@@ -182,8 +218,8 @@ TEST_CASE("scores of a served LISA model: sums in the order of codebooks, the sa
     }
     CHECK(scores[i] == Approx(expected).margin(1e-5));
   }
-  CHECK_THROWS_AS(served.score_items(std::span(hidden).first(23), scores), ShapeError);
-  CHECK_THROWS_AS(served.score_items(hidden, std::span(scores).first(7)), ShapeError);
+  CHECK_THROWS_AS(served.scorer().score(std::span(hidden).first(23), scores), ShapeError);
+  CHECK_THROWS_AS(served.scorer().score(hidden, std::span(scores).first(7)), ShapeError);
 
   const Sequences histories = many_histories();
   const int before = num_threads();

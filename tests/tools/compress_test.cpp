@@ -58,12 +58,41 @@ TEST_CASE("tally compress writes a served model that ranks as the trained one", 
     const std::string items = read_file(output / "items.txt");
     CHECK(std::count(items.begin(), items.end(), '\n') == kItems);
 
+    // It answers as the run does, without run and data.
+    const std::vector<std::string> asking{"--history", "1,2,3", "--k", "5"};
+    const auto answers = [&](const std::string& from) {
+      std::vector<std::string> words{"recommend", from};
+      words.insert(words.end(), asking.begin(), asking.end());
+      const CommandResult got = tally_command(words);
+      CHECK(got.exit_code == 0);
+      std::istringstream in(got.out);
+      std::vector<std::string> places;  // without the scores, which rounding may change
+      for (std::string rank, item, score, title; std::getline(in, rank, '\t');) {
+        std::getline(in, item, '\t'), std::getline(in, score, '\t'), std::getline(in, title);
+        places.push_back(rank + ' ' + item + ' ' + title);
+      }
+      return places;
+    };
+    CHECK(answers(output) == answers(trained(variant).run()));
+    CHECK(answers(output).size() == 6);
+
     // Once more replaces it; other directories are left alone.
     CHECK(tally_command({"compress", trained(variant).run(), "--output", output}).exit_code == 0);
     check_refused(tally_command({"compress", trained(variant).run(), "--output", files / "."}), 2,
                   {"is there already"});
     CHECK(fs::exists(output / "model.safetensors"));
   }
+}
+
+TEST_CASE("a directory of tally compress that is damaged is refused", "[compress]") {
+  const TemporaryDirectory files;
+  const fs::path output = files / "served";
+  REQUIRE(tally_command({"compress", trained("base").run(), "--output", output}).exit_code == 0);
+  const std::string items = read_file(output / "items.txt");
+  write_file_atomically(output / "items.txt", "x" + items);
+  check_refused(tally_command({"recommend", output, "--history", "1"}), 1, {"items.txt"});
+  fs::remove(output / "items.txt");
+  check_refused(tally_command({"recommend", output, "--history", "1"}), 1, {"items.txt"});
 }
 
 TEST_CASE("tally compress refuses models without hard codes", "[compress]") {
