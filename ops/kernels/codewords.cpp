@@ -3,6 +3,7 @@
 #define HWY_TARGET_INCLUDE "tally/ops/kernels/codewords.cpp"
 #include <hwy/foreach_target.h>
 // Highway must come after foreach_target.
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
@@ -151,6 +152,38 @@ void sum_i32(const float* codebooks, const CodeRows<std::int32_t>& in, float* ou
   sum_chosen(codebooks, in, out, out_stride);
 }
 
+template <class Code>
+HWY_INLINE void scatter(const float* values, std::int64_t value_stride, float factor, const CodeRows<Code>& in,
+                        float* sums) {
+  // Book by book for a few rows, so that these rows and the sums of one book stay in the first cache.
+  constexpr std::int64_t kTogether = 32;
+  const F d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const V scale = hn::Set(d, factor);
+  for (std::int64_t first = 0; first < in.rows; first += kTogether) {
+    const std::int64_t end = std::min(in.rows, first + kTogether);
+    for (std::int64_t book = 0; book < in.books; ++book) {
+      for (std::int64_t row = first; row < end; ++row) {
+        const float* from = values + row * value_stride;
+        float* to = sums + (book * in.words + in.codes[row * in.stride + book]) * in.width;
+        for_each_vector(d, in.width, [&](std::int64_t i, std::int64_t count) {
+          const V sum = hn::MulAdd(scale, load_lanes(d, from + i, count), load_lanes(d, to + i, count));
+          store_lanes(sum, d, to + i, count);
+        });
+      }
+    }
+  }
+}
+
+void scatter_u8(const float* values, std::int64_t value_stride, float factor, const CodeRows<std::uint8_t>& in,
+                float* sums) {
+  scatter(values, value_stride, factor, in, sums);
+}
+void scatter_i32(const float* values, std::int64_t value_stride, float factor, const CodeRows<std::int32_t>& in,
+                 float* sums) {
+  scatter(values, value_stride, factor, in, sums);
+}
+
 /// Adds up vectors: short runs in f32 lanes, the runs in double.
 class LaneSum {
  public:
@@ -188,8 +221,7 @@ HWY_INLINE float exponentials(const float* x, float* y, std::int64_t n) {
   const V shift = hn::MaxOfLanes(d, largest);
   LaneSum sum;
   for_each_vector(d, n, [&](std::int64_t j, std::int64_t count) {
-    const V argument = hn::Sub(load_lanes(d, x + j, count), shift);
-    V e = hn::IfThenElseZero(hn::Ge(argument, hn::Set(d, -87.33f)), simd::exp(d, argument));
+    V e = simd::exp_of_difference(d, hn::Sub(load_lanes(d, x + j, count), shift));
     if (count < lanes) e = hn::IfThenElseZero(hn::FirstN(d, static_cast<std::size_t>(count)), e);
     store_lanes(e, d, y + j, count);
     sum.add(e);
@@ -209,6 +241,13 @@ void softmax_f32(const float* logits, float* probabilities, std::int64_t rows, s
   }
 }
 
+// Words of one book lie far apart from row to row, farther than the hardware looks ahead.
+constexpr std::int64_t kAhead = 4;
+HWY_INLINE void prefetch(const float* from, std::int64_t n) {
+  constexpr std::int64_t kLine = 64 / sizeof(float);
+  for (std::int64_t i = 0; i < n; i += kLine) hwy::Prefetch(from + i);
+}
+
 void slope_f32(const AssignmentRows<float>& in, float* out, float* probabilities, std::int64_t stride, float scale) {
   const F d;
   const std::int64_t words = in.words;
@@ -218,6 +257,10 @@ void slope_f32(const AssignmentRows<float>& in, float* out, float* probabilities
     float* p = probabilities == nullptr ? scratch.data() : probabilities + row * stride;
     float* y = out + row * stride;
     const float* more = in.direct == nullptr ? nullptr : in.direct + row * in.stride;
+    if (row + kAhead < in.rows) {
+      prefetch(in.logits + (row + kAhead) * in.stride, words);
+      if (more != nullptr) prefetch(more + kAhead * in.stride, words);
+    }
     const V inverse = hn::Set(d, exponentials(in.logits + row * in.stride, p, words));
     LaneSum product;
     for_each_vector(d, words, [&](std::int64_t j, std::int64_t count) {
@@ -265,6 +308,8 @@ HWY_EXPORT(choose_u8);
 HWY_EXPORT(choose_i32);
 HWY_EXPORT(sum_u8);
 HWY_EXPORT(sum_i32);
+HWY_EXPORT(scatter_u8);
+HWY_EXPORT(scatter_i32);
 HWY_EXPORT(softmax_f32);
 HWY_EXPORT(slope_f32);
 HWY_EXPORT(finite_f32);
@@ -351,19 +396,28 @@ void sum_codewords(const T* codebooks, const CodeRows<Code>& in, T* out, std::in
 template void sum_codewords(const double*, const CodeRows<std::uint8_t>&, double*, std::int64_t);
 template void sum_codewords(const double*, const CodeRows<std::int32_t>&, double*, std::int64_t);
 
+template <>
+void scatter_to_codewords(const float* values, std::int64_t value_stride, float factor,
+                          const CodeRows<std::uint8_t>& in, float* sums) {
+  HWY_DYNAMIC_DISPATCH(scatter_u8)(values, value_stride, factor, in, sums);
+}
+template <>
+void scatter_to_codewords(const float* values, std::int64_t value_stride, float factor,
+                          const CodeRows<std::int32_t>& in, float* sums) {
+  HWY_DYNAMIC_DISPATCH(scatter_i32)(values, value_stride, factor, in, sums);
+}
+
 template <class T, class Code>
-void scatter_to_codewords(const T* values, std::int64_t value_stride, const CodeRows<Code>& in, T* gradient) {
+void scatter_to_codewords(const T* values, std::int64_t value_stride, T factor, const CodeRows<Code>& in, T* sums) {
   for (std::int64_t row = 0; row < in.rows; ++row) {
     for (std::int64_t book = 0; book < in.books; ++book) {
-      add_into(gradient + (book * in.words + in.codes[row * in.stride + book]) * in.width, values + row * value_stride,
-               in.width);
+      axpy(sums + (book * in.words + in.codes[row * in.stride + book]) * in.width, factor, values + row * value_stride,
+           in.width);
     }
   }
 }
-template void scatter_to_codewords(const float*, std::int64_t, const CodeRows<std::uint8_t>&, float*);
-template void scatter_to_codewords(const float*, std::int64_t, const CodeRows<std::int32_t>&, float*);
-template void scatter_to_codewords(const double*, std::int64_t, const CodeRows<std::uint8_t>&, double*);
-template void scatter_to_codewords(const double*, std::int64_t, const CodeRows<std::int32_t>&, double*);
+template void scatter_to_codewords(const double*, std::int64_t, double, const CodeRows<std::uint8_t>&, double*);
+template void scatter_to_codewords(const double*, std::int64_t, double, const CodeRows<std::int32_t>&, double*);
 
 template <>
 void softmax_of_words(const float* logits, float* probabilities, std::int64_t rows, std::int64_t words,

@@ -39,9 +39,9 @@ struct CodeRows {
 template <class T, class Code>
 void sum_codewords(const T* codebooks, const CodeRows<Code>& in, T* out, std::int64_t out_stride);
 
-/// gradient[book, code, :] += values[row, :] for every book, rows in order, `value_stride` apart.
+/// sums[book, code, :] += factor * values[row, :] for every book, rows in order, `value_stride` apart.
 template <class T, class Code>
-void scatter_to_codewords(const T* values, std::int64_t value_stride, const CodeRows<Code>& in, T* gradient);
+void scatter_to_codewords(const T* values, std::int64_t value_stride, T factor, const CodeRows<Code>& in, T* sums);
 
 /// softmax of rows of `words` logits, `stride` elements apart in both arrays.
 template <class T>

@@ -15,11 +15,13 @@ namespace {
 
 using blas::Transpose;
 
-// Tiles of rows: the scores of one are about 256 KiB in f32 and stay in the core's cache; fewer than 64 rows would
-// spend the time of the product on packing its other factor.
-constexpr std::int64_t kTileElements = 1 << 16;
-std::int64_t tile_rows(std::int64_t columns) {
-  return std::clamp(kTileElements / std::max<std::int64_t>(columns, 1), std::int64_t{64}, std::int64_t{512});
+// Tiles of rows. A product packs its other factor, the codewords, for every tile: fewer rows would spend its time on
+// that. The scores of a tile of forward are about 1 MiB in f32, and what is at work of them, one book's, a part of it.
+// Tiles of backward are half as high, so that a band of rows has work for many cores.
+constexpr std::int64_t kTileElements = 1 << 18;
+constexpr std::int64_t kBackwardTileElements = 1 << 17;
+std::int64_t tile_rows(std::int64_t columns, std::int64_t elements) {
+  return std::clamp(elements / std::max<std::int64_t>(columns, 1), std::int64_t{64}, std::int64_t{512});
 }
 
 // Slices of rows whose part of a table's gradient is summed in the element type; slices are added in double.
@@ -67,7 +69,7 @@ void assign_softly(const QuantizationPlan<T>& plan, std::int64_t rows, T* logits
 
 template <class T, class Code>
 std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T* reconstruction) {
-  const std::int64_t columns = plan.columns(), height = tile_rows(columns);
+  const std::int64_t columns = plan.columns(), height = tile_rows(columns, kTileElements);
   const std::int64_t stride = logits == nullptr ? columns : plan.logit_stride;
   // All rows are looked at before the first is quantized.
   std::vector<std::int64_t> bad(static_cast<std::size_t>(block_count(plan.rows, kSliceRows)), -1);
@@ -108,6 +110,8 @@ namespace {
 // double.
 constexpr std::int64_t kBandRows = 2048;
 constexpr std::int64_t kUnitColumns = 64;
+// Rows of a band lie a line more than their columns apart: powers of two would share few sets of a cache.
+constexpr std::int64_t kStridePadding = 16;
 
 /// Columns, counted from the first codebook: some of one codebook, or all of a few small ones.
 struct ColumnUnit {
@@ -158,6 +162,7 @@ class BackwardPass {
       : plan_(plan),
         data_(data),
         columns_(plan.columns()),
+        stride_(columns_ + kStridePadding),
         // Later books reach an assignment through W x W tables, or, where those are larger than the codewords are wide,
         // through the gradient of x so far.
         through_x_(plan.inner != nullptr && plan.words * (plan.books - 1) > 2 * plan.width),
@@ -166,7 +171,7 @@ class BackwardPass {
         projected_(data.projected, columns_ * plan.width, plan.rows > kBandRows),
         inner_(data.inner, columns_ * columns_, plan.rows > kBandRows),
         bias_(static_cast<std::size_t>(data.bias == nullptr ? 0 : columns_)) {
-    const auto area = static_cast<std::size_t>(std::min(plan.rows, kBandRows) * columns_);
+    const auto area = static_cast<std::size_t>(std::min(plan.rows, kBandRows) * stride_);
     slopes_ = std::make_unique_for_overwrite<T[]>(area);
     if (plan.soft) probabilities_ = std::make_unique_for_overwrite<T[]>(area);
     const std::int64_t together = std::max<std::int64_t>(kUnitColumns / plan.words, 1) * plan.words;
@@ -181,7 +186,7 @@ class BackwardPass {
   }
 
   void run() {
-    const std::int64_t height = tile_rows(columns_);
+    const std::int64_t height = tile_rows(columns_, kBackwardTileElements);
     for (begin_ = 0; begin_ < plan_.rows; begin_ += kBandRows) {
       rows_ = std::min(kBandRows, plan_.rows - begin_);
       parallel_for(rows_, height, [&](std::int64_t from, std::int64_t to) { tile(from, to - from); });
@@ -206,8 +211,8 @@ class BackwardPass {
     const std::int64_t stride = plan_.logit_stride, row = begin_ + first;
     const T* logits = data_.logits + row * stride;
     const T* direct = data_.gradient_logits == nullptr ? nullptr : data_.gradient_logits + row * stride;
-    T* slopes = slopes_.get() + first * columns_;
-    T* probabilities = plan_.soft ? probabilities_.get() + first * columns_ : nullptr;
+    T* slopes = slopes_.get() + first * stride_;
+    T* probabilities = plan_.soft ? probabilities_.get() + first * stride_ : nullptr;
     const Rows upstream = upstream_from(row);
     // The gradient of x: where it goes, or a place of our own when only the tables' gradients are wanted.
     const auto area = [&](bool needed) { return static_cast<std::size_t>(needed ? rows * plan_.width : 0); };
@@ -229,7 +234,7 @@ class BackwardPass {
                                          .stride = stride,
                                          .rows = rows,
                                          .words = plan_.words},
-                       slopes + begin, probabilities == nullptr ? nullptr : probabilities + begin, columns_,
+                       slopes + begin, probabilities == nullptr ? nullptr : probabilities + begin, stride_,
                        plan_.inverse_temperature);
       if (through_x_) add_to_x({gradient_x, x_stride}, slopes, rows, begin, plan_.words, last ? T{0} : T{1});
     }
@@ -245,11 +250,11 @@ class BackwardPass {
   void multiply_codewords(const Rows& gradient, std::int64_t rows, std::int64_t first, std::int64_t count,
                           T* slopes) const {
     if (gradient.data == nullptr) {
-      for (std::int64_t row = 0; row < rows; ++row) std::fill_n(slopes + row * columns_ + first, count, T{0});
+      for (std::int64_t row = 0; row < rows; ++row) std::fill_n(slopes + row * stride_ + first, count, T{0});
       return;
     }
     blas::gemm(Transpose::no, Transpose::yes, rows, count, plan_.width, T{1}, gradient.data, gradient.stride,
-               plan_.codebooks + first * plan_.width, plan_.width, T{0}, slopes + first, columns_);
+               plan_.codebooks + first * plan_.width, plan_.width, T{0}, slopes + first, stride_);
   }
 
   /// a - b in `rest`.
@@ -268,8 +273,8 @@ class BackwardPass {
 
   void subtract_later(std::int64_t rows, std::int64_t first, T* slopes) const {
     const std::int64_t later = first + plan_.words;
-    blas::gemm(Transpose::no, Transpose::yes, rows, plan_.words, columns_ - later, T{-1}, slopes + later, columns_,
-               plan_.inner + first * columns_ + later, columns_, T{1}, slopes + first, columns_);
+    blas::gemm(Transpose::no, Transpose::yes, rows, plan_.words, columns_ - later, T{-1}, slopes + later, stride_,
+               plan_.inner + first * columns_ + later, columns_, T{1}, slopes + first, stride_);
   }
 
   struct Target {
@@ -278,7 +283,7 @@ class BackwardPass {
   };
   void add_to_x(const Target& x, const T* slopes, std::int64_t rows, std::int64_t first, std::int64_t count,
                 T keep) const {
-    blas::gemm(Transpose::no, Transpose::no, rows, plan_.width, count, T{1}, slopes + first, columns_,
+    blas::gemm(Transpose::no, Transpose::no, rows, plan_.width, count, T{1}, slopes + first, stride_,
                plan_.projected + first * plan_.width, plan_.width, keep, x.data, x.stride);
   }
 
@@ -290,11 +295,11 @@ class BackwardPass {
     const auto part = std::make_unique_for_overwrite<T[]>(
         static_cast<std::size_t>(unit.count * std::max(width, inner_.wanted() ? columns_ : 0)));
     if (projected_.wanted()) {
-      blas::gemm(Transpose::yes, Transpose::no, unit.count, width, rows_, T{1}, slopes, columns_,
+      blas::gemm(Transpose::yes, Transpose::no, unit.count, width, rows_, T{1}, slopes, stride_,
                  plan_.x + begin_ * plan_.row_stride, plan_.row_stride, T{0}, part.get(), width);
       projected_.add(part.get(), unit.count, width, unit.first * width, width);
     }
-    if (!bias_.empty()) add_column_sums(bias_.data() + unit.first, slopes, rows_, unit.count, columns_);
+    if (!bias_.empty()) add_column_sums(bias_.data() + unit.first, slopes, rows_, unit.count, stride_);
     for (std::int64_t first = unit.first, end = unit.first + unit.count; first < end;) {
       const std::int64_t book = first / plan_.words, next = std::min((book + 1) * plan_.words, end);
       const BookColumns own{book, first, next - first};
@@ -315,7 +320,7 @@ class BackwardPass {
     const std::int64_t width = plan_.width, first = own.first - own.book * plan_.words;
     if (plan_.soft) {
       blas::gemm(Transpose::yes, Transpose::no, own.count, width, rows_, T{1}, probabilities_.get() + own.first,
-                 columns_, upstream.data, upstream.stride, T{0}, part, width);
+                 stride_, upstream.data, upstream.stride, T{0}, part, width);
       return;
     }
     std::fill_n(part, own.count * width, T{0});
@@ -332,29 +337,25 @@ class BackwardPass {
     const std::int64_t earlier = own.book * plan_.words;
     const T* slopes = slopes_.get() + own.first;
     if (plan_.soft) {
-      blas::gemm(Transpose::yes, Transpose::no, earlier, own.count, rows_, T{-1}, probabilities_.get(), columns_,
-                 slopes, columns_, T{0}, part, own.count);
+      blas::gemm(Transpose::yes, Transpose::no, earlier, own.count, rows_, T{-1}, probabilities_.get(), stride_, slopes,
+                 stride_, T{0}, part, own.count);
       return;
     }
     std::fill_n(part, earlier * own.count, T{0});
-    for (std::int64_t row = 0; row < rows_; ++row) {
-      const Code* codes = data_.codes + (begin_ + row) * plan_.code_stride;
-      for (std::int64_t book = 0; book < own.book; ++book) {
-        const std::int64_t word = book * plan_.words + codes[book];
-        axpy(part + word * own.count, T{-1}, slopes + row * columns_, own.count);
-      }
-    }
+    const CodeRows<Code> codes{
+        data_.codes + begin_ * plan_.code_stride, plan_.code_stride, rows_, own.book, plan_.words, own.count};
+    scatter_to_codewords(slopes, stride_, T{-1}, codes, part);
   }
 
   const QuantizationPlan<T>& plan_;
   const QuantizationBackward<T, Code>& data_;
-  std::int64_t columns_;
+  std::int64_t columns_, stride_;  // of rows of slopes_ and probabilities_
   bool through_x_, through_tables_;
   BandedSum<T> codebooks_, projected_, inner_;
   std::vector<double> bias_;
   std::vector<ColumnUnit> units_;
   std::int64_t begin_ = 0, rows_ = 0;            // the band at work
-  std::unique_ptr<T[]> slopes_, probabilities_;  // [rows, columns]
+  std::unique_ptr<T[]> slopes_, probabilities_;  // [rows, stride]
 };
 
 /// Gradients of a table from several slices at a time, added in order of the slices.
@@ -411,7 +412,7 @@ void scatter_to_chosen(const T* values, std::int64_t value_stride, const CodeRow
       CodeRows<Code> slice = codes;
       slice.codes += begin * codes.stride;
       slice.rows = std::min(kSliceRows, codes.rows - begin);
-      scatter_to_codewords(values + begin * value_stride, value_stride, slice, sums.part(slot));
+      scatter_to_codewords(values + begin * value_stride, value_stride, T{1}, slice, sums.part(slot));
     });
     sums.fold(slots);
   }
