@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "tally/core/blas.h"
 #include "tally/ops/kernels/histogram_tile.h"
@@ -14,7 +15,8 @@ namespace {
 
 constexpr std::string_view kName = "HistogramState";
 constexpr std::string_view kMagic = "tally.histogram";  // its terminator is saved too
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
+constexpr std::int64_t kMostEvents = std::int64_t{1} << 53;  // of a saved state: beyond, counts would not be exact
 
 std::int64_t padded_words(std::int64_t words) {
   return (words + kernels::kCodewordPadding - 1) / kernels::kCodewordPadding * kernels::kCodewordPadding;
@@ -106,7 +108,6 @@ HistogramState::HistogramState(const HistogramLayout& layout) : layout_(layout) 
   const std::size_t size = place(layout.codebooks, 0);
   if (needs_counts()) counts_.resize(size);
   if (!whole()) real_.resize(size);
-  if (layout.window > 0) recent_.resize(static_cast<std::size_t>(layout.window * layout.codebooks) * code_bytes());
 }
 
 std::int64_t HistogramState::size() const { return layout_.window > 0 ? std::min(events_, layout_.window) : events_; }
@@ -173,7 +174,10 @@ void HistogramState::append(std::span<const std::int32_t> codes) {
       --counts_[leaves];
       if (!whole()) real_[leaves] = counts_[leaves] == 0 ? 0 : std::max(real_[leaves] - oldest, 0.0);
     }
-    if (layout_.window > 0) set_recent(row, b, code);
+    if (layout_.window > 0) {
+      if (!full && b == 0) recent_.resize(static_cast<std::size_t>((row + 1) * layout_.codebooks) * code_bytes());
+      set_recent(row, b, code);
+    }
     if (needs_counts()) ++counts_[place(b, code)];
     if (!whole()) real_[place(b, code)] += 1;
   }
@@ -305,9 +309,18 @@ void HistogramState::query(std::span<const std::int32_t> codes, const HistogramR
 
 /// Bytes that somebody made may hold anything: are these counts that events can have left?
 bool HistogramState::consistent() const {
-  if (events_ < 0) return false;
+  if (events_ < 0 || events_ > kMostEvents) return false;
   for (const double count : real_) {
     if (!std::isfinite(count) || count < 0) return false;
+  }
+  const auto total = [&](const auto& counts, std::int64_t b) {
+    const auto first = counts.begin() + static_cast<std::ptrdiff_t>(place(b, 0));
+    return std::accumulate(first, first + layout_.words, 0.0);
+  };
+  for (std::int64_t b = 0; b < layout_.codebooks; ++b) {
+    if (needs_counts() && total(counts_, b) != static_cast<double>(size())) return false;
+    // Assignments are what somebody made them; codes leave something, however old.
+    if (!whole() && !layout_.soft && events_ > 0 && total(real_, b) == 0) return false;
   }
   if (layout_.window == 0) return true;
   std::vector<std::uint32_t> tally(counts_.size());
@@ -360,6 +373,13 @@ HistogramState HistogramState::load(std::string_view bytes, const HistogramLayou
   state.events_ = in.read<std::int64_t>();
   in.read(state.counts_.data(), state.counts_.size());
   in.read(state.real_.data(), state.real_.size());
+  check<IoError>(state.events_ >= 0, kName, "the saved state has ", state.events_, " events");
+  if (layout.window > 0) {
+    const std::size_t row = static_cast<std::size_t>(layout.codebooks) * state.code_bytes();
+    check<IoError>(static_cast<std::uint64_t>(state.size()) <= in.left() / row, kName,
+                   "the saved state is cut off: it has ", state.events_, " events");
+    state.recent_.resize(static_cast<std::size_t>(state.size()) * row);
+  }
   in.read(state.recent_.data(), state.recent_.size());
   const auto sum = in.read<std::uint64_t>();
   check<IoError>(in.left() == 0, kName, "the saved state has ", in.left(), " bytes too many");

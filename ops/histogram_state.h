@@ -112,7 +112,7 @@ class HistogramState {
   std::int64_t events_ = 0;
   std::vector<std::uint32_t> counts_;  ///< [B, W]; absent for real counts without a window
   std::vector<double> real_;           ///< [B, W]; absent for codes without decay
-  std::vector<std::uint8_t> recent_;   ///< codes [window, B], event i in row i % window; absent without a window
+  std::vector<std::uint8_t> recent_;   ///< codes [size(), B], event i in row i % window; absent without a window
 };
 
 }  // namespace tally::ops

@@ -167,6 +167,60 @@ TEST_CASE("a saved state comes back, and no other is taken for it", "[histogram_
   }
 }
 
+/// The bytes with some replaced and a checksum that fits: FNV-1a of all before it.
+template <class T>
+std::string forged(std::string bytes, std::size_t from_end, T value) {
+  bytes.replace(bytes.size() - from_end, sizeof(value), reinterpret_cast<const char*>(&value), sizeof(value));
+  std::uint64_t hash = 14695981039346656037ull;
+  for (const char c : bytes.substr(0, bytes.size() - sizeof(hash))) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
+  }
+  return bytes.replace(bytes.size() - sizeof(hash), sizeof(hash), reinterpret_cast<const char*>(&hash), sizeof(hash));
+}
+
+TEST_CASE("bytes that somebody made are not taken for a state that events left", "[histogram_state]") {
+  const Events events = random_events(5, 2, 4, 5);
+  const auto load = [](const HistogramLayout& layout, const std::string& bytes) {
+    return [layout, bytes] { HistogramState::load(bytes, layout); };
+  };
+  {
+    // At the end: the number of events, counts [2, 4], the checksum.
+    const HistogramLayout layout{.codebooks = 2, .words = 4};
+    const std::string bytes = after(layout, events, 0, 5).save();
+    CHECK(HistogramState::load(forged(bytes, 48, std::int64_t{5}), layout) == after(layout, events, 0, 5));
+    for (const std::int64_t wrong : {std::int64_t{4}, std::int64_t{-5}, std::int64_t{1} << 60}) {
+      CHECK_THROWS_AS(load(layout, forged(bytes, 48, wrong))(), IoError);
+    }
+    CHECK_THROWS_WITH(load(layout, forged(bytes, 40, std::uint32_t{77}))(), Contains("outside their range"));
+  }
+  {
+    const HistogramLayout layout{.codebooks = 1, .words = 1, .rate = 0.5};
+    const std::string bytes = after(layout, random_events(3, 1, 1, 5), 0, 3).save();
+    for (const double wrong : {0.0, -1.0, std::numeric_limits<double>::infinity()}) {
+      CHECK_THROWS_WITH(load(layout, forged(bytes, 16, wrong))(), Contains("outside their range"));
+    }
+  }
+  {
+    // A ring of one code: the number of events, a count, the code, the checksum.
+    const HistogramLayout layout{.codebooks = 1, .words = 4, .window = 3};
+    const std::string bytes = after(layout, random_events(1, 1, 4, 5), 0, 1).save();
+    CHECK_THROWS_WITH(load(layout, forged(bytes, 9, std::uint8_t{4}))(), Contains("outside their range"));
+    CHECK_THROWS_WITH(load(layout, forged(bytes, 8 + 1 + 16 + 8, std::int64_t{1} << 40))(), Contains("cut off"));
+  }
+}
+
+TEST_CASE("a window takes memory as it fills", "[histogram_state]") {
+  const HistogramLayout wide{.codebooks = 2, .words = 4, .window = std::int64_t{1} << 40};
+  const Events events = random_events(50, 2, 4, 5);
+  const HistogramState state = after(wide, events, 0, 50);
+  CHECK(state.bytes() < 1000);
+  const HistogramState plain = after({.codebooks = 2, .words = 4}, events, 0, 50);
+  for (std::int64_t b = 0; b < 2; ++b) {
+    for (std::int64_t w = 0; w < 4; ++w) CHECK(state.count(b, w) == plain.count(b, w));
+  }
+  CHECK(HistogramState::load(state.save(), wide) == state);
+}
+
 TEST_CASE("wrong calls of a state are refused", "[histogram_state]") {
   CHECK_THROWS_WITH(HistogramState({.codebooks = 0, .words = 4}), Contains("at least one codebook"));
   CHECK_THROWS_WITH(HistogramState({.codebooks = 1, .words = 0}), Contains("one codeword"));
