@@ -79,8 +79,25 @@ RunData read_run_data(const DataConfig& config) {
   return data;
 }
 
+namespace {
+
+/// A run's files have ids in lines of cells with tabs between them. Quoted fields can hold what would break these.
+void check_fits_cells(const IdMap& ids, std::string_view what, const std::string& path) {
+  for (std::int32_t i = 0; i < static_cast<std::int32_t>(ids.size()); ++i) {
+    const std::string_view id = ids.name(i);
+    check<IoError>(id.find_first_of("\t\r\n") == std::string_view::npos && !id.starts_with("\xEF\xBB\xBF"), path,
+                   "needs ids without tabs, line breaks and byte order marks, which the files of a run could not hold; "
+                   "got a",
+                   what, " '", id, "'");
+  }
+}
+
+}  // namespace
+
 RunData load_run_data(const DataConfig& config) {
   RunData data = read_run_data(config);
+  check_fits_cells(data.interactions->users, " user", config.path);
+  check_fits_cells(data.interactions->items, "n item", config.path);
   check<IoError>(!data.split->targets(Part::test).empty(), config.path, "has no user with ", config.min_length,
                  " events or more: nothing could be evaluated");
   return data;

@@ -95,6 +95,20 @@ TEST_CASE("separator, columns and order of a file may be named", "[data]") {
   CHECK(read("x.txt", "u1|\"a\nu1|b\nu1|c\n", R"(, "separator": "|")") == "u1:\"abc ");
 }
 
+TEST_CASE("ids that a run's files could not hold are refused", "[data]") {
+  const TemporaryDirectory directory;
+  for (const auto& [user, item, what] :
+       {std::tuple{"u9", "b\n", "an item 'b\n'"}, {"u\t9", "b", "a user 'u\t9'"}, {"u9", "\xEF\xBB\xBFz", "an item"}}) {
+    std::string rows = kCsv;
+    for (const char* time : {"1", "2", "3", "4", "5"}) {
+      rows += detail::join('"', user, "\",\"", item, "\",", time, '\n');
+    }
+    const DataConfig config = config_of(directory.write("data.csv", rows));
+    CHECK(read_run_data(config).interactions->size() > 0);
+    CHECK_THAT(message_of<IoError>([&] { load_run_data(config); }), Contains(what) && Contains("data.csv"));
+  }
+}
+
 TEST_CASE("rules for equal times", "[data]") {
   std::string text = "user_id,item_id,timestamp\n";
   for (int i = 39; i >= 0; --i) text += "u," + std::to_string(i) + ",7\n";
