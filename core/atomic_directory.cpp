@@ -146,6 +146,13 @@ void AtomicDirectory::commit(const Json& fields) {
   temporary_.clear();
 }
 
+bool directory_committed(const fs::path& given) {
+  const fs::path directory = without_trailing_slash(given);
+  std::error_code ignored;
+  if (!fs::exists(directory, ignored)) recover(directory);
+  return fs::exists(directory / AtomicDirectory::kManifest, ignored);
+}
+
 Json verify_directory(const fs::path& given) {
   const fs::path directory = without_trailing_slash(given);
   std::error_code ignored;

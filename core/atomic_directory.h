@@ -38,6 +38,9 @@ class AtomicDirectory {
   std::filesystem::path temporary_;
 };
 
+/// Is there a committed directory of this name? One that was set aside when a crash came is taken back first.
+bool directory_committed(const std::filesystem::path& directory);
+
 /// Compares every file of a committed directory with its manifest and returns the fields that were given to commit().
 /// Throws IoError naming the file that is missing, has another size or another checksum, the manifest included.
 Json verify_directory(const std::filesystem::path& directory);

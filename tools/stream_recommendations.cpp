@@ -7,7 +7,9 @@
 #include <cerrno>
 #include <iostream>
 #include <optional>
+#include <utility>
 
+#include "tally/core/atomic_directory.h"
 #include "tally/recsys/sessions/sessions.h"
 #include "tools/recommendation_rows.h"
 #include "tools/signals.h"
@@ -75,7 +77,9 @@ class Streaming {
       : recommender_(recommender),
         options_(options),
         sessions_(recommender.recurrent(), recommender.items, {.keep_seen = options.filter_seen}) {
-    if (!options.state.empty() && std::filesystem::exists(options.state)) sessions_.load(options.state);
+    if (!options.state.empty() && (directory_committed(options.state) || std::filesystem::exists(options.state))) {
+      sessions_.load(options.state);
+    }
   }
 
   int run() {
@@ -131,11 +135,12 @@ class Streaming {
 
   void append_pending() {
     if (pending_.empty()) return;
+    // Let go of before they are taken: should that throw, the sessions are saved without them.
+    const auto taken = std::exchange(pending_, {});
     std::vector<UserEvent> events;
-    events.reserve(pending_.size());
-    for (const auto& [user, item] : pending_) events.push_back({user, item});
+    events.reserve(taken.size());
+    for (const auto& [user, item] : taken) events.push_back({user, item});
     sessions_.append(events);
-    pending_.clear();
     if (options_.max_sessions > 0 && sessions_.size() > options_.max_sessions) {
       sessions_.evict_least_recent(options_.max_sessions - options_.max_sessions / 10);
     }
