@@ -80,6 +80,7 @@ void model_fields(Config& c, Visit&& visit) {
   visit("codebooks", c.codebooks);
   visit("codewords", c.codewords);
   visit("target_codewords", c.target_codewords);
+  visit("full_targets", c.full_targets);
   visit("similarity", c.similarity, std::vector<std::string>{"bilinear", "dot", "squared_distance"});
   visit("temperature", c.temperature);
   visit("codeword_bias", c.codeword_bias);
@@ -239,6 +240,8 @@ void check_domain(const RunConfig& config) {
   at_least("model.codebooks", model.codebooks, 1);
   at_least("model.codewords", model.codewords, 1);
   at_least("model.target_codewords", model.target_codewords, 1);
+  check<ConfigError>(!model.full_targets || model.lisa_variant == "base", "model.full_targets",
+                     "needs lisa_variant base, whose targets are reconstructions else; got ", model.lisa_variant);
   check<ConfigError>(model.temperature > 0, "model.temperature", "needs a value above 0; got ", model.temperature);
   at_least("model.counts_decay", model.counts_decay, 0);
   check<ConfigError>(model.counts_decay > 0 || !model.learn_decay, "model.learn_decay",

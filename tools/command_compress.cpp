@@ -30,6 +30,8 @@ const Lisa& lisa_of(const OpenedRun& run) {
       lisa->module().variant != LisaVariant::soft, "compress",
       "needs hard codes (lisa_variant base or mini); soft assigns every codeword to every item and scores "
       "full embeddings, so there is nothing to leave out");
+  check<ConfigError>(!lisa->module().full_targets, "compress",
+                     "needs targets that are sums of codewords; model.full_targets scores the full embeddings");
   return lisa->module();
 }
 
@@ -73,7 +75,8 @@ void compress(const std::string& run_directory, const std::filesystem::path& out
   made.save(directory.file(kModel), {{"tally", version()}});
   std::string items, titles;
   for (std::int32_t i = 0; i < static_cast<std::int32_t>(made.num_items()); ++i) {
-    items += std::string(run.data.interactions->items.name(i)) + '\n';
+    const std::string_view id = run.data.interactions->items.name(i);
+    items += std::string(id) + '\n';
     titles += in_one_cell(run.data.label(i)) + '\n';
   }
   directory.write(kItems, items);
@@ -100,7 +103,9 @@ void compress(const std::string& run_directory, const std::filesystem::path& out
                                          {"test", Json::array({to_json(evaluations[0]), to_json(evaluations[1])})}})
                                    .dump(2) +
                                "\n");
-  directory.commit();
+  directory.commit(Json::object({{kUserColumn, run.config.data.user_column},
+                                 {kItemColumn, run.config.data.item_column},
+                                 {kFlushDenormals, run.config.train.flush_denormals}}));
 
   std::cout << table_of(size, bytes_of_weights(*run.model))
             << fmt::format(

@@ -1,7 +1,9 @@
 #include "tools/recommender.h"
 
 #include "tally/core/atomic_directory.h"
+#include "tally/core/json_fields.h"
 #include "tally/core/line_reader.h"
+#include "tally/core/parallel.h"
 #include "tally/recsys/models/lisa_serving.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/run/train_run.h"
@@ -39,13 +41,21 @@ void read_lines(const std::filesystem::path& path, std::int64_t items, const Tak
 }
 
 Recommender from_served(const std::filesystem::path& directory) {
-  verify_directory(directory);
+  const Json manifest = verify_directory(directory);
+  JsonFields fields(manifest, (directory / AtomicDirectory::kManifest).string());
+  const auto user_column = fields.require<std::string>(served_files::kUserColumn);
+  const auto item_column = fields.require<std::string>(served_files::kItemColumn);
+  flush_denormals(fields.require<bool>(served_files::kFlushDenormals));
+  fields.finish();
   const auto model = std::make_shared<const LisaServing>(LisaServing::load(directory / served_files::kModel));
   const std::filesystem::path items = directory / served_files::kItems, titles = directory / served_files::kTitles;
-  Recommender recommender{
-      .source = directory.string(), .items = {}, .titles = {}, .ranker = Ranker(model), .recurrent = [model] {
-        return model->recurrent();
-      }};
+  Recommender recommender{.source = directory.string(),
+                          .items = {},
+                          .titles = {},
+                          .user_column = user_column,
+                          .item_column = item_column,
+                          .ranker = Ranker(model),
+                          .recurrent = [model]() { return model->recurrent(); }};
   read_lines(items, model->num_items(), [&](std::int32_t i, std::string_view id) {
     check<IoError>(recommender.items.add(id) == i, items.string(), "has the item '", id, "' twice");
   });
@@ -65,7 +75,8 @@ std::string Recommender::label(std::int32_t item) const {
 }
 
 Recommender open_recommender(const std::filesystem::path& directory) {
-  return std::filesystem::exists(directory / served_files::kReport) ? from_served(directory) : from_run(directory);
+  const bool served = directory_committed(directory) && std::filesystem::exists(directory / served_files::kReport);
+  return served ? from_served(directory) : from_run(directory);
 }
 
 }  // namespace tally::tools

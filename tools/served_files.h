@@ -8,4 +8,9 @@ inline constexpr const char* kItems = "items.txt";    ///< the id of each item, 
 inline constexpr const char* kTitles = "titles.txt";  ///< the same for titles; absent where there are none
 inline constexpr const char* kReport = "compression.json";
 
+// Fields of its manifest: how the run reads files of histories, and computes.
+inline constexpr const char* kUserColumn = "user_column";
+inline constexpr const char* kItemColumn = "item_column";
+inline constexpr const char* kFlushDenormals = "flush_denormals";
+
 }  // namespace tally::tools::served_files

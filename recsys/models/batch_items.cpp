@@ -11,8 +11,9 @@ BatchItems BatchItems::all(std::int64_t catalogue) {
   return items;
 }
 
-BatchItems BatchItems::marked(std::span<const std::uint8_t> marks) {
+BatchItems BatchItems::marked(std::span<const std::uint8_t> marks, bool all_candidates) {
   BatchItems items;
+  items.all_candidates_ = all_candidates;
   items.catalogue_ = static_cast<std::int64_t>(marks.size());
   items.row_of_ = Tensor({items.catalogue_}, DType::i32);
   auto row_of = items.row_of_.mutable_span<std::int32_t>();

@@ -16,14 +16,17 @@ class BatchItems {
   /// No items of an empty catalogue.
   BatchItems() = default;
   static BatchItems all(std::int64_t catalogue);
-  /// Those marked with other than 0; `marks` has a byte for each item of the catalogue.
-  static BatchItems marked(std::span<const std::uint8_t> marks);
+  /// Those marked with other than 0; `marks` has a byte for each item of the catalogue. `all_candidates`: hidden states
+  /// will be scored against the whole catalogue, whose vectors need no more than the parameters.
+  static BatchItems marked(std::span<const std::uint8_t> marks, bool all_candidates = false);
 
   /// i32 [count]: item index of each row. Also when all items are there.
   const Tensor& ids() const { return ids_; }
   std::int64_t count() const { return ids_.defined() ? ids_.numel() : 0; }
   std::int64_t catalogue() const { return catalogue_; }
   bool is_all() const { return count() == catalogue_; }
+  /// The candidate table must have a row for every item of the catalogue.
+  bool all_candidates() const { return all_candidates_ || is_all(); }
 
   /// Row of each of `items` (i32, any shape; -1 stays -1) among ids(), i32 of the same shape. Throws IndexError for an
   /// item that is not there, with its position.
@@ -33,6 +36,7 @@ class BatchItems {
   Tensor ids_;
   Tensor row_of_;  // i32 [catalogue]: row of an item, or -1; undefined when all are there
   std::int64_t catalogue_ = 0;
+  bool all_candidates_ = false;
 };
 
 }  // namespace tally::recsys

@@ -43,12 +43,19 @@ void add_up(const Code* codes, std::int64_t codebooks, std::int64_t codewords, c
 template <class Code>
 void score_codes(const Tensor& codes, const Tensor& codebooks, std::int64_t rows, const float* row, float* scores) {
   const std::int64_t items = codes.dim(0), books = codebooks.dim(0), words = codebooks.dim(1), width = codebooks.dim(2);
-  std::vector<float> of_codewords(static_cast<std::size_t>(books * words));
+  std::vector<float> of_codewords(static_cast<std::size_t>(rows * books * words));
   for (std::int64_t r = 0; r < rows; ++r) {
     blas::gemv(blas::Transpose::no, books * words, width, 1.0F, codebooks.data<float>(), width, row + r * width, 0.0F,
-               of_codewords.data());
-    const auto sum = books == 8 ? &add_up<Code, 8> : books == 4 ? &add_up<Code, 4> : &add_up<Code, 0>;
-    sum(codes.data<Code>(), books, words, of_codewords.data(), items, scores + r * items);
+               of_codewords.data() + r * books * words);
+  }
+  const auto sum = books == 8 ? &add_up<Code, 8> : books == 4 ? &add_up<Code, 4> : &add_up<Code, 0>;
+  const std::int64_t block = std::max<std::int64_t>(1, kBlockElements / books);
+  for (std::int64_t first = 0; first < items; first += block) {
+    const std::int64_t n = std::min(block, items - first);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      sum(codes.data<Code>() + first * books, books, words, of_codewords.data() + r * books * words, n,
+          scores + r * items + first);
+    }
   }
 }
 

@@ -105,6 +105,8 @@ Var LisaBlock::after_attention(const Var& attended, const Var& x, const nn::Cont
 
 Lisa Lisa::make(const LisaOptions& options, RngKey key) {
   check<ValueError>(options.layers >= 1, "Lisa", "needs at least one layer; got ", options.layers);
+  check<ValueError>(!options.full_targets || options.variant != LisaVariant::mini, "Lisa",
+                    "quantizes the targets of mini; they cannot be the full embeddings");
   const std::int64_t d = options.width;
   const auto xavier_normal = [](std::int64_t rows, std::int64_t columns) {
     return std::sqrt(2.0 / static_cast<double>(rows + columns));
@@ -118,6 +120,7 @@ Lisa Lisa::make(const LisaOptions& options, RngKey key) {
       .dropout = {options.dropout},
       .blocks = {},
       .variant = options.variant,
+      .full_targets = options.full_targets || options.variant == LisaVariant::soft,
       .commitment = options.commitment,
       .window = options.window,
       .alignment = options.alignment,
@@ -142,8 +145,10 @@ std::vector<Var> Lisa::prepare(const BatchItems& batch_items) const {
   const Var embedded = items(batch_items.ids(), scale);
   const ops::VectorQuantization quantized = quantizer(embedded);
   const Shape& logits = quantized.logits.shape();
-  Var targets = quantized.reconstruction;
-  if (variant == LisaVariant::soft) targets = embedded;
+  Var targets = full_targets ? embedded : quantized.reconstruction;
+  if (full_targets && batch_items.all_candidates() && !batch_items.is_all()) {
+    targets = items(BatchItems::all(num_items()).ids(), scale);
+  }
   if (target_quantizer) targets = (*target_quantizer)(embedded).reconstruction;
   std::vector<Var> values{embedded, quantized.reconstruction,
                           ops::reshape(quantized.logits, Shape{logits[0], logits[1] * logits[2]}), Var(quantized.codes),

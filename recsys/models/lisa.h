@@ -26,6 +26,7 @@ struct LisaOptions {
   std::int64_t codebooks = 8;
   std::int64_t codewords = 128;
   std::int64_t target_codewords = 128;  ///< of the second quantizer of `mini`
+  bool full_targets = false;            ///< of `base`: targets are the full item embeddings, as those of `soft`
   ops::CodewordSimilarity similarity = ops::CodewordSimilarity::bilinear;
   double temperature = 0.7;
   bool codeword_bias = false;         ///< LightRec's bias of each codeword, which the released code leaves out
@@ -34,7 +35,7 @@ struct LisaOptions {
   double decay = 0.1;                 ///< of counts, per event; 0 counts all events alike
   bool learn_decay = false;           ///< train it, from the given value
   bool soft_query = false;            ///< of `soft`: queries are soft too, as in the paper's text, not in its code
-  std::int64_t attention_window = 0;  ///< tally only the last so many events; 0 tallies all. Excludes a decay
+  std::int64_t attention_window = 0;  ///< tally only the last so many events, decayed as they are; 0 tallies all
   double commitment = 0;              ///< weight of |x - stopped(its reconstruction)|^2, meaned over tokens
   double dropout = 0.1;
   ops::Activation activation = ops::Activation::relu;
@@ -82,6 +83,7 @@ struct Lisa {
   nn::Dropout dropout;
   std::vector<LisaBlock> blocks;
   LisaVariant variant = LisaVariant::base;
+  bool full_targets = false;  ///< the item embeddings are the target vectors; of `soft` they always are
   double commitment = 0;
   std::int64_t window = 0;
   PositionAlignment alignment = PositionAlignment::start;
@@ -93,6 +95,7 @@ struct Lisa {
     visit("dropout", self.dropout);
     visit("blocks", self.blocks);
     visit("variant", self.variant);
+    visit("full_targets", self.full_targets);
     visit("commitment", self.commitment);
     visit("window", self.window);
     visit("alignment", self.alignment);
@@ -105,6 +108,7 @@ struct Lisa {
   /// Embeddings, reconstructions, codes and logits of the items, target vectors, and the tables of every block.
   std::vector<Var> prepare(const BatchItems& batch_items) const;
   Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const;
+  bool prepares_candidates() const { return !full_targets; }
   Var candidate_table(const Prepared& prepared) const;
   LisaItems quantized_items() const;
   /// One event at a time: lisa_recurrence.h. `weights` is a hash of all weights.

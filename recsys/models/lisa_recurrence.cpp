@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/kernels.h"
@@ -66,36 +67,39 @@ LisaRecurrence::LisaRecurrence(std::string kind, std::size_t blocks, const Tenso
 LisaRecurrence::LisaRecurrence(const Lisa& model)
     : LisaRecurrence("lisa " + std::string(name_of(model.variant)), model.blocks.size(), model.positions.table.value(),
                      model.alignment) {
-  const nn::VectorQuantizer& quantizer = model.quantizer;
-  kind_ += fmt::format(
-      "{}, similarity {}, temperature {}, {}", model.blocks[0].attention.soft_query ? " with soft queries" : "",
-      static_cast<int>(quantizer.options.quantization.similarity), quantizer.options.quantization.temperature,
-      quantizer.options.quantization.residual ? "residual" : "not residual");
-  if (model.variant != LisaVariant::soft) {
-    serve(LisaServing::from(model));
-    return;
-  }
+  check<ValueError>(model.full_targets, kName,
+                    "has the recurrent face of LisaServing where targets are sums of codewords");
   const Paused paused;
-  const LisaItems items = model.quantized_items();
-  const Shape& shape = items.logits.shape();
-  scorer_ = ItemScorer::of_table(items.candidates);
-  codes_ = items.codes.contiguous();
-  reconstruction_ = items.reconstruction.contiguous();
-  assignments_ = ops::softmax(items.logits).value().contiguous().reshape({shape[0], shape[1] * shape[2]});
+  const nn::VectorQuantizer& quantizer = model.quantizer;
+  const bool soft = model.variant == LisaVariant::soft;
+  const ops::VectorQuantizationOptions& how = quantizer.options.quantization;
+  kind_ +=
+      fmt::format("{}, full targets, similarity {}, temperature {}, {}, epsilon {}",
+                  model.blocks[0].attention.soft_query ? " with soft queries" : "", static_cast<int>(how.similarity),
+                  how.temperature, how.residual ? "residual" : "not residual", model.blocks[0].attention_norm.epsilon);
+  const Var embedded(
+      model.items(BatchItems::all(model.num_items()).ids(), std::sqrt(static_cast<double>(model.width()))).value());
+  scorer_ = ItemScorer::of_table(embedded.value());
+  if (soft) {
+    const ops::VectorQuantization quantized = quantizer(embedded);
+    const Shape& shape = quantized.logits.shape();
+    codes_ = quantized.codes.contiguous();
+    reconstruction_ = quantized.reconstruction.value().contiguous();
+    assignments_ = ops::softmax(quantized.logits).value().contiguous().reshape({shape[0], shape[1] * shape[2]});
+  } else {
+    codes_ = quantizer.encode(embedded.value()).contiguous();
+    codebooks_ = quantizer.codewords().value().clone();
+  }
   for (const LisaBlock& block : model.blocks) {
     const nn::HistogramTables tables =
         block.attention.tables((block.quantizer ? *block.quantizer : quantizer).codewords());
-    add_block(block, tables.inner.value(), tables.values.value(), true);
+    add_block(block, tables.inner.value(), tables.values.value(), soft);
   }
 }
 
 LisaRecurrence::LisaRecurrence(const LisaServing& model)
-    : LisaRecurrence(model.name(), model.weights().blocks.size(), model.weights().positions.table.value(),
-                     model.weights().alignment) {
-  serve(model);
-}
-
-void LisaRecurrence::serve(const LisaServing& model) {
+    : LisaRecurrence(model.name() + ' ' + model.settings(), model.weights().blocks.size(),
+                     model.weights().positions.table.value(), model.weights().alignment) {
   scorer_ = model.scorer();
   codes_ = model.codes();
   codebooks_ = model.weights().codebooks.value();
@@ -105,6 +109,9 @@ void LisaRecurrence::serve(const LisaServing& model) {
 }
 
 void LisaRecurrence::add_block(const LisaBlock& block, const Tensor& inner, const Tensor& values, bool soft) {
+  check<ValueError>(!soft || block.attention.window == 0, kName,
+                    "takes events one at a time without a counts_window when assignments are soft; got a window of ",
+                    block.attention.window);
   blocks_.push_back({.block = block,
                      .quantizer = block.quantizer ? block.quantizer->tables() : ops::VectorQuantizationTables(),
                      .reader = ops::HistogramReader(inner, values),
@@ -247,11 +254,13 @@ LisaRecurrence::State LisaRecurrence::load(ByteReader& bytes, std::int64_t event
 }
 
 std::shared_ptr<const RecurrentModel> LisaServing::recurrent() const {
-  return std::make_shared<RecurrentModelOf<LisaRecurrence>>(name(), weights_fingerprint(weights_),
+  return std::make_shared<RecurrentModelOf<LisaRecurrence>>(name(), weights_fingerprint(*weights_),
                                                             LisaRecurrence(*this));
 }
 
 std::shared_ptr<const RecurrentModel> Lisa::recurrent(const std::string& name, std::uint64_t weights) const {
+  // One face of a model, whether its weights are a run's or a compressed file's: states pass from one to the other.
+  if (!full_targets) return LisaServing::from(*this).recurrent();
   return std::make_shared<RecurrentModelOf<LisaRecurrence>>(name, weights, LisaRecurrence(*this));
 }
 

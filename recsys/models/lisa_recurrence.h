@@ -30,9 +30,9 @@ class LisaRecurrence {
     void save(std::string& to) const;
   };
 
-  /// Of a model with hard codes nothing is kept but its serving form (LisaServing); of `soft` also the assignments,
-  /// reconstruction and embedding of each item. Throws ValueError for positions from the end and more than one block;
-  /// DTypeError unless all is f32.
+  /// Of a model with full targets: the embeddings of all items are kept, and of `soft` their assignments and
+  /// reconstructions. Throws ValueError for other targets, whose face is that of LisaServing, for positions from the
+  /// end and more than one block, and for soft assignments with a counts window; DTypeError unless all is f32.
   explicit LisaRecurrence(const Lisa& model);
   explicit LisaRecurrence(const LisaServing& model);
 
@@ -62,7 +62,6 @@ class LisaRecurrence {
     std::vector<float> assignments;
   };
   LisaRecurrence(std::string kind, std::size_t blocks, const Tensor& positions, PositionAlignment alignment);
-  void serve(const LisaServing& model);
   void add_block(const LisaBlock& block, const Tensor& inner, const Tensor& values, bool soft);
   Event item_event(std::int32_t item) const;
   /// Writes what the stream carries for an item, [D].

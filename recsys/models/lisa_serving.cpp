@@ -47,8 +47,9 @@ ItemScorer scorer_of(const LisaServingWeights& weights) {
 
 }  // namespace
 
-LisaServing::LisaServing(LisaServingWeights weights) : weights_(std::move(weights)), scorer_(scorer_of(weights_)) {
-  for (const LisaServingBlock& block : weights_.blocks) {
+LisaServing::LisaServing(LisaServingWeights weights)
+    : weights_(std::make_shared<const LisaServingWeights>(std::move(weights))), scorer_(scorer_of(*weights_)) {
+  for (const LisaServingBlock& block : weights_->blocks) {
     quantizer_tables_.push_back(block.block.quantizer ? block.block.quantizer->tables()
                                                       : ops::VectorQuantizationTables());
   }
@@ -57,6 +58,8 @@ LisaServing::LisaServing(LisaServingWeights weights) : weights_(std::move(weight
 LisaServing LisaServing::from(const Lisa& model) {
   check<ValueError>(model.variant != LisaVariant::soft, "LisaServing",
                     "needs a model with hard codes (base or mini); soft scores the full embeddings of its targets");
+  check<ValueError>(!model.full_targets, "LisaServing",
+                    "needs targets that are sums of codewords; with full_targets they are the full embeddings");
   nn::walk("", model, [](const std::string& path, const auto& field) {
     const DType dtype = field.value().dtype();
     check<DTypeError>(!is_floating(dtype) || dtype == DType::f32, "LisaServing", "needs f32; ", path, " is ", dtype);
@@ -83,10 +86,10 @@ Tensor LisaServing::encode(const Sequences& batch) const {
   const Paused paused;
   ops::VectorQuantization quantized{
       .reconstruction = {}, .logits = {}, .codes = ops::gather(Var(codes()), batch.items).value()};
-  const Var position = weights_.positions(recsys::positions(batch.offsets, window(), weights_.alignment));
-  Var x = ops::decode_codes(weights_.codebooks.value(), quantized.codes) + position;
-  for (std::size_t b = 0; b < weights_.blocks.size(); ++b) {
-    const LisaServingBlock& one = weights_.blocks[b];
+  const Var position = weights_->positions(recsys::positions(batch.offsets, window(), weights_->alignment));
+  Var x = ops::decode_codes(weights_->codebooks.value(), quantized.codes) + position;
+  for (std::size_t b = 0; b < weights_->blocks.size(); ++b) {
+    const LisaServingBlock& one = weights_->blocks[b];
     if (one.block.quantizer) {
       quantized.codes = ops::encode_codes(x.value(), quantizer_tables_[b], one.block.quantizer->options.quantization);
     }
@@ -111,11 +114,11 @@ Tensor LisaServing::score(const Sequences& all) const {
 }
 
 LisaServingSize LisaServing::size() const {
-  LisaServingSize size{.codes = bytes_of(weights_.codes) + bytes_of(weights_.target_codes),
-                       .codebooks = bytes_of(weights_.codebooks) + bytes_of(weights_.target_codebooks),
-                       .positions = static_cast<std::int64_t>(weights_.positions.table.value().bytes()),
+  LisaServingSize size{.codes = bytes_of(weights_->codes) + bytes_of(weights_->target_codes),
+                       .codebooks = bytes_of(weights_->codebooks) + bytes_of(weights_->target_codebooks),
+                       .positions = static_cast<std::int64_t>(weights_->positions.table.value().bytes()),
                        .embedding_table = 4 * num_items() * width()};
-  for (const LisaServingBlock& block : weights_.blocks) {
+  for (const LisaServingBlock& block : weights_->blocks) {
     size.tables += bytes_of(block.inner) + bytes_of(block.values);
     nn::walk("", block.block, [&](const std::string&, const auto& field) {
       size.layers += static_cast<std::int64_t>(field.value().bytes());

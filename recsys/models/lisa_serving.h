@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -61,11 +62,11 @@ struct LisaServingSize {
 /// (item_scorer.h): the same bits for any number of threads and whatever else is in the batch.
 ///
 /// It is a ranker (recsys/ranker.h): `recommend(Ranker(serving), histories, k)` gives the exact top k. f32. A value;
-/// copies are deep.
+/// copies share the weights, which never change.
 class LisaServing {
  public:
-  /// Of `base` and `mini`, with any number of layers. Throws ValueError for `soft`: each of its items has a row of
-  /// assignments and the full embedding as its target, so there is nothing to drop; DTypeError unless it is f32.
+  /// Of `base` and `mini`, with any number of layers. Throws ValueError for `soft` and for full targets: each item has
+  /// its full embedding as a target, so there is nothing to drop; DTypeError unless it is f32.
   static LisaServing from(const Lisa& model);
 
   /// Writes all tensors as safetensors, settings as metadata; the file is replaced whole or not at all.
@@ -74,16 +75,18 @@ class LisaServing {
   /// shape, or not finite, a code that names no codeword.
   static LisaServing load(const std::filesystem::path& path);
 
-  std::string name() const { return weights_.target_codes.defined() ? "lisa-mini-codes" : "lisa-base-codes"; }
+  std::string name() const { return weights_->target_codes.defined() ? "lisa-mini-codes" : "lisa-base-codes"; }
   std::int64_t num_items() const { return codes().dim(0); }
-  std::int64_t width() const { return weights_.codebooks.value().dim(2); }
+  std::int64_t width() const { return weights_->codebooks.value().dim(2); }
   /// Longest history it reads; longer ones are cut to their last items.
-  std::int64_t window() const { return weights_.positions.table.shape()[0]; }
-  const Tensor& codes() const { return weights_.codes.value(); }
+  std::int64_t window() const { return weights_->positions.table.shape()[0]; }
+  const Tensor& codes() const { return weights_->codes.value(); }
   const Tensor& target_codes() const {
-    return (weights_.target_codes.defined() ? weights_.target_codes : weights_.codes).value();
+    return (weights_->target_codes.defined() ? weights_->target_codes : weights_->codes).value();
   }
-  const LisaServingWeights& weights() const { return weights_; }
+  const LisaServingWeights& weights() const { return *weights_; }
+  /// What the model is besides its tensors, as JSON.
+  std::string settings() const;
 
   /// Hidden state after each item, [T, D]. Throws ShapeError for a sequence longer than the window.
   Tensor encode(const Sequences& batch) const;
@@ -99,7 +102,7 @@ class LisaServing {
  private:
   explicit LisaServing(LisaServingWeights weights);
 
-  LisaServingWeights weights_;
+  std::shared_ptr<const LisaServingWeights> weights_;
   ItemScorer scorer_;
   std::vector<ops::VectorQuantizationTables> quantizer_tables_;  ///< by block; empty where it quantizes nothing
 };

@@ -180,16 +180,19 @@ LisaServingWeights read(const std::filesystem::path& path) {
 
 }  // namespace
 
-void LisaServing::save(const std::filesystem::path& path, const std::map<std::string, std::string>& metadata) const {
+std::string LisaServing::settings() const {
   Json blocks = Json::array();
-  for (const LisaServingBlock& block : weights_.blocks) blocks.push_back(settings_of(block.block));
-  const Json settings = Json::object({{"alignment", word(kAlignments, weights_.alignment)}, {"blocks", blocks}});
+  for (const LisaServingBlock& block : weights_->blocks) blocks.push_back(settings_of(block.block));
+  return Json::object({{"alignment", word(kAlignments, weights_->alignment)}, {"blocks", blocks}}).dump();
+}
+
+void LisaServing::save(const std::filesystem::path& path, const std::map<std::string, std::string>& metadata) const {
   std::map<std::string, std::string> all = metadata;
   all["format"] = kFormat;
   all["format_version"] = kVersion;
-  all["settings"] = settings.dump();
+  all["settings"] = settings();
   std::map<std::string, Tensor> tensors;
-  nn::walk("", weights_, [&](const std::string& name, const auto& field) { tensors[name] = field.value(); });
+  nn::walk("", *weights_, [&](const std::string& name, const auto& field) { tensors[name] = field.value(); });
   save_safetensors(path, tensors, all);
 }
 

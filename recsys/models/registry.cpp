@@ -68,6 +68,7 @@ LisaOptions lisa_options(const ModelConfig& config, std::int64_t items) {
           .codebooks = config.codebooks,
           .codewords = config.codewords,
           .target_codewords = config.target_codewords,
+          .full_targets = config.full_targets,
           .similarity = look_up<Similarity>("model",
                                             {{"bilinear", Similarity::bilinear},
                                              {"dot", Similarity::dot},
@@ -98,8 +99,9 @@ std::unique_ptr<SequenceModel> make_sequence_model(const ModelConfig& config, st
     return std::make_unique<SequenceModelOf<SasRec>>("sasrec", SasRec::make(sasrec_options(config, items), key));
   }
   if (config.name == "lisa") {
-    return std::make_unique<SequenceModelOf<Lisa>>("lisa-" + config.lisa_variant,
-                                                   Lisa::make(lisa_options(config, items), key));
+    return std::make_unique<SequenceModelOf<Lisa>>(
+        "lisa-" + config.lisa_variant + (config.full_targets ? "-full-targets" : ""),
+        Lisa::make(lisa_options(config, items), key));
   }
   fail<ConfigError>("model.name", "knows no model '", config.name, "'");
 }

@@ -45,10 +45,14 @@ class SequenceModel {
   /// What depends on parameters and on which items there are, but not on the sequences: tables of inner products,
   /// quantized embeddings [items.count(), ...].
   virtual std::vector<Var> prepare(const BatchItems& items) const = 0;
+  /// Do the rows of candidate_table() need what is computed of prepared items? Then a loss over all items prepares all
+  /// of them, else those of its batch, with BatchItems::all_candidates().
+  virtual bool prepares_candidates() const = 0;
   /// Hidden state after each item, [T, D].
   virtual Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const = 0;
   /// Output embeddings: an item's score is their inner product with the hidden state. Either [num_items(), D], a row
-  /// for every item, or [prepared.items.count(), D], one for each that was prepared.
+  /// for every item, or [prepared.items.count(), D], one for each that was prepared, unless
+  /// prepared.items.all_candidates().
   virtual Var candidate_table(const Prepared& prepared) const = 0;
   /// A further part of the loss (commitment to codewords, say), as a sum over the rows of `batch`; the step divides it
   /// by the rows of all shards. Undefined: none. `targets` i32 [T]: the item that follows each, -1 where no loss is
@@ -78,7 +82,8 @@ class SequenceModel {
 ///     Var item_table() const;                                   // or candidate_table(prepared), num_items() and
 ///     width()
 ///
-/// and, if it likes, `prepare`, `auxiliary_loss` and `measures` as above, and
+/// and, if it likes, `prepare`, `prepares_candidates` (true where it is missing), `auxiliary_loss` and `measures` as
+/// above, and
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
 ///
@@ -115,6 +120,13 @@ class SequenceModelOf final : public SequenceModel {
       return module_.prepare(items);
     } else {
       return {};
+    }
+  }
+  bool prepares_candidates() const override {
+    if constexpr (requires { module_.prepares_candidates(); }) {
+      return module_.prepares_candidates();
+    } else {
+      return prepares();
     }
   }
   Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const override {

@@ -30,7 +30,8 @@ bool has_batch_stage(const SequenceModel& model, const TrainingLoss& loss) {
 }
 
 /// The items that occur in a batch as inputs, targets and negatives.
-BatchItems occurring(const TrainingBatch& batch, std::span<const Tensor> negatives, std::int64_t items) {
+BatchItems occurring(const TrainingBatch& batch, std::span<const Tensor> negatives, std::int64_t items,
+                     bool all_candidates) {
   std::vector<std::uint8_t> marks(static_cast<std::size_t>(items));
   const auto mark = [&](const Tensor& ids) {
     for (const std::int32_t item : ids.span<std::int32_t>()) {
@@ -41,8 +42,10 @@ BatchItems occurring(const TrainingBatch& batch, std::span<const Tensor> negativ
     mark(shard.inputs.items);
     mark(shard.targets);
   }
-  for (const Tensor& drawn : negatives) mark(drawn);
-  return BatchItems::marked(marks);
+  for (const Tensor& drawn : negatives) {
+    if (drawn.defined()) mark(drawn);
+  }
+  return BatchItems::marked(marks, all_candidates);
 }
 
 }  // namespace
@@ -59,13 +62,13 @@ StageResult training_step(const SequenceModel& model, const TrainingBatch& batch
   // A model that prepares must know all items before the first shard; else a shard draws its own.
   BatchItems items;
   std::vector<Tensor> negatives(batch.shards.size());
-  if (model.prepares() && loss.needs_all_items()) {
+  if (model.prepares() && loss.needs_all_items() && model.prepares_candidates()) {
     items = BatchItems::all(model.num_items());
   } else if (model.prepares()) {
     parallel_for(shards, 1, [&](std::int64_t s, std::int64_t) {
       negatives[static_cast<std::size_t>(s)] = loss.draw_negatives(shard_at(s), key);
     });
-    items = occurring(batch, negatives, model.num_items());
+    items = occurring(batch, negatives, model.num_items(), loss.needs_all_items());
   }
   const auto prepared = [&](std::span<const Var> values) { return Prepared{items, {values.begin(), values.end()}}; };
 

@@ -147,7 +147,8 @@ TEST_CASE("a served LISA model takes one event at a time", "[lisa-serving]") {
     items.push_back(static_cast<std::int32_t>(uniform_below(RngKey{9}, t, 0, kItems)));
   for (const Case& one : cases()) {
     INFO(one.name);
-    const LisaServing served = LisaServing::from(make_model(one.options));
+    const SequenceModelOf<Lisa> model("lisa", make_model(one.options));
+    const LisaServing served = LisaServing::from(model.module());
     if (one.options.alignment == PositionAlignment::end && one.options.layers > 1) {
       CHECK_THROWS_AS(served.recurrent(), ValueError);
       continue;
@@ -171,6 +172,8 @@ TEST_CASE("a served LISA model takes one event at a time", "[lisa-serving]") {
     const auto loaded = LisaServing::load(files / "model.safetensors").recurrent();
     CHECK(loaded->fingerprint() == recurrent->fingerprint());
     CHECK(loaded->load_state(state.save()).events() == 12);
+    // The trained model has the same face.
+    CHECK(model.recurrent()->fingerprint() == recurrent->fingerprint());
     LisaOptions other = one.options;
     other.items = kItems - 1;
     CHECK_THROWS_AS(LisaServing::from(make_model(other)).recurrent()->load_state(state.save()), ValueError);
@@ -242,6 +245,9 @@ TEST_CASE("scores of a served LISA model: sums in the order of codebooks, the sa
 }
 
 TEST_CASE("what can't be served without embeddings is refused", "[lisa-serving]") {
+  LisaOptions full = options_of(LisaVariant::base);
+  full.full_targets = true;
+  CHECK_THROWS_WITH(LisaServing::from(make_model(full)), Contains("full_targets"));
   CHECK_THROWS_WITH(LisaServing::from(make_model(options_of(LisaVariant::soft))),
                     Contains("needs a model with hard codes (base or mini)"));
   Lisa model = make_model(options_of(LisaVariant::base));

@@ -194,10 +194,28 @@ TEST_CASE("LISA-Base is what the paper's equations say, token by token", "[lisa]
 
 TEST_CASE("targets of LISA's variants", "[lisa]") {
   const BatchItems all = BatchItems::all(11);
-  const Lisa soft = make_double(small(LisaVariant::soft));
-  const Matrix full = matrix(soft.candidate_table({all, soft.prepare(all)}).value());
-  const Matrix table = matrix(soft.items.table.value());
-  for (std::size_t k = 0; k < 6; ++k) CHECK(full[7][k] == Approx(std::sqrt(6.0) * table[7][k]));
+  LisaOptions full_targets = small(LisaVariant::base);
+  full_targets.full_targets = true;
+  std::vector<std::uint8_t> marks(11, 0);
+  marks[3] = marks[7] = 1;
+  const BatchItems some = BatchItems::marked(marks);
+  for (const LisaOptions& options : {small(LisaVariant::soft), full_targets}) {
+    const Lisa model = make_double(options);
+    CHECK_FALSE(model.prepares_candidates());
+    const Matrix table = matrix(model.items.table.value());
+    const Matrix whole = matrix(model.candidate_table({all, model.prepare(all)}).value());
+    const BatchItems for_all = BatchItems::marked(marks, true);
+    const Matrix unprepared = matrix(model.candidate_table({for_all, model.prepare(for_all)}).value());
+    const Matrix rows = matrix(model.candidate_table({some, model.prepare(some)}).value());
+    CHECK(rows.size() == 2);
+    CHECK(unprepared.size() == 11);
+    for (std::size_t k = 0; k < 6; ++k) {
+      CHECK(whole[7][k] == Approx(std::sqrt(6.0) * table[7][k]));
+      CHECK(unprepared[7][k] == whole[7][k]);
+      CHECK(rows[1][k] == whole[7][k]);
+    }
+  }
+  CHECK(make_double(small(LisaVariant::base)).prepares_candidates());
 
   const Lisa mini = make_double(small(LisaVariant::mini));
   REQUIRE(mini.target_quantizer);
@@ -411,7 +429,8 @@ TEST_CASE("LISA refuses options that mean nothing", "[lisa]") {
              o.decay = 0;
              o.learn_decay = true;
            },
-           [](LisaOptions& o) { o.temperature = 0; }}) {
+           [](LisaOptions& o) { o.temperature = 0; },
+           [](LisaOptions& o) { o.variant = LisaVariant::mini, o.full_targets = true; }}) {
     LisaOptions options = small(LisaVariant::base);
     spoil(options);
     CHECK_THROWS_AS(Lisa::make(options, RngKey{1}), Error);

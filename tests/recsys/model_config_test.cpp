@@ -95,6 +95,7 @@ const std::vector<Case>& cases() {
       {lisa, "codebooks=2"},
       {lisa, "codewords=5"},
       {with(lisa, {"lisa_variant=mini"}), "target_codewords=5"},
+      {lisa, "full_targets=true"},
       {lisa, "similarity=dot"},
       {lisa, "temperature=0.3"},
       {lisa, "codeword_bias=true"},

@@ -12,6 +12,7 @@
 #include "tally/ops/item_cross_entropy.h"
 #include "tally/ops/linear.h"
 #include "tally/ops/reduce.h"
+#include "tally/recsys/models/lisa.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/training/training_step.h"
 
@@ -152,6 +153,39 @@ TEST_CASE("sampled losses prepare the items of their batch alone", "[prepared]")
       for (std::size_t p = 0; p < 2; ++p) {
         CHECK(relative_difference(step.gradients[some.parameters()[p].parameter->id()],
                                   expected.gradients[all.parameters()[p].parameter->id()]) < 1e-5);
+      }
+    }
+  }
+}
+
+/// LISA that asks for all candidates to be prepared, whether it needs them or not.
+struct PreparedWhole : Lisa {
+  bool prepares_candidates() const { return true; }
+};
+
+TEST_CASE("a loss over all items prepares those of its batch when candidates need none", "[prepared]") {
+  for (const LisaVariant variant : {LisaVariant::base, LisaVariant::soft}) {
+    LisaOptions options{.items = kItems, .width = 8, .window = 10, .variant = variant, .codebooks = 2, .codewords = 4};
+    options.full_targets = variant == LisaVariant::base;
+    options.dropout = 0;
+    options.commitment = 0.1;
+    SequenceModelOf<Lisa> some("some", Lisa::make(options, RngKey{3, 1}));
+    SequenceModelOf<PreparedWhole> whole("whole", PreparedWhole{Lisa::make(options, RngKey{3, 1})});
+    CHECK_FALSE(some.prepares_candidates());
+    for (const std::int64_t budget : {4, 1000}) {
+      const TrainingBatch batch = small_batch(budget);
+      for (const LossStage stage : {LossStage::shard, LossStage::batch}) {
+        const TrainingLoss loss({.stage = stage}, {}, kItems);
+        const StageResult step = training_step(some, batch, RngKey{5, 5}, loss);
+        const StageResult expected = training_step(whole, batch, RngKey{5, 5}, loss);
+        CHECK(step.loss == Approx(expected.loss).epsilon(1e-6));
+        const nn::ParameterList own = some.parameters(), reference = whole.parameters();
+        REQUIRE(own.size() == reference.size());
+        for (std::size_t p = 0; p < own.size(); ++p) {
+          INFO(own[p].path);
+          CHECK(relative_difference(step.gradients[own[p].parameter->id()],
+                                    expected.gradients[reference[p].parameter->id()]) < 1e-5);
+        }
       }
     }
   }

@@ -134,6 +134,7 @@ std::vector<Streaming> all_models() {
     }
     add("lisa soft queries",
         lisa([&](LisaOptions& o) { o.variant = LisaVariant::soft, o.soft_query = true, o.layers = layers; }));
+    add("lisa full targets", lisa([&](LisaOptions& o) { o.full_targets = true, o.layers = layers; }));
     add("lisa undecayed", lisa([&](LisaOptions& o) { o.decay = 0, o.layers = layers; }));
     add("lisa learned decay", lisa([&](LisaOptions& o) { o.learn_decay = true, o.layers = layers; }));
     add("lisa counts window", lisa([&](LisaOptions& o) { o.attention_window = 7, o.decay = 0, o.layers = layers; }));
@@ -210,6 +211,10 @@ TEST_CASE("beyond the window a stream keeps its tally and the last position", "[
   CHECK_THAT(message_of<ValueError>(
                  [] { lisa([](LisaOptions& o) { o.layers = 2, o.alignment = PositionAlignment::end; })->recurrent(); }),
              Catch::Matchers::Contains("positions count from the window's start"));
+  CHECK_THAT(message_of<ValueError>([] {
+               lisa([](LisaOptions& o) { o.variant = LisaVariant::soft, o.attention_window = 5; })->recurrent();
+             }),
+             Catch::Matchers::Contains("without a counts_window"));
   // SASRec reads its last items again.
   const auto rival = sasrec();
   CHECK(difference(streamed(*rival->recurrent(), items), last_row(*rival, cut)) < 1e-5);
@@ -312,9 +317,11 @@ TEST_CASE("a state of another model is refused", "[recurrent]") {
   std::vector<std::shared_ptr<const RecurrentModel>> others{lisa([](LisaOptions& o) { o.decay = 0.2; })->recurrent(),
                                                             lisa([](LisaOptions& o) { o.layers = 2; })->recurrent(),
                                                             gru4rec(1)->recurrent(), sasrec()->recurrent()};
-  // One weight a little different.
+  // One weight a little different: of the items, where there are rows for them, and of the positions.
   const auto nudged = lisa(lisa_options());
-  nudged->state().front().tensor->mutable_data<float>()[3] += 1e-6F;
+  for (const auto& [path, tensor] : nudged->state()) {
+    if (path == "positions.table") tensor->mutable_data<float>()[3] += 1e-6F;
+  }
   others.push_back(nudged->recurrent());
   for (const auto& other : others) {
     CHECK(other->fingerprint() != recurrent->fingerprint());

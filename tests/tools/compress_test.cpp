@@ -59,22 +59,26 @@ TEST_CASE("tally compress writes a served model that ranks as the trained one", 
     CHECK(std::count(items.begin(), items.end(), '\n') == kItems);
 
     // It answers as the run does, without run and data.
-    const std::vector<std::string> asking{"--history", "1,2,3", "--k", "5"};
-    const auto answers = [&](const std::string& from) {
+    const auto answers = [&](const std::string& from, const std::vector<std::string>& asking) {
       std::vector<std::string> words{"recommend", from};
       words.insert(words.end(), asking.begin(), asking.end());
       const CommandResult got = tally_command(words);
       CHECK(got.exit_code == 0);
       std::istringstream in(got.out);
       std::vector<std::string> places;  // without the scores, which rounding may change
-      for (std::string rank, item, score, title; std::getline(in, rank, '\t');) {
-        std::getline(in, item, '\t'), std::getline(in, score, '\t'), std::getline(in, title);
-        places.push_back(rank + ' ' + item + ' ' + title);
+      for (std::string rank, item, score, rest; std::getline(in, rank, '\t');) {
+        std::getline(in, item, '\t'), std::getline(in, score, '\t'), std::getline(in, rest);
+        places.push_back(rank + ' ' + item + ' ' + rest);
       }
       return places;
     };
-    CHECK(answers(output) == answers(trained(variant).run()));
-    CHECK(answers(output).size() == 6);
+    const std::string histories = files / "histories.csv";  // with the run's names of columns
+    write_file_atomically(histories, "userId,movieId\nann,1\nbob,7\nann,2\n");
+    for (const std::vector<std::string>& asking :
+         {std::vector<std::string>{"--history", "1,2,3", "--k", "5"}, {"--input", histories, "--k", "3"}}) {
+      CHECK(answers(output, asking) == answers(trained(variant).run(), asking));
+      CHECK(answers(output, asking).size() >= 6);
+    }
 
     // Once more replaces it; other directories are left alone.
     CHECK(tally_command({"compress", trained(variant).run(), "--output", output}).exit_code == 0);

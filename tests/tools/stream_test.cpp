@@ -18,12 +18,13 @@ namespace {
 /// `tally recommend RUN --stream` with a pipe to its standard input.
 class Stream {
  public:
-  explicit Stream(std::vector<std::string> options = {}) : pipe_(directory_ / "pipe") {
+  explicit Stream(std::vector<std::string> options = {}, const std::string& run = finished().run())
+      : pipe_(directory_ / "pipe") {
     REQUIRE(::mkfifo(pipe_.c_str(), 0600) == 0);
     // Opened for both ends, or opening would wait for a reader.
     end_ = ::open(pipe_.c_str(), O_RDWR | O_CLOEXEC);
     REQUIRE(end_ >= 0);
-    std::vector<std::string> arguments{"recommend", finished().run(), "--stream"};
+    std::vector<std::string> arguments{"recommend", run, "--stream"};
     arguments.insert(arguments.end(), options.begin(), options.end());
     process_ = std::make_unique<Process>(TALLY_COMMAND, arguments, pipe_);
     // Now that it is open there, this end needs to write only; closing it is the end of the input.
@@ -190,4 +191,45 @@ TEST_CASE("a stream keeps its users in a directory, also when it is stopped", "[
   check_refused(tally_command({"recommend", finished().run(), "--stream", "--history", "1"}), 2, {"one of the three"});
   check_refused(tally_command({"recommend", finished().run(), "--stream", "--state", finished().run().string()}), 1,
                 {"manifest"});
+}
+
+TEST_CASE("users of a stream survive a save that was cut off between two names", "[stream]") {
+  const TemporaryDirectory directory;
+  const std::string state = directory / "state";
+  const auto stream = [&](const std::string& text) {
+    Stream one({"--state", state, "--k", "1"});
+    one.write(text);
+    return one.finish();
+  };
+  CHECK(stream("ann\t1\n").exit_code == 0);
+  std::filesystem::rename(state, directory / ".previous-state");
+  const CommandResult end = stream("ann\t?\n");
+  CHECK(end.exit_code == 0);
+  CHECK(Stream::split(end.out).size() == 1);
+}
+
+TEST_CASE("a compressed directory streams as its run does, and reads its users", "[stream]") {
+  const Workshop workshop;
+  const CommandResult trained =
+      workshop.train({"--model.name=lisa", "--model.codebooks=2", "--model.codewords=5", "--train.epochs=1"});
+  INFO(trained.error);
+  REQUIRE(trained.exit_code == 0);
+  const std::string served = workshop.files() / "served", state = workshop.files() / "state";
+  REQUIRE(tally_command({"compress", workshop.run(), "--output", served}).exit_code == 0);
+  const auto answers = [&](const std::string& from, std::vector<std::string> options) {
+    options.insert(options.end(), {"--k", "5"});
+    Stream stream(options, from);
+    stream.write("ann\t1\nbob\t7\nann\t2\n");
+    const CommandResult end = stream.finish();
+    CHECK(end.exit_code == 0);
+    return Stream::split(end.out);
+  };
+  const std::vector<std::string> of_run = answers(workshop.run(), {"--state", state});
+  CHECK(of_run.size() == 15);
+  CHECK(answers(served, {}) == of_run);
+  Stream going_on({"--state", state, "--k", "5"}, served);
+  going_on.write("ann\t?\n");
+  const CommandResult end = going_on.finish();
+  CHECK(end.exit_code == 0);
+  CHECK(Stream::split(end.out) == std::vector<std::string>(of_run.end() - 5, of_run.end()));
 }
