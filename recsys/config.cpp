@@ -80,7 +80,7 @@ void model_fields(Config& c, Visit&& visit) {
   visit("codebooks", c.codebooks);
   visit("codewords", c.codewords);
   visit("target_codewords", c.target_codewords);
-  visit("full_targets", c.full_targets);
+  visit("quantized", c.quantized, std::vector<std::string>{"all", "histories", "attention"});
   visit("similarity", c.similarity, std::vector<std::string>{"bilinear", "dot", "squared_distance"});
   visit("temperature", c.temperature);
   visit("codeword_bias", c.codeword_bias);
@@ -90,6 +90,7 @@ void model_fields(Config& c, Visit&& visit) {
   visit("learn_decay", c.learn_decay);
   visit("soft_query", c.soft_query);
   visit("counts_window", c.counts_window);
+  visit("score_scale", c.score_scale);
   visit("commitment_weight", c.commitment_weight);
 }
 
@@ -240,8 +241,8 @@ void check_domain(const RunConfig& config) {
   at_least("model.codebooks", model.codebooks, 1);
   at_least("model.codewords", model.codewords, 1);
   at_least("model.target_codewords", model.target_codewords, 1);
-  check<ConfigError>(!model.full_targets || model.lisa_variant == "base", "model.full_targets",
-                     "needs lisa_variant base, whose targets are reconstructions else; got ", model.lisa_variant);
+  check<ConfigError>(model.quantized == "all" || model.lisa_variant != "mini", "model.quantized",
+                     "needs 'all' in lisa_variant mini, which has a quantizer for its targets; got ", model.quantized);
   check<ConfigError>(model.temperature > 0, "model.temperature", "needs a value above 0; got ", model.temperature);
   at_least("model.counts_decay", model.counts_decay, 0);
   check<ConfigError>(model.counts_decay > 0 || !model.learn_decay, "model.learn_decay",
@@ -250,6 +251,7 @@ void check_domain(const RunConfig& config) {
   check<ConfigError>(!model.soft_query || (model.lisa_variant == "soft" && model.counts_window == 0),
                      "model.soft_query", "needs lisa_variant soft and no counts_window; got ", model.lisa_variant,
                      " and ", model.counts_window);
+  check<ConfigError>(model.score_scale > 0, "model.score_scale", "needs a value above 0; got ", model.score_scale);
   at_least("model.commitment_weight", model.commitment_weight, 0);
   const TrainConfig& train = config.train;
   at_least("train.epochs", train.epochs, 1);

@@ -62,7 +62,7 @@ struct ModelConfig {
   std::int64_t codebooks = 8;
   std::int64_t codewords = 128;         ///< of each codebook of the histories
   std::int64_t target_codewords = 128;  ///< of each codebook of the targets, in the variant mini
-  bool full_targets = false;  ///< of lisa_variant base: targets are the item embeddings, not their reconstructions
+  std::string quantized = "all";        ///< all | histories | attention: what reads reconstructions, not the embeddings
   std::string similarity = "bilinear";  ///< bilinear | dot | squared_distance
   double temperature = 0.7;
   bool codeword_bias = false;  ///< a trained bias of each codeword's similarity
@@ -72,6 +72,7 @@ struct ModelConfig {
   bool learn_decay = false;              ///< train it
   bool soft_query = false;               ///< of lisa_variant soft: queries are soft as well
   std::int64_t counts_window = 0;        ///< tally only the last so many events, which decay; 0: all
+  double score_scale = 1;                ///< of the scores in the loss: 1 / sqrt(width) undoes that of the embeddings
   double commitment_weight = 0;          ///< of the distance from embeddings to their reconstructions
 };
 

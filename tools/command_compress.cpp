@@ -31,7 +31,8 @@ const Lisa& lisa_of(const OpenedRun& run) {
       "needs hard codes (lisa_variant base or mini); soft assigns every codeword to every item and scores "
       "full embeddings, so there is nothing to leave out");
   check<ConfigError>(!lisa->module().full_targets, "compress",
-                     "needs targets that are sums of codewords; model.full_targets scores the full embeddings");
+                     "needs targets that are sums of codewords; model.quantized histories and attention score the full "
+                     "embeddings");
   return lisa->module();
 }
 

@@ -105,8 +105,10 @@ Var LisaBlock::after_attention(const Var& attended, const Var& x, const nn::Cont
 
 Lisa Lisa::make(const LisaOptions& options, RngKey key) {
   check<ValueError>(options.layers >= 1, "Lisa", "needs at least one layer; got ", options.layers);
-  check<ValueError>(!options.full_targets || options.variant != LisaVariant::mini, "Lisa",
-                    "quantizes the targets of mini; they cannot be the full embeddings");
+  check<ValueError>(options.quantized == LisaQuantized::all || options.variant != LisaVariant::mini, "Lisa",
+                    "quantizes the targets of mini by a quantizer of their own; they cannot be the full embeddings");
+  check<ValueError>(options.score_scale > 0 && std::isfinite(options.score_scale), "Lisa",
+                    "needs a scale of scores above 0; got ", options.score_scale);
   const std::int64_t d = options.width;
   const auto xavier_normal = [](std::int64_t rows, std::int64_t columns) {
     return std::sqrt(2.0 / static_cast<double>(rows + columns));
@@ -120,7 +122,9 @@ Lisa Lisa::make(const LisaOptions& options, RngKey key) {
       .dropout = {options.dropout},
       .blocks = {},
       .variant = options.variant,
-      .full_targets = options.full_targets || options.variant == LisaVariant::soft,
+      .full_targets = options.quantized != LisaQuantized::all || options.variant == LisaVariant::soft,
+      .full_stream = options.quantized == LisaQuantized::attention,
+      .score_scale = options.score_scale,
       .commitment = options.commitment,
       .window = options.window,
       .alignment = options.alignment,
@@ -150,6 +154,7 @@ std::vector<Var> Lisa::prepare(const BatchItems& batch_items) const {
     targets = items(BatchItems::all(num_items()).ids(), scale);
   }
   if (target_quantizer) targets = (*target_quantizer)(embedded).reconstruction;
+  if (score_scale != 1) targets = targets * score_scale;
   std::vector<Var> values{embedded, quantized.reconstruction,
                           ops::reshape(quantized.logits, Shape{logits[0], logits[1] * logits[2]}), Var(quantized.codes),
                           targets};
@@ -170,14 +175,14 @@ Var Lisa::encode(const Sequences& batch, const Prepared& prepared, const nn::Con
   const std::vector<Var>& values = prepared.values;
   const Tensor rows = prepared.items.rows(batch.items);
   const std::int64_t codebooks = values[kCodes].dim(1), codewords = values[kLogits].dim(1) / codebooks;
-  const Var reconstruction = rows_of(values[kReconstruction], rows);
+  const Var vectors = rows_of(values[full_stream ? kEmbedded : kReconstruction], rows);
   const Var position = positions(recsys::positions(batch.offsets, window, alignment));
   ops::VectorQuantization quantized{
-      .reconstruction = reconstruction, .logits = {}, .codes = ops::gather(values[kCodes], rows).value()};
+      .reconstruction = {}, .logits = {}, .codes = ops::gather(values[kCodes], rows).value()};
   if (variant == LisaVariant::soft || recording(values[kLogits])) {
     quantized.logits = ops::reshape(rows_of(values[kLogits], rows), Shape{rows.numel(), codebooks, codewords});
   }
-  Var x = dropout(reconstruction + position, context.at("embedding"));
+  Var x = dropout(vectors + position, context.at("embedding"));
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const Var* own = values.data() + kBlocks + b * kValuesOfBlock;
     if (blocks[b].quantizer) {

@@ -16,6 +16,13 @@ enum class LisaVariant {
   mini,  ///< histories by small codebooks, targets by a second, larger quantizer; hard codes
 };
 
+/// Where reconstructions stand for the items.
+enum class LisaQuantized {
+  all,        ///< as the variant has it
+  histories,  ///< targets are the full item embeddings, as those of `soft` always are
+  attention,  ///< the hidden stream carries the full embeddings too: codes serve attention alone
+};
+
 struct LisaOptions {
   std::int64_t items = 0;
   std::int64_t width = 128;
@@ -25,8 +32,8 @@ struct LisaOptions {
   LisaVariant variant = LisaVariant::base;
   std::int64_t codebooks = 8;
   std::int64_t codewords = 128;
-  std::int64_t target_codewords = 128;  ///< of the second quantizer of `mini`
-  bool full_targets = false;            ///< of `base`: targets are the full item embeddings, as those of `soft`
+  std::int64_t target_codewords = 128;           ///< of the second quantizer of `mini`
+  LisaQuantized quantized = LisaQuantized::all;  ///< `mini` knows no other
   ops::CodewordSimilarity similarity = ops::CodewordSimilarity::bilinear;
   double temperature = 0.7;
   bool codeword_bias = false;         ///< LightRec's bias of each codeword, which the released code leaves out
@@ -36,6 +43,7 @@ struct LisaOptions {
   bool learn_decay = false;           ///< train it, from the given value
   bool soft_query = false;            ///< of `soft`: queries are soft too, as in the paper's text, not in its code
   std::int64_t attention_window = 0;  ///< tally only the last so many events, decayed as they are; 0 tallies all
+  double score_scale = 1;             ///< of the target vectors, and so of all scores
   double commitment = 0;              ///< weight of |x - stopped(its reconstruction)|^2, meaned over tokens
   double dropout = 0.1;
   ops::Activation activation = ops::Activation::relu;
@@ -83,7 +91,9 @@ struct Lisa {
   nn::Dropout dropout;
   std::vector<LisaBlock> blocks;
   LisaVariant variant = LisaVariant::base;
-  bool full_targets = false;  ///< the item embeddings are the target vectors; of `soft` they always are
+  bool full_targets = false;  ///< the item embeddings are the target vectors
+  bool full_stream = false;   ///< they are what the hidden stream begins with
+  double score_scale = 1;
   double commitment = 0;
   std::int64_t window = 0;
   PositionAlignment alignment = PositionAlignment::start;
@@ -96,6 +106,8 @@ struct Lisa {
     visit("blocks", self.blocks);
     visit("variant", self.variant);
     visit("full_targets", self.full_targets);
+    visit("full_stream", self.full_stream);
+    visit("score_scale", self.score_scale);
     visit("commitment", self.commitment);
     visit("window", self.window);
     visit("alignment", self.alignment);

@@ -7,6 +7,7 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/core/kernels.h"
+#include "tally/ops/elementwise.h"
 #include "tally/ops/softmax.h"
 #include "tally/recsys/models/weights_fingerprint.h"
 
@@ -79,17 +80,18 @@ LisaRecurrence::LisaRecurrence(const Lisa& model)
                   how.temperature, how.residual ? "residual" : "not residual", model.blocks[0].attention_norm.epsilon);
   const Var embedded(
       model.items(BatchItems::all(model.num_items()).ids(), std::sqrt(static_cast<double>(model.width()))).value());
-  scorer_ = ItemScorer::of_table(embedded.value());
+  scorer_ = ItemScorer::of_table((embedded * model.score_scale).value());
   if (soft) {
     const ops::VectorQuantization quantized = quantizer(embedded);
     const Shape& shape = quantized.logits.shape();
     codes_ = quantized.codes.contiguous();
-    reconstruction_ = quantized.reconstruction.value().contiguous();
+    vectors_ = quantized.reconstruction.value().contiguous();
     assignments_ = ops::softmax(quantized.logits).value().contiguous().reshape({shape[0], shape[1] * shape[2]});
   } else {
     codes_ = quantizer.encode(embedded.value()).contiguous();
     codebooks_ = quantizer.codewords().value().clone();
   }
+  if (model.full_stream) vectors_ = embedded.value().contiguous();
   for (const LisaBlock& block : model.blocks) {
     const nn::HistogramTables tables =
         block.attention.tables((block.quantizer ? *block.quantizer : quantizer).codewords());
@@ -150,8 +152,8 @@ LisaRecurrence::Event LisaRecurrence::item_event(std::int32_t item) const {
 }
 
 void LisaRecurrence::item_vector(std::int32_t item, std::span<float> vector) const {
-  if (reconstruction_.defined()) {
-    const auto row = row_of(reconstruction_, item);
+  if (vectors_.defined()) {
+    const auto row = row_of(vectors_, item);
     std::copy(row.begin(), row.end(), vector.begin());
     return;
   }

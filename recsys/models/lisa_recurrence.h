@@ -76,7 +76,7 @@ class LisaRecurrence {
   std::optional<ItemScorer> scorer_;  // always there once it is made
   Tensor codes_;                      // u8 or i32 [items, B]
   Tensor codebooks_;                  // [B, W, D], whose sums are the items' vectors; absent when soft
-  Tensor reconstruction_;             // [items, D] when soft
+  Tensor vectors_;                    // [items, D] where the stream carries other vectors than sums of codewords
   Tensor assignments_;                // [items, B * W] when soft
   Tensor positions_;                  // [window, D]
   PositionAlignment alignment_ = PositionAlignment::start;

@@ -39,10 +39,10 @@ std::int64_t bytes_of(const nn::Buffer& buffer) {
 }
 
 ItemScorer scorer_of(const LisaServingWeights& weights) {
-  if (weights.target_codes.defined()) {
-    return ItemScorer::of_codes(weights.target_codes.value(), weights.target_codebooks.value());
-  }
-  return ItemScorer::of_codes(weights.codes.value(), weights.codebooks.value());
+  const bool own = weights.target_codes.defined();
+  Tensor codebooks = (own ? weights.target_codebooks : weights.codebooks).value();
+  if (weights.score_scale != 1) codebooks = (Var(codebooks) * weights.score_scale).value();
+  return ItemScorer::of_codes((own ? weights.target_codes : weights.codes).value(), codebooks);
 }
 
 }  // namespace
@@ -58,8 +58,10 @@ LisaServing::LisaServing(LisaServingWeights weights)
 LisaServing LisaServing::from(const Lisa& model) {
   check<ValueError>(model.variant != LisaVariant::soft, "LisaServing",
                     "needs a model with hard codes (base or mini); soft scores the full embeddings of its targets");
-  check<ValueError>(!model.full_targets, "LisaServing",
-                    "needs targets that are sums of codewords; with full_targets they are the full embeddings");
+  check<ValueError>(
+      !model.full_targets, "LisaServing",
+      "needs targets that are sums of codewords; with `quantized` histories or attention they are the full "
+      "embeddings");
   nn::walk("", model, [](const std::string& path, const auto& field) {
     const DType dtype = field.value().dtype();
     check<DTypeError>(!is_floating(dtype) || dtype == DType::f32, "LisaServing", "needs f32; ", path, " is ", dtype);
@@ -76,6 +78,7 @@ LisaServing LisaServing::from(const Lisa& model) {
   }
   weights.positions = model.positions;
   weights.alignment = model.alignment;
+  weights.score_scale = model.score_scale;
   for (const LisaBlock& block : model.blocks) {
     weights.blocks.push_back(trimmed(block, block.quantizer ? *block.quantizer : model.quantizer));
   }

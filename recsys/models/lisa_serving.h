@@ -32,6 +32,7 @@ struct LisaServingWeights {
   nn::Embedding positions;
   std::vector<LisaServingBlock> blocks;
   PositionAlignment alignment = PositionAlignment::start;
+  double score_scale = 1;
   static void fields(auto& self, auto&& visit) {
     visit("codes", self.codes);
     visit("codebooks", self.codebooks);
@@ -40,6 +41,7 @@ struct LisaServingWeights {
     visit("positions", self.positions);
     visit("blocks", self.blocks);
     visit("alignment", self.alignment);
+    visit("score_scale", self.score_scale);
   }
 };
 
@@ -65,8 +67,8 @@ struct LisaServingSize {
 /// copies share the weights, which never change.
 class LisaServing {
  public:
-  /// Of `base` and `mini`, with any number of layers. Throws ValueError for `soft` and for full targets: each item has
-  /// its full embedding as a target, so there is nothing to drop; DTypeError unless it is f32.
+  /// Of `base` and `mini`, with any number of layers. Throws ValueError for full targets (those of `soft`): each item
+  /// has its full embedding as a target, so there is nothing to drop; DTypeError unless it is f32.
   static LisaServing from(const Lisa& model);
 
   /// Writes all tensors as safetensors, settings as metadata; the file is replaced whole or not at all.

@@ -157,6 +157,8 @@ LisaServingWeights read(const std::filesystem::path& path) {
   JsonFields fields(settings, "settings");
   LisaServingWeights weights;
   weights.alignment = choose<PositionAlignment>(fields, "alignment", kAlignments);
+  weights.score_scale = fields.get("score_scale", 1.0);
+  check<ConfigError>(weights.score_scale > 0, "settings.score_scale", "needs a value above 0");
   const Tensor codebooks = tensors.take("codebooks", {-1, -1, -1});
   weights.codebooks = nn::Buffer(codebooks);
   weights.codes = nn::Buffer(tensors.take_codes("codes", "codebooks", codebooks, -1));
@@ -183,7 +185,10 @@ LisaServingWeights read(const std::filesystem::path& path) {
 std::string LisaServing::settings() const {
   Json blocks = Json::array();
   for (const LisaServingBlock& block : weights_->blocks) blocks.push_back(settings_of(block.block));
-  return Json::object({{"alignment", word(kAlignments, weights_->alignment)}, {"blocks", blocks}}).dump();
+  return Json::object({{"alignment", word(kAlignments, weights_->alignment)},
+                       {"score_scale", weights_->score_scale},
+                       {"blocks", blocks}})
+      .dump();
 }
 
 void LisaServing::save(const std::filesystem::path& path, const std::map<std::string, std::string>& metadata) const {

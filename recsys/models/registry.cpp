@@ -68,7 +68,11 @@ LisaOptions lisa_options(const ModelConfig& config, std::int64_t items) {
           .codebooks = config.codebooks,
           .codewords = config.codewords,
           .target_codewords = config.target_codewords,
-          .full_targets = config.full_targets,
+          .quantized = look_up<LisaQuantized>("model",
+                                              {{"all", LisaQuantized::all},
+                                               {"histories", LisaQuantized::histories},
+                                               {"attention", LisaQuantized::attention}},
+                                              config.quantized),
           .similarity = look_up<Similarity>("model",
                                             {{"bilinear", Similarity::bilinear},
                                              {"dot", Similarity::dot},
@@ -82,6 +86,7 @@ LisaOptions lisa_options(const ModelConfig& config, std::int64_t items) {
           .learn_decay = config.learn_decay,
           .soft_query = config.soft_query,
           .attention_window = config.counts_window,
+          .score_scale = config.score_scale,
           .commitment = config.commitment_weight,
           .dropout = config.hidden_dropout_prob,
           .activation = activation(config),
@@ -100,7 +105,7 @@ std::unique_ptr<SequenceModel> make_sequence_model(const ModelConfig& config, st
   }
   if (config.name == "lisa") {
     return std::make_unique<SequenceModelOf<Lisa>>(
-        "lisa-" + config.lisa_variant + (config.full_targets ? "-full-targets" : ""),
+        "lisa-" + config.lisa_variant + (config.quantized == "all" ? "" : "-quantized-" + config.quantized),
         Lisa::make(lisa_options(config, items), key));
   }
   fail<ConfigError>("model.name", "knows no model '", config.name, "'");

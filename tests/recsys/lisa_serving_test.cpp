@@ -99,6 +99,7 @@ std::vector<Case> cases() {
     o.activation = ops::Activation::gelu;
     o.inner = 31;
   });
+  add("scores of another scale", [](LisaOptions& o) { o.score_scale = 0.1; });
   add("codewords with biases", [](LisaOptions& o) { o.codeword_bias = true; });
   add("one codebook of many words", [](LisaOptions& o) { o.codebooks = 1, o.codewords = 290; });
   return all;
@@ -246,8 +247,8 @@ TEST_CASE("scores of a served LISA model: sums in the order of codebooks, the sa
 
 TEST_CASE("what can't be served without embeddings is refused", "[lisa-serving]") {
   LisaOptions full = options_of(LisaVariant::base);
-  full.full_targets = true;
-  CHECK_THROWS_WITH(LisaServing::from(make_model(full)), Contains("full_targets"));
+  full.quantized = LisaQuantized::histories;
+  CHECK_THROWS_WITH(LisaServing::from(make_model(full)), Contains("full embeddings"));
   CHECK_THROWS_WITH(LisaServing::from(make_model(options_of(LisaVariant::soft))),
                     Contains("needs a model with hard codes (base or mini)"));
   Lisa model = make_model(options_of(LisaVariant::base));

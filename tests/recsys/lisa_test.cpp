@@ -195,7 +195,7 @@ TEST_CASE("LISA-Base is what the paper's equations say, token by token", "[lisa]
 TEST_CASE("targets of LISA's variants", "[lisa]") {
   const BatchItems all = BatchItems::all(11);
   LisaOptions full_targets = small(LisaVariant::base);
-  full_targets.full_targets = true;
+  full_targets.quantized = LisaQuantized::histories;
   std::vector<std::uint8_t> marks(11, 0);
   marks[3] = marks[7] = 1;
   const BatchItems some = BatchItems::marked(marks);
@@ -224,6 +224,33 @@ TEST_CASE("targets of LISA's variants", "[lisa]") {
   for (double& value : x) value *= std::sqrt(6.0);
   const std::vector<double> expected = encode_vector(x, *mini.target_quantizer, 5).reconstruction;
   for (std::size_t k = 0; k < 6; ++k) CHECK(second[7][k] == Approx(expected[k]).margin(1e-12));
+}
+
+TEST_CASE("what LISA quantizes, and the scale of its scores", "[lisa]") {
+  const BatchItems all = BatchItems::all(11);
+  LisaOptions options = small(LisaVariant::base);
+  const Lisa base = make_double(options);
+  const Matrix plain = matrix(base.candidate_table({all, base.prepare(all)}).value());
+  options.score_scale = 0.25;
+  const Lisa scaled = make_double(options);
+  const Matrix quarter = matrix(scaled.candidate_table({all, scaled.prepare(all)}).value());
+  for (std::size_t k = 0; k < 6; ++k) CHECK(quarter[4][k] == Approx(plain[4][k] / 4));
+  CHECK(matrix(encode(scaled, some_histories()).value()) == matrix(encode(base, some_histories()).value()));
+
+  // A stream of full embeddings: the block's output for attended rows and these.
+  options.quantized = LisaQuantized::attention;
+  const Lisa attention = make_double(options);
+  const Sequences one = Sequences::from({{7}}, 11);
+  const std::vector<Var> prepared = attention.prepare(all);
+  const LisaBlock& block = attention.blocks[0];
+  const nn::HistogramTables tables = block.attention.tables(attention.quantizer.codebooks);
+  const Tensor code = attention.quantizer.encode(attention.items(one.items, std::sqrt(6.0)).value());
+  const Var attended = block.attention(code, Var(), tables, one.offsets);
+  const Var x = attention.items(one.items, std::sqrt(6.0)) +
+                attention.positions(positions(one.offsets, attention.window, attention.alignment));
+  const Matrix expected = matrix(block.after_attention(attended, x, {}).value());
+  const Matrix got = matrix(attention.encode(one, {all, prepared}, {}).value());
+  for (std::size_t k = 0; k < 6; ++k) CHECK(got[0][k] == Approx(expected[0][k]).margin(1e-12));
 }
 
 TEST_CASE("LISA's hidden states depend on the past alone, and on the items that were prepared", "[lisa]") {
@@ -430,7 +457,7 @@ TEST_CASE("LISA refuses options that mean nothing", "[lisa]") {
              o.learn_decay = true;
            },
            [](LisaOptions& o) { o.temperature = 0; },
-           [](LisaOptions& o) { o.variant = LisaVariant::mini, o.full_targets = true; }}) {
+           [](LisaOptions& o) { o.variant = LisaVariant::mini, o.quantized = LisaQuantized::histories; }}) {
     LisaOptions options = small(LisaVariant::base);
     spoil(options);
     CHECK_THROWS_AS(Lisa::make(options, RngKey{1}), Error);

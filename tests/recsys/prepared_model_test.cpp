@@ -166,7 +166,7 @@ struct PreparedWhole : Lisa {
 TEST_CASE("a loss over all items prepares those of its batch when candidates need none", "[prepared]") {
   for (const LisaVariant variant : {LisaVariant::base, LisaVariant::soft}) {
     LisaOptions options{.items = kItems, .width = 8, .window = 10, .variant = variant, .codebooks = 2, .codewords = 4};
-    options.full_targets = variant == LisaVariant::base;
+    options.quantized = variant == LisaVariant::base ? LisaQuantized::histories : LisaQuantized::all;
     options.dropout = 0;
     options.commitment = 0.1;
     SequenceModelOf<Lisa> some("some", Lisa::make(options, RngKey{3, 1}));

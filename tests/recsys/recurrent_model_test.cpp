@@ -134,7 +134,14 @@ std::vector<Streaming> all_models() {
     }
     add("lisa soft queries",
         lisa([&](LisaOptions& o) { o.variant = LisaVariant::soft, o.soft_query = true, o.layers = layers; }));
-    add("lisa full targets", lisa([&](LisaOptions& o) { o.full_targets = true, o.layers = layers; }));
+    add("lisa scaled", lisa([&](LisaOptions& o) { o.score_scale = 0.2, o.layers = layers; }));
+    for (const LisaQuantized quantized : {LisaQuantized::histories, LisaQuantized::attention}) {
+      for (const LisaVariant variant : {LisaVariant::base, LisaVariant::soft}) {
+        add("lisa quantized in part", lisa([&](LisaOptions& o) {
+              o.variant = variant, o.quantized = quantized, o.score_scale = 0.2, o.layers = layers;
+            }));
+      }
+    }
     add("lisa undecayed", lisa([&](LisaOptions& o) { o.decay = 0, o.layers = layers; }));
     add("lisa learned decay", lisa([&](LisaOptions& o) { o.learn_decay = true, o.layers = layers; }));
     add("lisa counts window", lisa([&](LisaOptions& o) { o.attention_window = 7, o.decay = 0, o.layers = layers; }));
