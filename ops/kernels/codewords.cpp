@@ -158,7 +158,6 @@ HWY_INLINE void scatter(const float* values, std::int64_t value_stride, float fa
   // Book by book for a few rows, so that these rows and the sums of one book stay in the first cache.
   constexpr std::int64_t kTogether = 32;
   const F d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const V scale = hn::Set(d, factor);
   for (std::int64_t first = 0; first < in.rows; first += kTogether) {
     const std::int64_t end = std::min(in.rows, first + kTogether);
