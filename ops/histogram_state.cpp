@@ -150,6 +150,14 @@ void HistogramState::set_recent(std::int64_t row, std::int64_t codebook, std::in
   }
 }
 
+void HistogramState::grow_recent(std::int64_t rows) {
+  const std::size_t row = static_cast<std::size_t>(layout_.codebooks) * code_bytes();
+  const std::size_t size = static_cast<std::size_t>(rows) * row;
+  // Twice as much each time, and never more than the window takes.
+  if (size > recent_.capacity()) recent_.reserve(static_cast<std::size_t>(std::min(2 * rows, layout_.window)) * row);
+  recent_.resize(size);
+}
+
 void HistogramState::append(std::span<const std::int32_t> codes) {
   check_codes("append", codes);
   check<ValueError>(!layout_.soft, kName, "of soft events cannot append codes");
@@ -175,7 +183,7 @@ void HistogramState::append(std::span<const std::int32_t> codes) {
       if (!whole()) real_[leaves] = counts_[leaves] == 0 ? 0 : std::max(real_[leaves] - oldest, 0.0);
     }
     if (layout_.window > 0) {
-      if (!full && b == 0) recent_.resize(static_cast<std::size_t>((row + 1) * layout_.codebooks) * code_bytes());
+      if (!full && b == 0) grow_recent(row + 1);
       set_recent(row, b, code);
     }
     if (needs_counts()) ++counts_[place(b, code)];

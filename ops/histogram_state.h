@@ -104,6 +104,8 @@ class HistogramState {
   bool whole() const { return layout_.rate == 0 && !layout_.soft; }
   std::size_t code_bytes() const { return layout_.words <= 256 ? 1 : sizeof(std::int32_t); }
   std::int32_t recent(std::int64_t row, std::int64_t codebook) const;
+  /// Makes room for the codes of the first `rows` events of the window.
+  void grow_recent(std::int64_t rows);
   void set_recent(std::int64_t row, std::int64_t codebook, std::int32_t code);
   bool consistent() const;
   bool needs_counts() const { return whole() || layout_.window > 0; }
