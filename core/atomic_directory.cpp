@@ -155,8 +155,7 @@ bool directory_committed(const fs::path& given) {
 
 Json verify_directory(const fs::path& given) {
   const fs::path directory = without_trailing_slash(given);
-  std::error_code ignored;
-  if (!fs::exists(directory, ignored)) recover(directory);
+  directory_committed(directory);  // takes back one that was set aside; what is missing is named below
   const fs::path manifest_path = directory / AtomicDirectory::kManifest;
   const Json manifest = read_json(manifest_path);
   const std::string where = manifest_path.string();

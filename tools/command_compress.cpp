@@ -27,12 +27,9 @@ const Lisa& lisa_of(const OpenedRun& run) {
   check<ConfigError>(lisa != nullptr, "compress", "needs a run of LISA, whose items have codes; got one of ",
                      run.model->name());
   check<ConfigError>(
-      lisa->module().variant != LisaVariant::soft, "compress",
-      "needs hard codes (lisa_variant base or mini); soft assigns every codeword to every item and scores "
-      "full embeddings, so there is nothing to leave out");
-  check<ConfigError>(!lisa->module().full_targets, "compress",
-                     "needs targets that are sums of codewords; model.quantized histories and attention score the full "
-                     "embeddings");
+      !lisa->module().full_targets, "compress",
+      "needs hard codes as targets (lisa_variant base or mini, quantized: all); this model scores the full "
+      "embeddings, so there is nothing to leave out");
   return lisa->module();
 }
 

@@ -56,11 +56,9 @@ LisaServing::LisaServing(LisaServingWeights weights)
 }
 
 LisaServing LisaServing::from(const Lisa& model) {
-  check<ValueError>(model.variant != LisaVariant::soft, "LisaServing",
-                    "needs a model with hard codes (base or mini); soft scores the full embeddings of its targets");
   check<ValueError>(
       !model.full_targets, "LisaServing",
-      "needs targets that are sums of codewords; with `quantized` histories or attention they are the full "
+      "needs targets that are sums of codewords (base or mini, quantized: all); this model scores the full "
       "embeddings");
   nn::walk("", model, [](const std::string& path, const auto& field) {
     const DType dtype = field.value().dtype();

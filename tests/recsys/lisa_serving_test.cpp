@@ -250,7 +250,7 @@ TEST_CASE("what can't be served without embeddings is refused", "[lisa-serving]"
   full.quantized = LisaQuantized::histories;
   CHECK_THROWS_WITH(LisaServing::from(make_model(full)), Contains("full embeddings"));
   CHECK_THROWS_WITH(LisaServing::from(make_model(options_of(LisaVariant::soft))),
-                    Contains("needs a model with hard codes (base or mini)"));
+                    Contains("sums of codewords (base or mini"));
   Lisa model = make_model(options_of(LisaVariant::base));
   nn::convert(model, DType::f64);
   CHECK_THROWS_AS(LisaServing::from(model), DTypeError);
