@@ -24,6 +24,12 @@ bool has_config(const Workshop& workshop) {
   return !run.empty() && fs::exists(run / "config.resolved.json");
 }
 
+std::ptrdiff_t log_lines(const Workshop& workshop) {
+  if (!has_config(workshop) || !fs::exists(workshop.run() / "metrics.jsonl")) return 0;
+  const std::string text = read_file(workshop.run() / "metrics.jsonl");
+  return std::count(text.begin(), text.end(), '\n');
+}
+
 void check_as_uninterrupted(const fs::path& run) {
   const auto expected = trained_files(finished().run()), got = trained_files(run);
   for (const auto& [name, bytes] : expected) {
@@ -78,68 +84,40 @@ TEST_CASE("the log of a run has every epoch, validation and test once", "[resume
 }
 
 TEST_CASE("a run that is killed again and again goes on to the same bytes", "[resume][slow]") {
-  // How long a run takes after its directory is there: kills are spread over that time.
-  double seconds = 0;
-  {
+  // Each round lets the run come as far as a line of its log, and kills it within a line's time after that: anywhere in
+  // an epoch, a validation or a checkpoint, however fast the machine is.
+  const auto line_time = [] {
     const Workshop workshop;
     Process process(TALLY_COMMAND, workshop.train_arguments());
-    REQUIRE(process.wait_until([&] { return has_config(workshop); }));
+    REQUIRE(process.wait_until([&] { return log_lines(workshop) >= 1; }));
     const auto start = Clock::now();
     REQUIRE(process.wait().exit_code == 0);
-    seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  }
+    return std::chrono::duration<double>(Clock::now() - start) / (2 * kEpochs);
+  }();
   const RngKey key{4, 8};
   std::uint64_t draw = 0;
-  int killed_on_the_way = 0;
-  const auto kill_somewhere = [&](Process& process) {
-    const double share = static_cast<double>(uniform_below(key, draw++, 0, 1000)) / 1000;
-    std::this_thread::sleep_for(std::chrono::duration<double>(share * seconds));
-    process.signal(SIGKILL);
-    return process.wait().exit_code;
-  };
+  const auto random_below = [&](std::uint64_t bound) { return uniform_below(key, draw++, 0, bound); };
   for (int trial = 0; trial < 3; ++trial) {
     const Workshop workshop;
-    {
-      Process process(TALLY_COMMAND, workshop.train_arguments());
-      REQUIRE(process.wait_until([&] { return has_config(workshop); }));
-      kill_somewhere(process);
+    int killed = 0;
+    for (std::ptrdiff_t lines = 1; lines < 2 * kEpochs; lines += 1 + static_cast<std::ptrdiff_t>(random_below(3))) {
+      const fs::path run = workshop.run();
+      Process process(TALLY_COMMAND,
+                      run.empty() ? workshop.train_arguments() : std::vector<std::string>{"train", "--resume", run});
+      process.wait_until([&] { return log_lines(workshop) >= lines; });
+      std::this_thread::sleep_for(line_time * (static_cast<double>(random_below(1000)) / 1000));
+      process.signal(SIGKILL);
+      killed += process.wait().exit_code == 128 + SIGKILL;
     }
+    INFO("trial " << trial);
+    CHECK(killed > 0);
     const fs::path run = workshop.run();
-    for (int again = 0; again < 2; ++again) {
-      Process process(TALLY_COMMAND, {"train", "--resume", run});
-      const bool was_killed = kill_somewhere(process) == 128 + SIGKILL;
-      killed_on_the_way += was_killed && fs::exists(run / "checkpoints/last");
-    }
     const CommandResult last = tally_command({"train", "--resume", run});
     INFO(last.error);
     REQUIRE(last.exit_code == 0);
-    INFO("trial " << trial);
     check_as_uninterrupted(run);
     CHECK(leftovers(run) == 0);
   }
-  CHECK(killed_on_the_way > 0);
-}
-
-TEST_CASE("a run killed between its checkpoints goes on to the same bytes", "[resume][slow]") {
-  // Each round lets the run come as far as one more epoch in its log, and kills it there.
-  const Workshop workshop;
-  const auto epochs = [&] {
-    if (!has_config(workshop) || !fs::exists(workshop.run() / "metrics.jsonl")) return std::ptrdiff_t{0};
-    const std::string text = read_file(workshop.run() / "metrics.jsonl");
-    return std::count(text.begin(), text.end(), '\n');
-  };
-  int kills = 0;
-  for (std::ptrdiff_t lines = 1; lines < 2 * kEpochs; lines += 3) {
-    const fs::path run = workshop.run();
-    Process process(TALLY_COMMAND,
-                    run.empty() ? workshop.train_arguments() : std::vector<std::string>{"train", "--resume", run});
-    process.wait_until([&] { return epochs() >= lines; });
-    process.signal(SIGKILL);
-    kills += process.wait().exit_code == 128 + SIGKILL;
-  }
-  CHECK(kills > 0);
-  REQUIRE(tally_command({"train", "--resume", workshop.run()}).exit_code == 0);
-  check_as_uninterrupted(workshop.run());
 }
 
 TEST_CASE("SIGTERM and SIGINT save a checkpoint, and the run goes on to the same bytes", "[resume][slow]") {
