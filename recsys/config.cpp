@@ -90,6 +90,8 @@ void model_fields(Config& c, Visit&& visit) {
   visit("learn_decay", c.learn_decay);
   visit("soft_query", c.soft_query);
   visit("counts_window", c.counts_window);
+  visit("position_codebooks", c.position_codebooks);
+  visit("position_codewords", c.position_codewords);
   visit("score_scale", c.score_scale);
   visit("commitment_weight", c.commitment_weight);
 }
@@ -251,6 +253,10 @@ void check_domain(const RunConfig& config) {
   check<ConfigError>(!model.soft_query || (model.lisa_variant == "soft" && model.counts_window == 0),
                      "model.soft_query", "needs lisa_variant soft and no counts_window; got ", model.lisa_variant,
                      " and ", model.counts_window);
+  at_least("model.position_codebooks", model.position_codebooks, 0);
+  at_least("model.position_codewords", model.position_codewords, 1);
+  check<ConfigError>(model.position_codebooks == 0 || model.position_alignment == "start", "model.position_codebooks",
+                     "needs position_alignment start; got ", model.position_alignment);
   check<ConfigError>(model.score_scale > 0, "model.score_scale", "needs a value above 0; got ", model.score_scale);
   at_least("model.commitment_weight", model.commitment_weight, 0);
   const TrainConfig& train = config.train;

@@ -72,6 +72,8 @@ struct ModelConfig {
   bool learn_decay = false;              ///< train it
   bool soft_query = false;               ///< of lisa_variant soft: queries are soft as well
   std::int64_t counts_window = 0;        ///< tally only the last so many events, which decay; 0: all
+  std::int64_t position_codebooks = 0;   ///< blocks attend to quantized positions too; 0: they do not
+  std::int64_t position_codewords = 32;  ///< of each codebook of the positions
   double score_scale = 1;                ///< of the scores in the loss: 1 / sqrt(width) undoes that of the embeddings
   double commitment_weight = 0;          ///< of the distance from embeddings to their reconstructions
 };

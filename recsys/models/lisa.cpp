@@ -16,12 +16,14 @@ namespace {
 
 /// Places of Lisa::prepare()'s values; those of the blocks follow, kValuesOfBlock for each.
 enum PreparedValue : std::size_t { kEmbedded, kReconstruction, kLogits, kCodes, kTargets, kBlocks };
-/// Inner products and values of a block's attention, then the tables of its quantizer.
-constexpr std::size_t kValuesOfBlock = 5;
+/// Inner products and values of a block's attention, the tables of its quantizer, then what attention to positions
+/// gave.
+constexpr std::size_t kValuesOfBlock = 6;
 
-nn::VectorQuantizer make_quantizer(const LisaOptions& options, std::int64_t codewords, bool soft, RngKey key) {
+nn::VectorQuantizer make_quantizer(const LisaOptions& options, std::int64_t codebooks, std::int64_t codewords,
+                                   bool soft, RngKey key) {
   return nn::VectorQuantizer::make(
-      {.codebooks = options.codebooks,
+      {.codebooks = codebooks,
        .codewords = codewords,
        .width = options.width,
        .quantization = {.similarity = options.similarity,
@@ -44,6 +46,7 @@ LisaBlock make_block(const LisaOptions& options, bool first, RngKey key) {
                        .learn_decay = options.learn_decay,
                        .soft_query = options.soft_query},
                       key.fold_in("attention")),
+                  .position_attention = std::nullopt,
                   .attention_norm = nn::LayerNorm::make({options.width, options.epsilon}),
                   .feed_forward_norm = nn::LayerNorm::make({options.width, options.epsilon}),
                   .feed_forward = nn::FeedForward::make({.width = options.width,
@@ -52,7 +55,14 @@ LisaBlock make_block(const LisaOptions& options, bool first, RngKey key) {
                                                          .dropout = options.dropout},
                                                         key.fold_in("feed_forward")),
                   .dropout = {options.dropout}};
-  if (!first) block.quantizer = make_quantizer(options, options.codewords, soft, key.fold_in("quantizer"));
+  if (!first) {
+    block.quantizer = make_quantizer(options, options.codebooks, options.codewords, soft, key.fold_in("quantizer"));
+  }
+  if (options.position_codebooks > 0) {
+    block.position_attention = nn::HistogramSelfAttention::make(
+        {.codebooks = options.position_codebooks, .width = options.width, .assignment = ops::CodewordAssignment::soft},
+        key.fold_in("position_attention"));
+  }
   return block;
 }
 
@@ -87,8 +97,10 @@ void add_measures(const std::string& prefix, const nn::VectorQuantizer& quantize
 }  // namespace
 
 Var LisaBlock::operator()(const Var& x, const ops::VectorQuantization& quantized, const nn::HistogramTables& tables,
-                          const Offsets& offsets, const nn::Context& context) const {
-  return after_attention(attention(quantized.codes, quantized.logits, tables, offsets), x, context);
+                          const Var& attended_positions, const Offsets& offsets, const nn::Context& context) const {
+  Var attended = attention(quantized.codes, quantized.logits, tables, offsets);
+  if (attended_positions.defined()) attended = attended + attended_positions;
+  return after_attention(attended, x, context);
 }
 
 Var LisaBlock::after_attention(const Var& attended, const Var& x, const nn::Context& context) const {
@@ -109,6 +121,11 @@ Lisa Lisa::make(const LisaOptions& options, RngKey key) {
                     "quantizes the targets of mini by a quantizer of their own; they cannot be the full embeddings");
   check<ValueError>(options.score_scale > 0 && std::isfinite(options.score_scale), "Lisa",
                     "needs a scale of scores above 0; got ", options.score_scale);
+  check<ValueError>(options.position_codebooks >= 0, "Lisa", "needs a number of position codebooks of at least 0; got ",
+                    options.position_codebooks);
+  check<ValueError>(options.position_codebooks == 0 || options.alignment == PositionAlignment::start, "Lisa",
+                    "attends to positions that count from the window's start; from its end, what a position attends to "
+                    "depends on the sequence's length");
   const std::int64_t d = options.width;
   const auto xavier_normal = [](std::int64_t rows, std::int64_t columns) {
     return std::sqrt(2.0 / static_cast<double>(rows + columns));
@@ -116,9 +133,10 @@ Lisa Lisa::make(const LisaOptions& options, RngKey key) {
   Lisa model{
       .items = nn::Embedding::make({options.items, d, xavier_normal(options.items, d)}, key.fold_in("items")),
       .positions = nn::Embedding::make({options.window, d, xavier_normal(options.window, d)}, key.fold_in("positions")),
-      .quantizer =
-          make_quantizer(options, options.codewords, options.variant == LisaVariant::soft, key.fold_in("quantizer")),
+      .quantizer = make_quantizer(options, options.codebooks, options.codewords, options.variant == LisaVariant::soft,
+                                  key.fold_in("quantizer")),
       .target_quantizer = std::nullopt,
+      .position_quantizer = std::nullopt,
       .dropout = {options.dropout},
       .blocks = {},
       .variant = options.variant,
@@ -130,7 +148,12 @@ Lisa Lisa::make(const LisaOptions& options, RngKey key) {
       .alignment = options.alignment,
   };
   if (options.variant == LisaVariant::mini) {
-    model.target_quantizer = make_quantizer(options, options.target_codewords, false, key.fold_in("target_quantizer"));
+    model.target_quantizer =
+        make_quantizer(options, options.codebooks, options.target_codewords, false, key.fold_in("target_quantizer"));
+  }
+  if (options.position_codebooks > 0) {
+    model.position_quantizer = make_quantizer(options, options.position_codebooks, options.position_codewords, true,
+                                              key.fold_in("position_quantizer"));
   }
   if (options.kmeans) {
     Tensor embedded = model.items.table.value().clone();
@@ -142,6 +165,19 @@ Lisa Lisa::make(const LisaOptions& options, RngKey key) {
     model.blocks.push_back(make_block(options, b == 0, key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b))));
   }
   return model;
+}
+
+std::vector<Var> Lisa::attend_positions() const {
+  std::vector<Var> attended(blocks.size());
+  if (!position_quantizer) return attended;
+  const Offsets all = Offsets::single(window);
+  const ops::VectorQuantization quantized = (*position_quantizer)(positions.table);
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    const nn::HistogramSelfAttention& attention = *blocks[b].position_attention;
+    const nn::HistogramTables tables = attention.tables(position_quantizer->codewords());
+    attended[b] = attention(quantized.codes, quantized.logits, tables, all);
+  }
+  return attended;
 }
 
 std::vector<Var> Lisa::prepare(const BatchItems& batch_items) const {
@@ -158,14 +194,17 @@ std::vector<Var> Lisa::prepare(const BatchItems& batch_items) const {
   std::vector<Var> values{embedded, quantized.reconstruction,
                           ops::reshape(quantized.logits, Shape{logits[0], logits[1] * logits[2]}), Var(quantized.codes),
                           targets};
-  for (const LisaBlock& block : blocks) {
+  const std::vector<Var> attended_positions = attend_positions();
+  const Var absent(Tensor::zeros({0}, embedded.dtype()));
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    const LisaBlock& block = blocks[b];
     const nn::VectorQuantizer& of_block = block.quantizer ? *block.quantizer : quantizer;
     const nn::HistogramTables tables = block.attention.tables(of_block.codebooks);
     values.insert(values.end(), {tables.inner, tables.values});
     // The first block has the items' codes and quantizes nothing.
     const ops::VectorQuantizationTables own = block.quantizer ? of_block.tables() : ops::VectorQuantizationTables();
-    for (const Var* table : {&own.projected, &own.inner, &own.bias}) {
-      values.push_back(table->defined() ? *table : Var(Tensor::zeros({0}, embedded.dtype())));
+    for (const Var* table : {&own.projected, &own.inner, &own.bias, &attended_positions[b]}) {
+      values.push_back(table->defined() ? *table : absent);
     }
   }
   return values;
@@ -176,7 +215,8 @@ Var Lisa::encode(const Sequences& batch, const Prepared& prepared, const nn::Con
   const Tensor rows = prepared.items.rows(batch.items);
   const std::int64_t codebooks = values[kCodes].dim(1), codewords = values[kLogits].dim(1) / codebooks;
   const Var vectors = rows_of(values[full_stream ? kEmbedded : kReconstruction], rows);
-  const Var position = positions(recsys::positions(batch.offsets, window, alignment));
+  const Tensor places = recsys::positions(batch.offsets, window, alignment);
+  const Var position = positions(places);
   ops::VectorQuantization quantized{
       .reconstruction = {}, .logits = {}, .codes = ops::gather(values[kCodes], rows).value()};
   if (variant == LisaVariant::soft || recording(values[kLogits])) {
@@ -188,7 +228,8 @@ Var Lisa::encode(const Sequences& batch, const Prepared& prepared, const nn::Con
     if (blocks[b].quantizer) {
       quantized = (*blocks[b].quantizer)(x, {blocks[b].quantizer->codebooks, own[2], own[3], own[4]});
     }
-    x = blocks[b](x, quantized, {own[0], own[1]}, batch.offsets, context.at("blocks").at(b));
+    const Var attended_positions = position_quantizer ? rows_of(own[5], places) : Var();
+    x = blocks[b](x, quantized, {own[0], own[1]}, attended_positions, batch.offsets, context.at("blocks").at(b));
   }
   return x;
 }

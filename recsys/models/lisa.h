@@ -43,8 +43,10 @@ struct LisaOptions {
   bool learn_decay = false;           ///< train it, from the given value
   bool soft_query = false;            ///< of `soft`: queries are soft too, as in the paper's text, not in its code
   std::int64_t attention_window = 0;  ///< tally only the last so many events, decayed as they are; 0 tallies all
-  double score_scale = 1;             ///< of the target vectors, and so of all scores
-  double commitment = 0;              ///< weight of |x - stopped(its reconstruction)|^2, meaned over tokens
+  std::int64_t position_codebooks = 0;   ///< above 0: blocks attend to quantized positions beside the items' codes
+  std::int64_t position_codewords = 32;  ///< of each of those codebooks
+  double score_scale = 1;                ///< of the target vectors, and so of all scores
+  double commitment = 0;                 ///< weight of |x - stopped(its reconstruction)|^2, meaned over tokens
   double dropout = 0.1;
   ops::Activation activation = ops::Activation::relu;
   PositionAlignment alignment = PositionAlignment::start;
@@ -55,12 +57,14 @@ struct LisaOptions {
 struct LisaBlock {
   std::optional<nn::VectorQuantizer> quantizer;  ///< of its input; absent in the first, which has the items' codes
   nn::HistogramSelfAttention attention;
+  std::optional<nn::HistogramSelfAttention> position_attention;  ///< to the model's quantized positions
   nn::LayerNorm attention_norm, feed_forward_norm;
   nn::FeedForward feed_forward;
   nn::Dropout dropout;
   static void fields(auto& self, auto&& visit) {
     visit("quantizer", self.quantizer);
     visit("attention", self.attention);
+    visit("position_attention", self.position_attention);
     visit("attention_norm", self.attention_norm);
     visit("feed_forward_norm", self.feed_forward_norm);
     visit("feed_forward", self.feed_forward);
@@ -68,9 +72,10 @@ struct LisaBlock {
   }
   /// [T, width], from the stream x and what the attention gave for it.
   Var after_attention(const Var& attended, const Var& x, const nn::Context& context) const;
-  /// [T, width], from the stream x and the codes that stand for its rows (with the logits of their assignments).
+  /// [T, width], from the stream x, the codes that stand for its rows (with the logits of their assignments), and what
+  /// attention to positions gave for its rows, [T, width] or absent.
   Var operator()(const Var& x, const ops::VectorQuantization& quantized, const nn::HistogramTables& tables,
-                 const Offsets& offsets, const nn::Context& context) const;
+                 const Var& attended_positions, const Offsets& offsets, const nn::Context& context) const;
 };
 
 /// All items as inference reads them.
@@ -88,6 +93,7 @@ struct Lisa {
   nn::Embedding items, positions;
   nn::VectorQuantizer quantizer;
   std::optional<nn::VectorQuantizer> target_quantizer;
+  std::optional<nn::VectorQuantizer> position_quantizer;  ///< soft
   nn::Dropout dropout;
   std::vector<LisaBlock> blocks;
   LisaVariant variant = LisaVariant::base;
@@ -102,6 +108,7 @@ struct Lisa {
     visit("positions", self.positions);
     visit("quantizer", self.quantizer);
     visit("target_quantizer", self.target_quantizer);
+    visit("position_quantizer", self.position_quantizer);
     visit("dropout", self.dropout);
     visit("blocks", self.blocks);
     visit("variant", self.variant);
@@ -123,6 +130,9 @@ struct Lisa {
   bool prepares_candidates() const { return !full_targets; }
   Var candidate_table(const Prepared& prepared) const;
   LisaItems quantized_items() const;
+  /// What each block's attention to positions gives at every position, [window, width]: the same for all sequences.
+  /// Absent where blocks do not attend to them.
+  std::vector<Var> attend_positions() const;
   /// One event at a time: lisa_recurrence.h. `weights` is a hash of all weights.
   std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
   Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,

@@ -92,10 +92,13 @@ LisaRecurrence::LisaRecurrence(const Lisa& model)
     codebooks_ = quantizer.codewords().value().clone();
   }
   if (model.full_stream) vectors_ = embedded.value().contiguous();
-  for (const LisaBlock& block : model.blocks) {
+  const std::vector<Var> attended_positions = model.attend_positions();
+  for (std::size_t b = 0; b < model.blocks.size(); ++b) {
+    const LisaBlock& block = model.blocks[b];
     const nn::HistogramTables tables =
         block.attention.tables((block.quantizer ? *block.quantizer : quantizer).codewords());
-    add_block(block, tables.inner.value(), tables.values.value(), soft);
+    add_block(block, tables.inner.value(), tables.values.value(),
+              attended_positions[b].defined() ? attended_positions[b].value() : Tensor(), soft);
   }
 }
 
@@ -106,11 +109,13 @@ LisaRecurrence::LisaRecurrence(const LisaServing& model)
   codes_ = model.codes();
   codebooks_ = model.weights().codebooks.value();
   for (const LisaServingBlock& one : model.weights().blocks) {
-    add_block(one.block, one.inner.value(), one.values.value(), false);
+    add_block(one.block, one.inner.value(), one.values.value(),
+              one.attended_positions.defined() ? one.attended_positions.value() : Tensor(), false);
   }
 }
 
-void LisaRecurrence::add_block(const LisaBlock& block, const Tensor& inner, const Tensor& values, bool soft) {
+void LisaRecurrence::add_block(const LisaBlock& block, const Tensor& inner, const Tensor& values,
+                               const Tensor& attended_positions, bool soft) {
   check<ValueError>(!soft || block.attention.window == 0, kName,
                     "takes events one at a time without a counts_window when assignments are soft; got a window of ",
                     block.attention.window);
@@ -121,7 +126,8 @@ void LisaRecurrence::add_block(const LisaBlock& block, const Tensor& inner, cons
                                 .words = inner.dim(1),
                                 .window = block.attention.window,
                                 .rate = block.attention.current_decay(),
-                                .soft = soft}});
+                                .soft = soft},
+                     .attended_positions = attended_positions});
 }
 
 std::string LisaRecurrence::layout() const {
@@ -204,6 +210,10 @@ void LisaRecurrence::run(const State& state, State* appending, std::int64_t even
       state.blocks[b].query_soft(event.assignments, blocks_[b].reader, attended.mutable_span<float>());
     } else {
       state.blocks[b].query(event.codes, blocks_[b].reader, attended.mutable_span<float>());
+    }
+    if (blocks_[b].attended_positions.defined()) {
+      const auto here = row_of(blocks_[b].attended_positions, place - 1);
+      kernels::add_into(attended.mutable_data<float>(), here.data(), width);
     }
     x = blocks_[b].block.after_attention(Var(attended), x, {});
   }

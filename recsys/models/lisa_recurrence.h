@@ -17,9 +17,9 @@ namespace tally::recsys {
 ///
 /// It gives the rows of Lisa::encode() as long as the events fit the window. Beyond, an event's position is the
 /// window's last, as that of the last item of a cut history is, and the tally goes on counting (and decaying) what a
-/// cut would leave out: with one block and a `counts_window` of at most the model's window, both are the same at any
-/// length. Positions counted from the window's end move with each event: with them only a model of one block has this
-/// face.
+/// cut would leave out: with one block, a `counts_window` of at most the model's window and no attention to positions,
+/// both are the same at any length. Positions counted from the window's end move with each event: with them only a
+/// model of one block has this face.
 class LisaRecurrence {
  public:
   struct State {
@@ -54,6 +54,7 @@ class LisaRecurrence {
     ops::VectorQuantizationTables quantizer;
     ops::HistogramReader reader;
     ops::HistogramLayout layout;
+    Tensor attended_positions;  // [window, D]; absent where the block does not attend to positions
   };
 
   /// The codes of row x [1, D] and, when soft, its assignments.
@@ -62,7 +63,8 @@ class LisaRecurrence {
     std::vector<float> assignments;
   };
   LisaRecurrence(std::string kind, std::size_t blocks, const Tensor& positions, PositionAlignment alignment);
-  void add_block(const LisaBlock& block, const Tensor& inner, const Tensor& values, bool soft);
+  void add_block(const LisaBlock& block, const Tensor& inner, const Tensor& values, const Tensor& attended_positions,
+                 bool soft);
   Event item_event(std::int32_t item) const;
   /// Writes what the stream carries for an item, [D].
   void item_vector(std::int32_t item, std::span<float> vector) const;

@@ -22,11 +22,13 @@ nn::VectorQuantizer trimmed(const nn::VectorQuantizer& quantizer) {
   return result;
 }
 
-LisaServingBlock trimmed(const LisaBlock& block, const nn::VectorQuantizer& quantizer) {
+LisaServingBlock trimmed(const LisaBlock& block, const nn::VectorQuantizer& quantizer, const Var& attended_positions) {
   const nn::HistogramTables tables = block.attention.tables(quantizer.codewords());
   LisaServingBlock result{.block = block,
                           .inner = nn::Buffer(tables.inner.value().clone()),
                           .values = nn::Buffer(tables.values.value().clone())};
+  if (attended_positions.defined()) result.attended_positions = nn::Buffer(attended_positions.value().clone());
+  result.block.position_attention.reset();
   if (block.quantizer) result.block.quantizer = trimmed(*block.quantizer);
   nn::HistogramSelfAttention& attention = result.block.attention;
   attention.decay = attention.current_decay();
@@ -77,8 +79,11 @@ LisaServing LisaServing::from(const Lisa& model) {
   weights.positions = model.positions;
   weights.alignment = model.alignment;
   weights.score_scale = model.score_scale;
-  for (const LisaBlock& block : model.blocks) {
-    weights.blocks.push_back(trimmed(block, block.quantizer ? *block.quantizer : model.quantizer));
+  const std::vector<Var> attended_positions = model.attend_positions();
+  for (std::size_t b = 0; b < model.blocks.size(); ++b) {
+    const LisaBlock& block = model.blocks[b];
+    weights.blocks.push_back(
+        trimmed(block, block.quantizer ? *block.quantizer : model.quantizer, attended_positions[b]));
   }
   return LisaServing(std::move(weights));
 }
@@ -87,14 +92,17 @@ Tensor LisaServing::encode(const Sequences& batch) const {
   const Paused paused;
   ops::VectorQuantization quantized{
       .reconstruction = {}, .logits = {}, .codes = ops::gather(Var(codes()), batch.items).value()};
-  const Var position = weights_->positions(recsys::positions(batch.offsets, window(), weights_->alignment));
+  const Tensor places = recsys::positions(batch.offsets, window(), weights_->alignment);
+  const Var position = weights_->positions(places);
   Var x = ops::decode_codes(weights_->codebooks.value(), quantized.codes) + position;
   for (std::size_t b = 0; b < weights_->blocks.size(); ++b) {
     const LisaServingBlock& one = weights_->blocks[b];
     if (one.block.quantizer) {
       quantized.codes = ops::encode_codes(x.value(), quantizer_tables_[b], one.block.quantizer->options.quantization);
     }
-    x = one.block(x, quantized, {one.inner.value(), one.values.value()}, batch.offsets, {});
+    const Var attended_positions =
+        one.attended_positions.defined() ? ops::gather(Var(one.attended_positions.value()), places) : Var();
+    x = one.block(x, quantized, {one.inner.value(), one.values.value()}, attended_positions, batch.offsets, {});
   }
   return x.value();
 }
@@ -121,6 +129,7 @@ LisaServingSize LisaServing::size() const {
                        .embedding_table = 4 * num_items() * width()};
   for (const LisaServingBlock& block : weights_->blocks) {
     size.tables += bytes_of(block.inner) + bytes_of(block.values);
+    size.positions += bytes_of(block.attended_positions);
     nn::walk("", block.block, [&](const std::string&, const auto& field) {
       size.layers += static_cast<std::int64_t>(field.value().bytes());
     });

@@ -14,12 +14,14 @@ namespace tally::recsys {
 /// A block of a served model: its attention has tables and values in place of the projections that they were made of.
 struct LisaServingBlock {
   LisaBlock block;
-  nn::Buffer inner;   ///< [B, W, W]
-  nn::Buffer values;  ///< [B * W, D]
+  nn::Buffer inner;               ///< [B, W, W]
+  nn::Buffer values;              ///< [B * W, D]
+  nn::Buffer attended_positions;  ///< [window, D] what attention to positions gives; absent where there is none
   static void fields(auto& self, auto&& visit) {
     LisaBlock::fields(self.block, visit);
     visit("inner", self.inner);
     visit("values", self.values);
+    visit("attended_positions", self.attended_positions);
   }
 };
 
@@ -50,7 +52,7 @@ struct LisaServingSize {
   std::int64_t codes = 0;
   std::int64_t codebooks = 0;
   std::int64_t tables = 0;           ///< inner products and values of every block
-  std::int64_t positions = 0;        ///< embeddings
+  std::int64_t positions = 0;        ///< embeddings, and what attention to positions gives
   std::int64_t layers = 0;           ///< norms, feed-forward parts, quantizers of later blocks
   std::int64_t embedding_table = 0;  ///< 4 N D, which it does without
 

@@ -101,7 +101,7 @@ class Tensors {
 };
 
 LisaServingBlock read_block(Tensors& tensors, const std::string& path, JsonFields settings, const Tensor& codebooks,
-                            bool first) {
+                            std::int64_t window, bool first) {
   const auto at = [&](const char* name) { return path + "." + name; };
   const std::int64_t d = codebooks.dim(2);
   LisaServingBlock result;
@@ -125,6 +125,9 @@ LisaServingBlock read_block(Tensors& tensors, const std::string& path, JsonField
   check<ConfigError>(b <= kMostCodebooks, path, "needs at most ", kMostCodebooks, " codebooks; got ", b);
   result.inner = nn::Buffer(tensors.take(at("inner"), {b, w, w}));
   result.values = nn::Buffer(tensors.take(at("values"), {b * w, d}));
+  if (tensors.has(at("attended_positions"))) {
+    result.attended_positions = nn::Buffer(tensors.take(at("attended_positions"), {window, d}));
+  }
   block.attention.decay = settings.require<double>("decay");
   block.attention.window = settings.require<std::int64_t>("window");
   check<ConfigError>(block.attention.decay >= 0 && block.attention.window >= 0, settings.path(),
@@ -173,7 +176,8 @@ LisaServingWeights read(const std::filesystem::path& path) {
   check<ConfigError>(!blocks.empty(), "settings.blocks", "needs at least one block");
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const std::string name = "blocks." + std::to_string(i);
-    weights.blocks.push_back(read_block(tensors, name, JsonFields(blocks[i], "settings." + name), codebooks, i == 0));
+    weights.blocks.push_back(read_block(tensors, name, JsonFields(blocks[i], "settings." + name), codebooks,
+                                        weights.positions.table.shape()[0], i == 0));
   }
   fields.finish();
   tensors.finish();

@@ -86,6 +86,8 @@ LisaOptions lisa_options(const ModelConfig& config, std::int64_t items) {
           .learn_decay = config.learn_decay,
           .soft_query = config.soft_query,
           .attention_window = config.counts_window,
+          .position_codebooks = config.position_codebooks,
+          .position_codewords = config.position_codewords,
           .score_scale = config.score_scale,
           .commitment = config.commitment_weight,
           .dropout = config.hidden_dropout_prob,

@@ -101,6 +101,7 @@ std::vector<Case> cases() {
   });
   add("scores of another scale", [](LisaOptions& o) { o.score_scale = 0.1; });
   add("codewords with biases", [](LisaOptions& o) { o.codeword_bias = true; });
+  add("attention to positions", [](LisaOptions& o) { o.position_codebooks = 2, o.position_codewords = 5; });
   add("one codebook of many words", [](LisaOptions& o) { o.codebooks = 1, o.codewords = 290; });
   return all;
 }

@@ -253,6 +253,84 @@ TEST_CASE("what LISA quantizes, and the scale of its scores", "[lisa]") {
   for (std::size_t k = 0; k < 6; ++k) CHECK(got[0][k] == Approx(expected[0][k]).margin(1e-12));
 }
 
+TEST_CASE("LISA's attention to positions, from its equations", "[lisa]") {
+  LisaOptions options = small(LisaVariant::base);
+  options.position_codebooks = 2;
+  options.position_codewords = 3;
+  const Lisa model = make_double(options);
+  REQUIRE(model.position_quantizer);
+  const Matrix positions = matrix(model.positions.table.value());
+  const Matrix codebooks = matrix(model.position_quantizer->codebooks.value());
+  const Matrix bilinear = matrix(model.position_quantizer->bilinear.value());
+  // Soft assignments [window][book][word], by residual passes that take soft reconstructions away.
+  std::vector<Matrix> assignments;
+  for (std::vector<double> rest : positions) {
+    Matrix of_position;
+    for (std::size_t b = 0; b < 2; ++b) {
+      const std::vector<double> query = times(rest, bilinear);
+      std::vector<double> weights;
+      for (std::size_t w = 0; w < 3; ++w) weights.push_back(std::exp(dot(query, codebooks[b * 3 + w]) / 0.7));
+      const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+      for (double& weight : weights) weight /= sum;
+      for (std::size_t w = 0; w < 3; ++w) {
+        for (std::size_t k = 0; k < 6; ++k) rest[k] -= weights[w] * codebooks[b * 3 + w][k];
+      }
+      of_position.push_back(weights);
+    }
+    assignments.push_back(of_position);
+  }
+  const nn::HistogramSelfAttention& attention = *model.blocks[0].position_attention;
+  const Matrix wq = matrix(attention.query.value()), wk = matrix(attention.key.value()),
+               wv = matrix(attention.value.value());
+  Matrix expected;
+  for (std::size_t t = 0; t < positions.size(); ++t) {
+    std::vector<double> attended(6, 0);
+    for (std::size_t b = 0; b < 2; ++b) {
+      const std::vector<double>& own = assignments[t][b];
+      const auto code = static_cast<std::size_t>(std::max_element(own.begin(), own.end()) - own.begin());
+      const std::vector<double> query = times(codebooks[b * 3 + code], wq, b * 6);
+      double sum = 0;
+      std::vector<double> out(6, 0);
+      for (std::size_t w = 0; w < 3; ++w) {
+        double count = 0;
+        for (std::size_t j = 0; j <= t; ++j) count += assignments[j][b][w];
+        const double weight = count * std::exp(dot(query, times(codebooks[b * 3 + w], wk, b * 6)) / std::sqrt(6.0));
+        const std::vector<double> value = times(codebooks[b * 3 + w], wv, b * 6);
+        sum += weight;
+        for (std::size_t k = 0; k < 6; ++k) out[k] += weight * value[k];
+      }
+      for (std::size_t k = 0; k < 6; ++k) attended[k] += out[k] / sum;
+    }
+    expected.push_back(attended);
+  }
+  const Matrix got = matrix(model.attend_positions()[0].value());
+  REQUIRE(got.size() == expected.size());
+  for (std::size_t t = 0; t < got.size(); ++t) {
+    for (std::size_t k = 0; k < 6; ++k) CHECK(got[t][k] == Approx(expected[t][k]).margin(1e-12));
+  }
+
+  // Every sequence's rows meet those of their positions beside what attention to codes gives.
+  const Sequences batch = some_histories();
+  const LisaBlock& block = model.blocks[0];
+  const Tensor places = recsys::positions(batch.offsets, model.window, model.alignment);
+  const Var embedded = model.items(batch.items, std::sqrt(6.0));
+  const ops::VectorQuantization quantized = model.quantizer(embedded);
+  Tensor beside({places.numel(), 6}, DType::f64);
+  for (std::int64_t row = 0; row < places.numel(); ++row) {
+    const std::vector<double>& of_place = expected[static_cast<std::size_t>(places.data<std::int32_t>()[row])];
+    std::copy(of_place.begin(), of_place.end(), beside.mutable_data<double>() + row * 6);
+  }
+  const Var attended = block.attention(quantized.codes, quantized.logits,
+                                       block.attention.tables(model.quantizer.codebooks), batch.offsets) +
+                       Var(beside);
+  const Matrix hidden =
+      matrix(block.after_attention(attended, quantized.reconstruction + model.positions(places), {}).value());
+  const Matrix encoded = matrix(encode(model, batch).value());
+  for (std::size_t row = 0; row < hidden.size(); ++row) {
+    for (std::size_t k = 0; k < 6; ++k) CHECK(encoded[row][k] == Approx(hidden[row][k]).margin(1e-12));
+  }
+}
+
 TEST_CASE("LISA's hidden states depend on the past alone, and on the items that were prepared", "[lisa]") {
   for (const LisaVariant variant : {LisaVariant::base, LisaVariant::soft, LisaVariant::mini}) {
     for (const std::int64_t layers : {1, 2}) {
@@ -278,10 +356,18 @@ TEST_CASE("LISA's hidden states depend on the past alone, and on the items that 
 }
 
 TEST_CASE("gradients of LISA-Soft, which passes nothing straight through", "[lisa]") {
-  for (const auto& [learn_decay, soft_query] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
+  struct Case {
+    bool learn_decay, soft_query, positions;
+  };
+  for (const Case& one : {Case{false, false, false},
+                          {true, false, false},
+                          {false, true, false},
+                          {true, true, false},
+                          {false, false, true}}) {
     LisaOptions options = small(LisaVariant::soft);
-    options.learn_decay = learn_decay;
-    options.soft_query = soft_query;
+    options.learn_decay = one.learn_decay;
+    options.soft_query = one.soft_query;
+    if (one.positions) options.position_codebooks = 2, options.position_codewords = 3;
     options.activation = ops::Activation::gelu;
     Lisa model = make_double(options);
     const Sequences batch = some_histories();
@@ -318,6 +404,7 @@ TEST_CASE("every parameter of LISA's variants is trained by the loss", "[lisa]")
     options.layers = 2;
     options.commitment = 0.01;
     options.codeword_bias = true;
+    options.position_codebooks = 2;
     Lisa model = make_double(options);
     const Sequences batch = some_histories();
     const Tensor targets = batch.items;
@@ -456,7 +543,9 @@ TEST_CASE("LISA refuses options that mean nothing", "[lisa]") {
              o.decay = 0;
              o.learn_decay = true;
            },
-           [](LisaOptions& o) { o.temperature = 0; },
+           [](LisaOptions& o) { o.temperature = 0; }, [](LisaOptions& o) { o.position_codebooks = -1; },
+           [](LisaOptions& o) { o.position_codebooks = 2, o.position_codewords = 0; },
+           [](LisaOptions& o) { o.position_codebooks = 2, o.alignment = PositionAlignment::end; },
            [](LisaOptions& o) { o.variant = LisaVariant::mini, o.quantized = LisaQuantized::histories; }}) {
     LisaOptions options = small(LisaVariant::base);
     spoil(options);

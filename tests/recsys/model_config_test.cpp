@@ -107,6 +107,8 @@ const std::vector<Case>& cases() {
       {lisa, "learn_decay=true"},
       {with(lisa, {"lisa_variant=soft"}), "soft_query=true"},
       {with(lisa, {"counts_decay=0"}), "counts_window=3"},
+      {lisa, "position_codebooks=2"},
+      {with(lisa, {"position_codebooks=2"}), "position_codewords=3"},
       {lisa, "commitment_weight=0.5"},
       {gru4rec, "hidden_size=12"},
       {gru4rec, "n_layers=1"},

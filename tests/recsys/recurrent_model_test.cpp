@@ -142,6 +142,11 @@ std::vector<Streaming> all_models() {
             }));
       }
     }
+    for (const LisaVariant variant : {LisaVariant::base, LisaVariant::soft}) {
+      add("lisa positions", lisa([&](LisaOptions& o) {
+            o.variant = variant, o.position_codebooks = 2, o.position_codewords = 5, o.layers = layers;
+          }));
+    }
     add("lisa undecayed", lisa([&](LisaOptions& o) { o.decay = 0, o.layers = layers; }));
     add("lisa learned decay", lisa([&](LisaOptions& o) { o.learn_decay = true, o.layers = layers; }));
     add("lisa counts window", lisa([&](LisaOptions& o) { o.attention_window = 7, o.decay = 0, o.layers = layers; }));
