@@ -32,6 +32,9 @@ Json identity(const RunConfig& config, const RunData& data) {
   return Json::object({{"model", to_json(config).at("model")}, {"data", data.hash}});
 }
 
+/// The identity's members where a checkpoint was written before there was a key for them.
+Json identity_defaults() { return Json::object({{"model", to_json(RunConfig{}).at("model")}}); }
+
 RngKey run_key(const RunConfig& config) { return RngKey{static_cast<std::uint64_t>(config.train.seed), 0}; }
 
 std::unique_ptr<optim::Optimizer> make_optimizer(const TrainConfig& config) {
@@ -142,7 +145,8 @@ class TrainingRun {
       drop_lines_after_step(directory_.metrics(), -1);
       return {};
     }
-    const TrainerProgress progress = load_checkpoint(directory_.last_checkpoint(), *model_, *optimizer_, identity_);
+    const TrainerProgress progress =
+        load_checkpoint(directory_.last_checkpoint(), *model_, *optimizer_, identity_, identity_defaults());
     drop_lines_after_step(directory_.metrics(), progress.step);
     console_.line(fmt::format("resuming after step {} (epoch {})", progress.step, progress.epoch + 1));
     return progress;
@@ -226,7 +230,7 @@ class TrainingRun {
   }
 
   std::vector<Evaluation> finish(const TrainerProgress& progress, LineWriter& metrics) {
-    load_weights(directory_.best_weights(), *model_, identity_);
+    load_weights(directory_.best_weights(), *model_, identity_, identity_defaults());
     const Ranker ranker = make_ranker(*model_);
     std::vector<Evaluation> test = baselines_;
     test.push_back(evaluate(ranker, *data_.split, Part::test, test_targets_, evaluation_));
@@ -336,7 +340,7 @@ OpenedRun open_run(const RunDirectory& directory) {
   check<IoError>(
       std::filesystem::exists(directory.best_weights()), directory.path.string(),
       "has no weights to use yet: they come with the first validation, or with the last epoch where there is none");
-  load_weights(directory.best_weights(), *run.model, identity(run.config, run.data));
+  load_weights(directory.best_weights(), *run.model, identity(run.config, run.data), identity_defaults());
   return run;
 }
 

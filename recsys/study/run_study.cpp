@@ -63,7 +63,9 @@ void check_study_items(const std::vector<StudyItem>& items, const std::filesyste
     if (item.state == StudyState::not_begun) continue;
     const RunConfig wanted = item.run->with_seed(item.seed, output);
     const RunRecord record = read_run_record(item.directory);
-    const std::string differing = differences(record.config, recorded_config(wanted));
+    // As this build reads it: keys that came later stand at their defaults.
+    const Json there = to_json(parse_config(record.config));
+    const std::string differing = differences(there, recorded_config(wanted));
     check<ConfigError>(differing.empty(), item.directory.path.string(), "holds a run of another config: ", differing,
                        "; remove it, or choose another --output");
     const Json* recorded = record.data.find("content_sha256");

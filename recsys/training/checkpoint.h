@@ -8,17 +8,19 @@
 namespace tally::recsys {
 
 /// Weights, optimizer state and progress of a run, as a directory that appears whole or not at all. `identity` says
-/// whose it is (model and data); a checkpoint of another identity is refused.
+/// whose it is (model and data); a checkpoint of another identity is refused. Members that it lacks, because a build
+/// wrote it that did not know them, are those of `defaults`: what that build did.
 void save_checkpoint(const std::filesystem::path& directory, SequenceModel& model, const optim::Optimizer& optimizer,
                      const TrainerProgress& progress, const Json& identity);
 
 /// Restores them. Throws IoError when a file is damaged or missing, or when the checkpoint is of another model or data
 /// (naming what differs); the model is then unchanged.
 TrainerProgress load_checkpoint(const std::filesystem::path& directory, SequenceModel& model,
-                                optim::Optimizer& optimizer, const Json& identity);
+                                optim::Optimizer& optimizer, const Json& identity, const Json& defaults = {});
 
 /// Weights alone, for evaluation and recommendation: the model of the best validation.
 void save_weights(const std::filesystem::path& directory, SequenceModel& model, const Json& identity);
-void load_weights(const std::filesystem::path& directory, SequenceModel& model, const Json& identity);
+void load_weights(const std::filesystem::path& directory, SequenceModel& model, const Json& identity,
+                  const Json& defaults = {});
 
 }  // namespace tally::recsys

@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <optional>
 
 #include "tally/core/parallel.h"
 #include "tally/recsys/models/neural_ranker.h"
@@ -265,6 +266,23 @@ TEST_CASE("a checkpoint of another model or data is refused", "[training][resume
   save_checkpoint(directory.path() / "c", *model, adam, {}, Json::object({{"data", "a"}}));
   CHECK_THROWS_WITH(load_checkpoint(directory.path() / "c", *model, adam, Json::object({{"data", "b"}})),
                     Contains("another run") && Contains("data"));
+  // A key that came later has its default in what was written before, and no other value.
+  const auto of_model = [](std::int64_t width, std::optional<std::int64_t> later) {
+    Json keys = Json::object({{"width", width}});
+    if (later) keys.set("later", *later);
+    return Json::object({{"model", keys}});
+  };
+  save_checkpoint(directory.path() / "old", *model, adam, {}, of_model(8, {}));
+  const auto load = [&](const Json& identity, const Json& defaults) {
+    load_checkpoint(directory.path() / "old", *model, adam, identity, defaults);
+    load_weights(directory.path() / "old", *model, identity, defaults);
+  };
+  CHECK_NOTHROW(load(of_model(8, 3), of_model(1, 3)));
+  CHECK_THROWS_WITH(load(of_model(8, 4), of_model(1, 3)), Contains("model.later is 3, here it is 4"));
+  CHECK_THROWS_WITH(load(of_model(7, 3), of_model(1, 3)), Contains("model.width is 8, here it is 7"));
+  CHECK_THROWS_WITH(load(of_model(8, 3), Json::object({})), Contains("model.later is absent, here it is 3"));
+  save_checkpoint(directory.path() / "old", *model, adam, {}, of_model(8, 3));
+  CHECK_THROWS_WITH(load(of_model(8, {}), of_model(1, 3)), Contains("no model.later"));
   SasRecOptions wide = small_sasrec();
   wide.width = 32;
   SequenceModelOf<SasRec> other("sasrec", SasRec::make(wide, RngKey{1, 1}));

@@ -77,6 +77,14 @@ TEST_CASE("a study stopped on its way goes on to the bytes of plain runs, and is
   CHECK(study(workshop, {"--table-only"}).exit_code == 0);
   CHECK(read_file(workshop.output() / "study.csv") == csv);
 
+  SECTION("a run from before there was a key has the key's default") {
+    const fs::path recorded = wide / "config.resolved.json";
+    std::string config = read_file(recorded);
+    const std::size_t at = config.find("\"score_scale\": 1.0,");
+    REQUIRE(at != std::string::npos);
+    write_file_atomically(recorded, config.erase(at, 19));
+    CHECK(study(workshop).exit_code == 0);
+  }
   SECTION("another config is refused with what differs") {
     std::string config = read_file(workshop.config());
     config.replace(config.find("\"epochs\": 6"), 11, "\"epochs\": 7");
