@@ -16,6 +16,7 @@ namespace {
 constexpr std::string_view kName = "HistogramState";
 constexpr std::string_view kMagic = "tally.histogram";  // its terminator is saved too
 constexpr std::uint32_t kVersion = 2;
+constexpr double kSmallCount = 1e-20;  // of all counts of a codebook: they are scaled before they become f32
 constexpr std::int64_t kMostEvents = std::int64_t{1} << 53;  // of a saved state: beyond, counts would not be exact
 
 std::int64_t padded_words(std::int64_t words) {
@@ -232,9 +233,28 @@ void HistogramState::merge(const HistogramState& other, std::int64_t gap) {
     for (std::size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
   } else {
     const double decay = std::exp(-layout_.rate * static_cast<double>(gap));
-    for (std::size_t i = 0; i < real_.size(); ++i) real_[i] += decay * other.real_[i];
+    std::vector<double> merged = real_;
+    for (std::size_t i = 0; i < merged.size(); ++i) merged[i] += decayed(other.real_[i], decay);
+    for (std::int64_t b = 0; b < layout_.codebooks && other.events_ > 0; ++b) {
+      check<ValueError>(largest(merged, b) > 0 || largest(other.real_, b) == 0, kName,
+                        "merges events that still count; over a gap of ", gap, " events they have decayed to nothing");
+    }
+    real_ = std::move(merged);
   }
   events_ += other.events_;
+}
+
+double HistogramState::largest(const std::vector<double>& counts, std::int64_t codebook) const {
+  const auto first = counts.begin() + static_cast<std::ptrdiff_t>(place(codebook, 0));
+  return *std::max_element(first, first + layout_.words);
+}
+
+double HistogramState::scale(std::int64_t codebook) const {
+  if (whole()) return 1;
+  const double most = largest(real_, codebook);
+  check<ValueError>(most > 0, kName, "answers queries while events count; those of codebook ", codebook,
+                    " count nothing");
+  return most < kSmallCount ? 1 / most : 1;
 }
 
 void HistogramState::check_query(const HistogramReader& reader, std::span<const float> out) const {
@@ -258,6 +278,7 @@ void HistogramState::query_soft(std::span<const float> assignments, const Histog
   std::vector<float> probabilities(real_.size());
   std::vector<double> logits(static_cast<std::size_t>(words));
   for (std::int64_t b = 0; b < layout_.codebooks; ++b) {
+    const double factor = scale(b);
     std::fill(logits.begin(), logits.end(), 0.0);
     for (std::int64_t u = 0; u < words; ++u) {
       const double weight = static_cast<double>(assignments[place(b, u)]) * reader.scale_;
@@ -265,7 +286,7 @@ void HistogramState::query_soft(std::span<const float> assignments, const Histog
       for (std::size_t w = 0; w < logits.size(); ++w) logits[w] += weight * static_cast<double>(row[w]);
     }
     for (std::size_t w = 0; w < logits.size(); ++w) {
-      logits[w] += std::log(real_[place(b, static_cast<std::int64_t>(w))] +
+      logits[w] += std::log(real_[place(b, static_cast<std::int64_t>(w))] * factor +
                             static_cast<double>(std::numeric_limits<float>::min()));
     }
     const double largest = *std::max_element(logits.begin(), logits.end());
@@ -293,9 +314,10 @@ void HistogramState::query(std::span<const std::int32_t> codes, const HistogramR
   tables.exponentials = reader.exponentials_.data<float>();
   std::vector<float> probabilities(static_cast<std::size_t>(tables.stride()));
   for (std::int64_t b = 0; b < layout_.codebooks; ++b) {
+    const double factor = scale(b);
     for (std::int64_t w = 0; w < words; ++w) {
       const std::size_t at = place(b, w);
-      const double count = whole() ? static_cast<double>(counts_[at]) : real_[at];
+      const double count = whole() ? static_cast<double>(counts_[at]) : real_[at] * factor;
       const bool denormal = count < static_cast<double>(std::numeric_limits<float>::min());
       probabilities[static_cast<std::size_t>(b * padded + w)] = denormal ? 0.0f : static_cast<float>(count);
     }

@@ -75,12 +75,13 @@ class HistogramState {
   /// have been appended (a count is 0).
   void remove(std::span<const std::int32_t> codes);
   /// Adds the events of another state, which came `gap` events before this one's last event (without decay: whenever).
-  /// Throws ValueError for another layout, a window, or a negative gap.
+  /// Throws ValueError for another layout, a window, a negative gap, or when nothing at all would count after it: the
+  /// other's events have decayed away. Nothing changes then.
   void merge(const HistogramState& other, std::int64_t gap = 0);
 
   /// out [D] = what histogram_attention() gives for a row of codes [B] whose sight is this tally: append the event
   /// before, and its own row is included. Throws ShapeError, IndexError; ValueError for a reader of another layout or
-  /// fingerprint, or when nothing was appended.
+  /// fingerprint, or when nothing was appended or counts any more.
   void query(std::span<const std::int32_t> codes, const HistogramReader& reader, std::span<float> out) const;
 
   /// The same for a row of soft assignments [B * W] whose query is their average of projected codewords
@@ -101,6 +102,9 @@ class HistogramState {
   }
   void check_codes(std::string_view what, std::span<const std::int32_t> codes) const;
   void check_query(const HistogramReader& reader, std::span<const float> out) const;
+  double largest(const std::vector<double>& counts, std::int64_t codebook) const;
+  /// What a codebook's counts are multiplied by for a query: more than 1 where all of them are small. It cancels.
+  double scale(std::int64_t codebook) const;
   bool whole() const { return layout_.rate == 0 && !layout_.soft; }
   std::size_t code_bytes() const { return layout_.words <= 256 ? 1 : sizeof(std::int32_t); }
   std::int32_t recent(std::int64_t row, std::int64_t codebook) const;

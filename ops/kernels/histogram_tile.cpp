@@ -38,7 +38,7 @@ T present_probabilities(const T* counts, const T* products, double scale, std::i
   for (std::int64_t w = 0; w < words; ++w) {
     if (counts[w] > 0) sum += std::exp(exponent(w) - largest);
   }
-  // Nothing present: 0 / 0, which only counts that are NaN can bring about.
+  // Nothing present: 0 / 0. Callers see to it that something counts.
   for (std::int64_t w = 0; w < words; ++w) {
     const double p = counts[w] > 0 ? std::exp(exponent(w) - largest) : 0.0;
     probabilities[w] = static_cast<T>(p / sum);

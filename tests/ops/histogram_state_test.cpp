@@ -92,6 +92,40 @@ TEST_CASE("the recurrent face answers what the parallel face computes", "[histog
   CHECK(difference({.codebooks = 3, .words = 40}, 30, 2000) < 1e-5);
 }
 
+TEST_CASE("the millionth event is answered as by the parallel face", "[histogram_state][slow]") {
+  for (const HistogramLayout& layout :
+       {HistogramLayout{.codebooks = 2, .words = 5}, HistogramLayout{.codebooks = 2, .words = 5, .rate = 0.1},
+        HistogramLayout{.codebooks = 2, .words = 5, .window = 1000, .rate = 0.001},
+        HistogramLayout{.codebooks = 2, .words = 5, .rate = 1e-5, .soft = true}}) {
+    CHECK(difference(layout, 1000000) < 1e-5);
+  }
+}
+
+TEST_CASE("counts too small for f32 answer all the same, and those that are nothing are refused", "[histogram_state]") {
+  const HistogramLayout layout{.codebooks = 2, .words = 4, .rate = 0.1};
+  const HistogramReader reader(ops::sample_normal({2, 4, 4}, 2).to(DType::f32),
+                               ops::sample_normal({8, 3}, 3).to(DType::f32));
+  const std::vector<std::int32_t> code{1, 2};
+  std::vector<float> expected(3), got(3);
+  const HistogramState young = after(layout, random_events(9, 2, 4, 5), 0, 9);
+  young.query(code, reader, expected);
+  // All counts times e^-100: an average does not know.
+  HistogramState old(layout);
+  old.merge(young, 1000);
+  CHECK(old.count(0, 0) < 1e-40);
+  old.query(code, reader, got);
+  for (std::size_t i = 0; i < 3; ++i) CHECK(got[i] == Approx(expected[i]).epsilon(1e-5));
+  CHECK(HistogramState::load(old.save(), layout) == old);
+  HistogramState empty(layout);
+  CHECK_THROWS_WITH(empty.merge(young, 8000), Contains("decayed to nothing"));
+  CHECK(empty == HistogramState(layout));
+
+  HistogramState soft({.codebooks = 2, .words = 4, .soft = true});
+  soft.append_soft(std::vector<float>(8, 0.0f));
+  CHECK_THROWS_WITH(soft.query(code, reader, got), Contains("count nothing"));
+  CHECK_THROWS_WITH(soft.query_soft(std::vector<float>(8, 0.25f), reader, got), Contains("count nothing"));
+}
+
 TEST_CASE("a codeword that has left a decayed window counts nothing", "[histogram_state]") {
   HistogramState state({.codebooks = 1, .words = 3, .window = 4, .rate = 0.7});
   const std::vector<std::int32_t> first{0}, later{2};
