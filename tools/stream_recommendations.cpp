@@ -28,11 +28,13 @@ class LineStream {
  public:
   enum class Next { line, end, stopped };
 
-  /// Waits for a line, without its end.
+  /// Waits for a line, without its end. Once a stop is asked for nothing more is read, but whole lines that were read
+  /// are given out: the writer cannot write them again.
   Next next(std::string& line) {
     while (true) {
-      if (stop_requested()) return Next::stopped;
       const std::size_t newline = buffer_.find('\n', begin_);
+      const bool stopped = newline == std::string::npos && stop_requested();
+      if (stopped) return Next::stopped;
       if (newline != std::string::npos || (ended_ && begin_ < buffer_.size())) {
         const std::size_t end = std::min(newline, buffer_.size());
         line.assign(buffer_, begin_, end - begin_);

@@ -222,13 +222,20 @@ void LisaRecurrence::run(const State& state, State* appending, std::int64_t even
 }
 
 void LisaRecurrence::append(State& state, std::int64_t events, std::int32_t item) const {
-  run(state, &state, events + 1, item, {});
-  state.latest = item;
+  step(state, events, item, {});
 }
 
 void LisaRecurrence::step(State& state, std::int64_t events, std::int32_t item, std::span<float> row) const {
-  run(state, &state, events + 1, item, row);
-  state.latest = item;
+  if (blocks_.size() == 1) {
+    run(state, &state, events + 1, item, row);
+    state.latest = item;
+    return;
+  }
+  // A later block may throw at rows that are not finite, after the tallies before it have taken the event.
+  State next = state;
+  run(next, &next, events + 1, item, row);
+  next.latest = item;
+  state = std::move(next);
 }
 
 void LisaRecurrence::hidden(const State& state, std::int64_t events, std::span<float> row) const {

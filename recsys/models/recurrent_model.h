@@ -81,7 +81,8 @@ class RecurrentModel {
   /// Puts the events of `earlier` before those of `state`. Throws ValueError for a model whose states don't merge.
   void merge(ModelState& state, const ModelState& earlier) const;
   /// Takes an event of this item back. When it was the item of the latest event, there is no latest event until the
-  /// next append(). Throws ValueError for a model whose events can't be taken back, or when there was no such event.
+  /// next append(). Throws ValueError for a model whose events can't be taken back, or when the state shows that there
+  /// was no such event. A tally shows it when a count is 0, and not always: take back only what was appended.
   void remove(ModelState& state, std::int32_t item) const;
 
   /// What state.save() wrote. Throws IoError for bytes that are cut off, damaged or of another version; ValueError for

@@ -60,6 +60,7 @@ void Sessions::load_session(ByteReader& bytes, std::vector<Users>& into) const {
 void Sessions::save(const std::filesystem::path& directory) const {
   AtomicDirectory out(directory);
   AtomicFile file(out.file(kUsers));
+  const std::shared_lock whole(whole_);
   std::int64_t sessions = 0;
   for (std::size_t s = 0; s < kStripes; ++s) {
     std::string bytes;
@@ -103,12 +104,16 @@ void Sessions::load(const std::filesystem::path& directory) {
   for (ByteReader bytes(content, path); bytes.left() > 0; ++sessions) load_session(bytes, users);
   check<IoError>(sessions == fields.at("sessions").as<std::int64_t>(where), where, "holds ", sessions,
                  " sessions; its manifest says ", fields.at("sessions").as<std::int64_t>(where));
+  for (const Users& of_stripe : users) {
+    for (const auto& [name, session] : of_stripe) latest = std::max(latest, session.used);
+  }
+  // Moments after the saved ones, before anybody can see these.
+  for (std::uint64_t now = clock_; now < latest && !clock_.compare_exchange_weak(now, latest);) continue;
+  const std::unique_lock whole(whole_);
   for (std::size_t s = 0; s < kStripes; ++s) {
-    for (const auto& [name, session] : users[s]) latest = std::max(latest, session.used);
     const std::lock_guard lock(stripes_[s].mutex);
     stripes_[s].users.swap(users[s]);
   }
-  for (std::uint64_t now = clock_; now < latest && !clock_.compare_exchange_weak(now, latest);) continue;
 }
 
 }  // namespace tally::recsys

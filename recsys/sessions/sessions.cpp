@@ -29,9 +29,13 @@ Sessions::Sessions(std::shared_ptr<const RecurrentModel> model, IdMap items, Ses
 }
 
 void Sessions::take(Users& users, const UserEvent& event, std::int32_t item, std::uint64_t now) const {
-  auto found = users.find(event.user);
+  const auto found = users.find(event.user);
   if (found == users.end()) {
-    found = users.try_emplace(std::string(event.user), Session{model_->initial_state(), {}, 0}).first;
+    Session begun{model_->initial_state(), {}, now};
+    model_->append(begun.state, item);
+    if (options_.keep_seen) begun.seen.insert(item, items_.size());
+    users.try_emplace(std::string(event.user), std::move(begun));
+    return;
   }
   Session& session = found->second;
   model_->append(session.state, item);
@@ -125,6 +129,7 @@ std::optional<ModelState> Sessions::state(std::string_view user) const {
 }
 
 std::int64_t Sessions::size() const {
+  const std::shared_lock whole(whole_);
   std::int64_t total = 0;
   for (std::size_t s = 0; s < kStripes; ++s) {
     const std::lock_guard lock(stripes_[s].mutex);
@@ -134,6 +139,7 @@ std::int64_t Sessions::size() const {
 }
 
 std::size_t Sessions::bytes() const {
+  const std::shared_lock whole(whole_);
   const std::size_t inline_name = std::string().capacity();
   std::size_t total = sizeof(*this) + kStripes * sizeof(Stripe);
   for (std::size_t s = 0; s < kStripes; ++s) {
@@ -158,6 +164,7 @@ bool Sessions::evict(std::string_view user) {
 
 std::int64_t Sessions::evict_least_recent(std::int64_t keep) {
   check<ValueError>(keep >= 0, kName, "keeps at least 0 users; got ", keep);
+  const std::shared_lock whole(whole_);
   std::vector<std::uint64_t> used;
   for (std::size_t s = 0; s < kStripes; ++s) {
     const std::lock_guard lock(stripes_[s].mutex);

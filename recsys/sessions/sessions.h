@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <shared_mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,7 +34,8 @@ struct UserEvent {
 ///
 /// All functions may be called from any number of threads. Users are spread over stripes with a lock each; a user's
 /// events take effect one after the other, and what a user's state becomes does not depend on other users, threads, or
-/// on how events were gathered into calls.
+/// on how events were gathered into calls. Functions about all users see them before or after a load(), never some of
+/// each.
 class Sessions {
  public:
   /// `items` names the model's items. Throws ShapeError unless it has as many.
@@ -49,7 +51,7 @@ class Sessions {
     append(std::span(&event, 1));
   }
   /// Takes events of many users, in parallel over users, those of a user in the order given. Names are checked before
-  /// the first is taken: after a throw as above, none was.
+  /// the first is taken: after a throw as above, none was. An event that the model throws at leaves its user as before.
   void append(std::span<const UserEvent> events);
 
   /// The k best items for a user, best first, as top_k() orders them: exact, over all items, without those that the
@@ -108,6 +110,7 @@ class Sessions {
   IdMap items_;
   SessionsOptions options_;
   std::unique_ptr<Stripe[]> stripes_;
+  mutable std::shared_mutex whole_;  // before any stripe's: held alone while load() replaces all users
   std::atomic<std::uint64_t> clock_{0};
 };
 

@@ -221,10 +221,58 @@ TEST_CASE("many threads at once", "[sessions]") {
   CHECK(recommended > 0);
 }
 
+TEST_CASE("a save beside loads holds one load's users, not some of each", "[sessions]") {
+  const auto recurrent = model_named("lisa")->recurrent();
+  const TemporaryDirectory parent;
+  constexpr int kUsers = 300;
+  Sessions shared(recurrent, item_names());
+  for (const char* name : {"once", "twice"}) {
+    for (int u = 0; u < kUsers; ++u) shared.append("u" + std::to_string(u), "item-1");
+    shared.save(parent / name);
+  }
+  std::atomic<bool> done{false};
+  std::thread loading([&] {
+    for (int i = 0; i < 30; ++i) shared.load(parent / (i % 2 == 0 ? "once" : "twice"));
+    done = true;
+  });
+  while (!done) {
+    shared.save(parent / "copy");
+    Sessions copy(recurrent, item_names());
+    copy.load(parent / "copy");
+    std::set<std::int64_t> events;
+    for (int u = 0; u < kUsers; ++u) events.insert(copy.state("u" + std::to_string(u))->events());
+    CHECK(events.size() == 1);
+  }
+  loading.join();
+}
+
+TEST_CASE("an event that the model throws at leaves no trace", "[sessions]") {
+  LisaOptions options;
+  options.items = kItems;
+  options.width = kWidth;
+  options.window = 100;
+  options.codebooks = 2;
+  options.codewords = 8;
+  options.layers = 2;
+  Lisa lisa = Lisa::make(options, RngKey{1});
+  // The first block's rows overflow, so the second cannot quantize them.
+  for (float& weight : lisa.blocks[0].feed_forward.outer.weight.mutable_value().mutable_span<float>()) weight = 1e38f;
+  for (float& weight : lisa.blocks[0].feed_forward.inner.weight.mutable_value().mutable_span<float>()) weight *= 1e20f;
+  const SequenceModelOf<Lisa> model("lisa", std::move(lisa));
+  const auto recurrent = model.recurrent();
+  ModelState state = recurrent->initial_state();
+  const std::string before = state.save();
+  CHECK_THROWS_WITH(recurrent->append(state, 3), Contains("finite rows"));
+  CHECK(state.save() == before);
+  Sessions sessions(recurrent, item_names());
+  CHECK_THROWS_AS(sessions.append("ann", "item-3"), ValueError);
+  CHECK(sessions.size() == 0);
+}
+
 TEST_CASE("evicting by name and by last use", "[sessions]") {
   Sessions sessions(model_named("lisa")->recurrent(), item_names());
-  const std::size_t empty = sessions.bytes();
   for (int u = 0; u < 10; ++u) sessions.append("u" + std::to_string(u), "item-" + std::to_string(u));
+  const std::size_t full = sessions.bytes();
   CHECK(sessions.evict("u4"));
   CHECK_FALSE(sessions.evict("u4"));
   CHECK_FALSE(sessions.contains("u4"));
@@ -237,7 +285,7 @@ TEST_CASE("evicting by name and by last use", "[sessions]") {
   CHECK(sessions.size() == 3);
   for (const char* user : {"u9", "u1", "u0"}) CHECK(sessions.contains(user));
   CHECK(sessions.evict_least_recent(0) == 3);
-  CHECK(sessions.bytes() >= empty);
+  CHECK(sessions.bytes() < full);
   // One who comes again begins anew.
   sessions.append("u1", "item-5");
   CHECK(sessions.state("u1")->events() == 1);

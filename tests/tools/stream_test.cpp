@@ -56,6 +56,18 @@ class Stream {
     close();
     return process_->wait();
   }
+  /// The same while this end stays open.
+  CommandResult wait() { return process_->wait(); }
+  /// What nobody has read of what was written.
+  std::string unread() const {
+    const int reading = ::open(pipe_.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    std::string text;
+    char block[4096];
+    for (ssize_t got; (got = ::read(reading, block, sizeof(block))) > 0;)
+      text.append(block, static_cast<std::size_t>(got));
+    ::close(reading);
+    return text;
+  }
 
   /// Lines after the head.
   static std::vector<std::string> split(const std::string& text) {
@@ -191,6 +203,23 @@ TEST_CASE("a stream keeps its users in a directory, also when it is stopped", "[
   check_refused(tally_command({"recommend", finished().run(), "--stream", "--history", "1"}), 2, {"one of the three"});
   check_refused(tally_command({"recommend", finished().run(), "--stream", "--state", finished().run().string()}), 1,
                 {"manifest"});
+}
+
+TEST_CASE("a stream that is stopped keeps every line that it has read", "[stream]") {
+  const TemporaryDirectory directory;
+  const std::string state = directory / "state";
+  Stream stream({"--state", state, "--k", "1"});
+  constexpr std::int64_t kLines = 6000;
+  std::string text;
+  for (std::int64_t i = 0; i < kLines; ++i) text += "u" + std::to_string(i) + "\t1\n";
+  REQUIRE(text.size() < 1 << 16);  // what a pipe holds
+  stream.write(text);
+  stream.lines(1);
+  stream.signal(SIGTERM);
+  CHECK(stream.wait().exit_code == 128 + SIGTERM);
+  const std::string unread = stream.unread();
+  const Json saved = parse_json(read_file(std::filesystem::path(state) / "manifest.json"));
+  CHECK(saved.at("fields").at("sessions").as_integer() + std::count(unread.begin(), unread.end(), '\n') == kLines);
 }
 
 TEST_CASE("users of a stream survive a save that was cut off between two names", "[stream]") {
