@@ -36,6 +36,8 @@ HistogramSelfAttention HistogramSelfAttention::make(const HistogramSelfAttention
                     "needs at least one codebook and a width; got ", options.codebooks, " and ", options.width);
   check<ValueError>(options.decay >= 0 && std::isfinite(options.decay), "HistogramSelfAttention",
                     "needs a decay of at least 0; got ", options.decay);
+  check<ValueError>(options.window >= 0, "HistogramSelfAttention", "needs a window of at least 1, or 0 for none; got ",
+                    options.window);
   check<ValueError>(options.decay > 0 || !options.learn_decay, "HistogramSelfAttention",
                     "needs a decay above 0 to begin its training from; got ", options.decay);
   check<ValueError>(!options.soft_query || (options.assignment == ops::CodewordAssignment::soft &&

@@ -45,8 +45,8 @@ struct HistogramSelfAttention {
     visit("decay", self.decay);
     visit("soft_query", self.soft_query);
   }
-  /// Throws ValueError for a decay below 0, or of 0 where it is to be trained, and for soft queries of hard
-  /// assignments, with a window or a bidirectional mask.
+  /// Throws ValueError for a decay or a window below 0, a decay of 0 where it is to be trained, and for soft queries of
+  /// hard assignments, with a window or a bidirectional mask.
   static HistogramSelfAttention make(const HistogramSelfAttentionOptions& options, RngKey key);
 
   /// Tables for codebooks [B, W, D]: once for a step, or for good when weights no longer change.

@@ -144,6 +144,43 @@ Tensor nearest_codes(const Tensor& x, const Tensor& centres) {
   return ops::encode_codes(x, ops::vector_quantization_tables(Var(centres), Var(), kNearest), kNearest);
 }
 
+/// Rows less their mean, and the mean [D]. Squared distances by products lose what is small beside a common offset.
+struct Centred {
+  Tensor rows, mean;
+};
+
+Centred centred(const Tensor& x) {
+  Centred result{x.clone(), Tensor({x.dim(1)}, x.dtype())};
+  dispatch_floating(x.dtype(), "kmeans", [&]<class T>(T) {
+    std::vector<double> sums(static_cast<std::size_t>(x.dim(1)));
+    T* row = result.rows.mutable_data<T>();
+    T* mean = result.mean.mutable_data<T>();
+    for (std::int64_t i = 0; i < x.numel(); ++i)
+      sums[static_cast<std::size_t>(i % x.dim(1))] += static_cast<double>(row[i]);
+    for (std::size_t i = 0; i < sums.size(); ++i) mean[i] = static_cast<T>(sums[i] / static_cast<double>(x.dim(0)));
+    for (std::int64_t r = 0; r < x.dim(0); ++r, row += x.dim(1)) kernels::axpy(row, T{-1}, mean, x.dim(1));
+  });
+  return result;
+}
+
+/// Adds the mean to all rows.
+void move_by(Tensor& rows, const Tensor& mean) {
+  dispatch_floating(rows.dtype(), "kmeans", [&]<class T>(T) {
+    T* row = rows.mutable_data<T>();
+    for (std::int64_t r = 0; r < rows.numel() / mean.numel(); ++r, row += mean.numel()) {
+      kernels::axpy(row, T{1}, mean.data<T>(), mean.numel());
+    }
+  });
+}
+
+void check_rows(std::string_view where, const Tensor& x, std::int64_t words) {
+  check<ShapeError>(x.rank() == 2, where, "needs rows [T, D]; got ", x.shape());
+  check<DTypeError>(is_floating(x.dtype()), where, "needs f32 or f64; got ", x.dtype());
+  check<ValueError>(x.dim(0) > 0 && words > 0, where, "needs rows and words; got ", x.dim(0), " rows and ", words,
+                    " words");
+  check<ValueError>(all_finite(x), where, "needs finite rows");
+}
+
 /// Books along a new first dimension.
 Tensor stacked(const std::vector<Tensor>& books) {
   Tensor all({static_cast<std::int64_t>(books.size()), books[0].dim(0), books[0].dim(1)}, books[0].dtype());
@@ -160,17 +197,15 @@ void check_books(std::string_view where, const Tensor& x, std::int64_t books) {
 }  // namespace
 
 Tensor kmeans(const Tensor& x, std::int64_t words, RngKey key, const KMeansOptions& options) {
-  check<ShapeError>(x.rank() == 2, "kmeans", "needs rows [T, D]; got ", x.shape());
-  check<DTypeError>(is_floating(x.dtype()), "kmeans", "needs f32 or f64; got ", x.dtype());
-  check<ValueError>(x.dim(0) > 0 && words > 0, "kmeans", "needs rows and words; got ", x.dim(0), " rows and ", words,
-                    " words");
-  check<ValueError>(all_finite(x), "kmeans", "needs finite rows");
+  check_rows("kmeans", x, words);
   Tensor rows = x.contiguous();
   if (options.rows_per_word > 0 && rows.dim(0) / words > options.rows_per_word) {
     std::vector<std::int64_t> sample = random_permutation(key.fold_in("rows"), rows.dim(0));
     sample.resize(static_cast<std::size_t>(options.rows_per_word * words));
     rows = pick_rows(rows, sample);
   }
+  const Centred about_zero = centred(rows);
+  rows = about_zero.rows;
   Tensor centres = seeds(rows, words, key.fold_in("seeds")).reshape({1, words, rows.dim(1)});
   Tensor codes;
   for (int iteration = 0; iteration < options.iterations; ++iteration) {
@@ -179,13 +214,15 @@ Tensor kmeans(const Tensor& x, std::int64_t words, RngKey key, const KMeansOptio
     codes = std::move(next);
     move_centres(rows, codes, centres);
   }
+  move_by(centres, about_zero.mean);
   return centres.reshape({words, rows.dim(1)});
 }
 
 Tensor residual_kmeans(const Tensor& x, std::int64_t books, std::int64_t words, RngKey key,
                        const KMeansOptions& options) {
   check_books("residual_kmeans", x, books);
-  Tensor rest = x.clone();
+  check_rows("residual_kmeans", x, words);
+  auto [rest, mean] = centred(x);
   std::vector<Tensor> made;
   for (std::int64_t book = 0; book < books; ++book) {
     made.push_back(kmeans(rest, words, key.fold_in(static_cast<std::uint64_t>(book)), options));
@@ -194,6 +231,8 @@ Tensor residual_kmeans(const Tensor& x, std::int64_t books, std::int64_t words, 
     dispatch_floating(x.dtype(), "residual_kmeans",
                       [&]<class T>(T) { kernels::axpy(rest.mutable_data<T>(), T{-1}, decoded.data<T>(), x.numel()); });
   }
+  // The first codebook alone holds what all rows have in common.
+  move_by(made.front(), mean);
   return stacked(made);
 }
 

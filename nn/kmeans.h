@@ -13,8 +13,9 @@ struct KMeansOptions {
 };
 
 /// Centres [words, D] of rows x [T, D], in x's type: seeds by k-means++ (Arthur & Vassilvitskii, SODA 2007), then
-/// Lloyd's iterations. A centre without rows moves to the row that is farthest from its own centre. Throws ShapeError,
-/// DTypeError; ValueError for no rows, no words, or a row that is not finite.
+/// Lloyd's iterations, on rows less their mean: an offset that all have in common costs no precision. A centre without
+/// rows moves to the row that is farthest from its own centre. Throws ShapeError, DTypeError; ValueError for no rows,
+/// no words, or a row that is not finite.
 Tensor kmeans(const Tensor& x, std::int64_t words, RngKey key, const KMeansOptions& options = {});
 
 /// Codebooks [books, words, D]: each from what the nearest codewords of the ones before it leave over of x.

@@ -5,6 +5,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/kernels.h"
 #include "tally/nn/initializers.h"
+#include "tally/ops/codes.h"
 #include "tally/ops/decode_codes.h"
 #include "tally/ops/elementwise.h"
 #include "tally/ops/product_quantization.h"
@@ -30,8 +31,7 @@ void check_options(const VectorQuantizerOptions& options) {
   check<ValueError>(options.codebooks > 0 && options.codewords > 0 && options.width > 0, kName,
                     "needs sizes above 0; got codebooks ", options.codebooks, ", codewords ", options.codewords,
                     ", width ", options.width);
-  check<ValueError>(options.quantization.temperature > 0, kName, "needs a temperature above 0; got ",
-                    options.quantization.temperature);
+  ops::detail::check_temperature(kName, options.quantization.temperature);
   if (options.product) {
     check<ValueError>(options.width % options.codebooks == 0, kName,
                       "needs a width that the codebooks divide; got width ", options.width, ", codebooks ",
@@ -200,7 +200,7 @@ VectorQuantizer VectorQuantizer::make(const VectorQuantizerOptions& options, Rng
 }
 
 ops::VectorQuantizationTables VectorQuantizer::tables() const {
-  if (options.product) return {codewords(), {}, {}, {}};
+  if (options.product) return {codewords(), {}, {}, {}, {}};
   return tables_of(codewords(), bilinear, bias, options.quantization);
 }
 

@@ -1,15 +1,30 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string_view>
 
-#include "tally/core/dtype.h"
+#include "tally/core/tensor.h"
 
-// Codes of codewords: u8 where W <= 256 words have room, else i32.
+// What the quantizers share: types of codes (u8 where W <= 256 words have room, else i32) and temperatures.
 
 namespace tally::ops::detail {
 
+/// Similarities are divided by a temperature, in f32 too: may this be one?
+inline bool fits_temperature(double temperature) {
+  const auto inverse = static_cast<float>(1 / temperature);
+  return temperature > 0 && inverse > 0 && std::isfinite(inverse);
+}
+/// Throws ValueError unless it may.
+inline void check_temperature(std::string_view where, double temperature) {
+  check<ValueError>(fits_temperature(temperature), where,
+                    "needs a finite temperature above 0, with a finite inverse in f32; got ", temperature);
+}
+
 constexpr DType codes_dtype(std::int64_t words) { return words <= 256 ? DType::u8 : DType::i32; }
+
+/// Replaces codes [T, B] by what `first_equal` (VectorQuantizationTables) has for them; does nothing when it is absent.
+void take_first_of_equals(Tensor& codes, const Tensor& first_equal);
 
 /// Calls `body(Code{})` with Code = std::uint8_t or std::int32_t; throws DTypeError for other types.
 template <class Body>

@@ -91,7 +91,7 @@ VectorQuantization product_quantization(const Var& x, const Var& codebooks, cons
                     "needs x and codebooks of equal floating types; got ", x.dtype(), " and ", codebooks.dtype());
   check<ValueError>(options.similarity != CodewordSimilarity::bilinear, kName,
                     "needs similarity dot or squared_distance; got bilinear");
-  check<ValueError>(options.temperature > 0, kName, "needs a temperature above 0; got ", options.temperature);
+  detail::check_temperature(kName, options.temperature);
   const VectorQuantizationTables tables =
       vector_quantization_tables(codebooks, {}, {.similarity = options.similarity, .residual = false});
   const Inputs in{x.value().contiguous(), codebooks.value().contiguous(), tables.projected.value(),
@@ -99,19 +99,19 @@ VectorQuantization product_quantization(const Var& x, const Var& codebooks, cons
   const std::int64_t rows = x.dim(0), books = shape[0], words = shape[1], width = shape[2];
   Tensor codes({rows, books}, detail::codes_dtype(words));
   Tensor logits({rows, books, words}, x.dtype()), reconstruction(in.x.shape(), x.dtype());
-  std::int64_t bad = -1;
   dispatch_floating(x.dtype(), kName, [&]<class T>(T) {
+    const std::int64_t bad = kernels::first_row_not_finite(in.x.data<T>(), rows, books * width, books * width);
+    check<ValueError>(bad < 0, kName, "needs finite rows; row ", bad, " of x is not");
     T *to_logits = logits.mutable_data<T>(), *to_rows = reconstruction.mutable_data<T>();
     detail::dispatch_codes(codes.dtype(), kName, [&]<class Code>(Code) {
       Code* to_codes = codes.mutable_data<Code>();
       for (std::int64_t book = 0; book < books; ++book) {
-        const std::int64_t row = kernels::quantize(part_plan<T>(in, options, book), to_codes + book,
-                                                   to_logits + book * words, to_rows + book * width);
-        if (row >= 0 && (bad < 0 || row < bad)) bad = row;
+        kernels::quantize(part_plan<T>(in, options, book), to_codes + book, to_logits + book * words,
+                          to_rows + book * width);
       }
     });
   });
-  check<ValueError>(bad < 0, kName, "needs finite rows; row ", bad, " of x is not");
+  detail::take_first_of_equals(codes, tables.first_equal);
   ProductQuantizationRule rule{options,        Saved(in.x),   Saved(in.codebooks), Saved(in.projected),
                                Saved(in.bias), Saved(logits), Saved(codes)};
   const Var* inputs[] = {&x, &codebooks, &tables.projected, &tables.bias};

@@ -11,7 +11,7 @@ constexpr const char* kName = "vector_quantization";
 
 /// The tensors of a call, contiguous.
 struct Inputs {
-  Tensor x, codebooks, projected, inner, bias;
+  Tensor x, codebooks, projected, inner, bias, first_equal = {};
 };
 
 template <class T>
@@ -93,15 +93,21 @@ void check_call(const Tensor& x, const VectorQuantizationTables& tables, const V
     check<DTypeError>(is_floating(x.dtype()) && tensor.dtype() == x.dtype(), kName,
                       "needs x and codebooks of equal floating types; got ", x.dtype(), " and ", tensor.dtype());
   }
-  check<ValueError>(options.temperature > 0, kName, "needs a temperature above 0; got ", options.temperature);
+  detail::check_temperature(kName, options.temperature);
+  check<ValueError>(all_finite(tables.bias.value()), kName, "needs finite biases of codewords");
+  check<ShapeError>(!tables.first_equal.defined() || tables.first_equal.shape() == Shape({columns}), kName,
+                    "needs the lowest of equal codewords [", columns, "]; got ", tables.first_equal.shape());
 }
 
 Inputs inputs_of(const Tensor& x, const VectorQuantizationTables& tables, const VectorQuantizationOptions& options) {
   check_call(x, tables, options);
   const bool has_inner = options.residual && tables.codebooks.dim(0) > 1, has_bias = tables.bias.numel() > 0;
-  return {x.contiguous(), tables.codebooks.value().contiguous(), tables.projected.value().contiguous(),
+  return {x.contiguous(),
+          tables.codebooks.value().contiguous(),
+          tables.projected.value().contiguous(),
           has_inner ? tables.inner.value().contiguous() : Tensor(),
-          has_bias ? tables.bias.value().contiguous() : Tensor()};
+          has_bias ? tables.bias.value().contiguous() : Tensor(),
+          tables.first_equal};
 }
 
 /// Runs the kernel; `logits` and `reconstruction` may be undefined.
@@ -116,6 +122,7 @@ Tensor run(const Inputs& in, const VectorQuantizationOptions& options, Tensor& l
     });
   });
   check<ValueError>(bad < 0, kName, "needs finite rows; row ", bad, " of x is not");
+  detail::take_first_of_equals(codes, in.first_equal);
   return codes;
 }
 

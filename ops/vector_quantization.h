@@ -30,6 +30,9 @@ struct VectorQuantizationTables {
   Var inner;  ///< [B * W, B * W] inner products c^T k for k of a later codebook than c, 0 elsewhere. [0, 0] for B = 1
               ///< or without residual passes
   Var bias;   ///< [B * W] -||c||^2 for squared distance; else [0]
+  /// [B * W] i32: the lowest word of its codebook that equals each codeword. Absent when all differ. Products round
+  /// equal codewords differently by where they stand, so that comparing similarities does not tell the lowest of them.
+  Tensor first_equal;
 };
 
 struct VectorQuantization {

@@ -231,7 +231,11 @@ std::vector<OpError> errors() {
       {"no matrix", inputs({5, 2, 3, 2}, 1, false), {}, "needs a matrix for bilinear similarity"},
       {"matrix without use", inputs({5, 2, 3, 2}, 1), dot, "needs no bilinear matrix"},
       {"matrix", bad_matrix, {}, "needs a bilinear matrix [D, D] = [2, 2]; got [2, 3]"},
-      {"temperature", inputs({5, 2, 3, 2}, 1), {{"temperature", 0.0}}, "needs a temperature above 0; got 0"},
+      {"temperature", inputs({5, 2, 3, 2}, 1), {{"temperature", 0.0}}, "needs a finite temperature above 0"},
+      {"small temperature",
+       inputs({5, 2, 3, 2}, 1),
+       {{"temperature", 1e-40}},
+       "with a finite inverse in f32; got 1e-40"},
       {"similarity", inputs({5, 2, 3, 2}, 1), {{"similarity", std::string("cosine")}}, "got 'cosine'"},
       {"assignment", inputs({5, 2, 3, 2}, 1), {{"assignment", std::string("firm")}}, "got 'firm'"},
   };

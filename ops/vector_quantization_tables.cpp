@@ -1,6 +1,12 @@
+#include <algorithm>
+#include <numeric>
+#include <span>
+#include <vector>
+
 #include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
 #include "tally/core/kernels.h"
+#include "tally/ops/codes.h"
 #include "tally/ops/entries.h"
 #include "tally/ops/kernels/codewords.h"
 #include "tally/ops/vector_quantization.h"
@@ -138,7 +144,44 @@ void check_finite(const Sizes& size, const T* codebooks, const T* bilinear) {
   check<ValueError>(row < 0, kName, "needs a finite bilinear matrix; row ", row, " is not");
 }
 
+/// VectorQuantizationTables::first_equal.
+template <class T>
+Tensor first_of_equals(const Sizes& size, const T* codewords) {
+  Tensor first({size.columns()}, DType::i32);
+  auto* out = first.mutable_data<std::int32_t>();
+  std::vector<std::int32_t> order(static_cast<std::size_t>(size.words));
+  bool all_differ = true;
+  for (std::int64_t book = 0; book < size.books; ++book, out += size.words, codewords += size.words * size.width) {
+    const auto row = [&](std::int32_t word) {
+      return std::span(codewords + word * size.width, static_cast<std::size_t>(size.width));
+    };
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+      const auto one = row(a), other = row(b);
+      const auto [x, y] = std::mismatch(one.begin(), one.end(), other.begin());
+      return x == one.end() ? a < b : *x < *y;
+    });
+    std::int32_t lowest = order[0];
+    for (const std::int32_t word : order) {
+      if (!std::ranges::equal(row(word), row(lowest))) lowest = word;
+      out[word] = lowest;
+      all_differ = all_differ && word == lowest;
+    }
+  }
+  return all_differ ? Tensor() : first;
+}
+
 }  // namespace
+
+void detail::take_first_of_equals(Tensor& codes, const Tensor& first_equal) {
+  if (!first_equal.defined()) return;
+  const std::int64_t books = codes.dim(1), words = first_equal.numel() / books;
+  const auto* first = first_equal.data<std::int32_t>();
+  dispatch_codes(codes.dtype(), kName, [&]<class Code>(Code) {
+    Code* code = codes.mutable_data<Code>();
+    for (std::int64_t i = 0; i < codes.numel(); ++i) code[i] = static_cast<Code>(first[i % books * words + code[i]]);
+  });
+}
 
 VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const Var& bilinear,
                                                     const VectorQuantizationOptions& options) {
@@ -151,10 +194,11 @@ VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const 
   const std::int64_t inner_size = later_books ? columns : 0;
   const bool squared = options.similarity == CodewordSimilarity::squared_distance;
   Tensor projected({columns, width}, c.dtype()), inner = Tensor::zeros({inner_size, inner_size}, c.dtype());
-  Tensor bias({squared ? columns : 0}, c.dtype());
+  Tensor bias({squared ? columns : 0}, c.dtype()), first_equal;
   dispatch_floating(c.dtype(), kName, [&]<class T>(T) {
     const T* words = c.data<T>();
     check_finite(size, words, m.defined() ? m.data<T>() : nullptr);
+    first_equal = first_of_equals(size, words);
     T* k = projected.mutable_data<T>();
     if (m.defined()) {
       blas::parallel_gemm(Transpose::no, Transpose::yes, columns, width, width, T{1}, words, width, m.data<T>(), width,
@@ -171,7 +215,7 @@ VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const 
   const Var* inputs[] = {&codebooks, &bilinear};
   std::vector<Tensor> outputs{std::move(projected), std::move(inner), std::move(bias)};
   std::vector<Var> made = record(std::move(rule), inputs, std::move(outputs));
-  return {codebooks, std::move(made[0]), std::move(made[1]), std::move(made[2])};
+  return {codebooks, std::move(made[0]), std::move(made[1]), std::move(made[2]), std::move(first_equal)};
 }
 
 }  // namespace tally::ops

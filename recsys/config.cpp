@@ -4,6 +4,7 @@
 
 #include "tally/core/json_fields.h"
 #include "tally/nn/attention_kinds.h"
+#include "tally/ops/codes.h"
 #include "tally/recsys/data/file_forms.h"
 #include "tally/recsys/data/filters.h"
 #include "tally/recsys/protocol.h"
@@ -245,7 +246,8 @@ void check_domain(const RunConfig& config) {
   at_least("model.target_codewords", model.target_codewords, 1);
   check<ConfigError>(model.quantized == "all" || model.lisa_variant != "mini", "model.quantized",
                      "needs 'all' in lisa_variant mini, which has a quantizer for its targets; got ", model.quantized);
-  check<ConfigError>(model.temperature > 0, "model.temperature", "needs a value above 0; got ", model.temperature);
+  check<ConfigError>(ops::detail::fits_temperature(model.temperature), "model.temperature",
+                     "needs a finite value above 0, with a finite inverse in f32; got ", model.temperature);
   at_least("model.counts_decay", model.counts_decay, 0);
   check<ConfigError>(model.counts_decay > 0 || !model.learn_decay, "model.learn_decay",
                      "needs a counts_decay above 0 to begin from");

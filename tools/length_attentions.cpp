@@ -53,7 +53,8 @@ ReadyAttention make_lisa(const LengthSequence& sequence, const LisaChoice& choic
                              own.projected.value()};
   if (sizes.codebooks > 1) inputs.push_back(own.inner.value());
   return {std::move(inputs), [=, options = quantizer.options.quantization](const std::vector<Var>& in) {
-            const ops::VectorQuantizationTables encoder{in[3], in[4], in.size() > 5 ? in[5] : own.inner, own.bias};
+            const ops::VectorQuantizationTables encoder{in[3], in[4], in.size() > 5 ? in[5] : own.inner, own.bias,
+                                                        own.first_equal};
             if (!choice.soft && !recording(in[2])) {
               return attention(ops::encode_codes(in[2].value(), encoder, options), {}, {in[0], in[1]}, offsets);
             }

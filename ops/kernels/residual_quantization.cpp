@@ -1,7 +1,6 @@
 #include "tally/ops/kernels/residual_quantization.h"
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "tally/core/blas.h"
@@ -9,6 +8,7 @@
 #include "tally/core/parallel.h"
 #include "tally/ops/kernels/codewords.h"
 #include "tally/ops/kernels/columns.h"
+#include "tally/ops/kernels/scratch.h"
 
 namespace tally::kernels {
 namespace {
@@ -82,15 +82,16 @@ std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T
   if (found != bad.end()) return *found;
   parallel_for(plan.rows, height, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t rows = end - begin;
-    const auto area = static_cast<std::size_t>(rows * stride);
-    const auto scratch = std::make_unique_for_overwrite<T[]>(logits == nullptr ? area : 0);
-    T* scores = logits == nullptr ? scratch.get() : logits + begin * stride;
+    const std::int64_t area = rows * stride;
+    Scratch<T> own_scores;
+    if (logits == nullptr) own_scores = Scratch<T>(area);
+    T* scores = logits == nullptr ? own_scores.data() : logits + begin * stride;
     Code* own_codes = codes + begin * plan.code_stride;
     T* own_reconstruction = reconstruction == nullptr ? nullptr : reconstruction + begin * plan.row_stride;
     score(plan, begin, rows, scores, stride);
     if (plan.soft) {
-      const auto probabilities = std::make_unique_for_overwrite<T[]>(area);
-      assign_softly(plan, rows, scores, stride, probabilities.get(), own_codes, own_reconstruction);
+      Scratch<T> probabilities(area);
+      assign_softly(plan, rows, scores, stride, probabilities.data(), own_codes, own_reconstruction);
       return;
     }
     const CodewordScores<T> all{scores, stride, rows, plan.books, plan.words, plan.bias, plan.inner};
@@ -128,14 +129,14 @@ template <class T>
 class BandedSum {
  public:
   BandedSum(T* out, std::int64_t size, bool many_bands) : out_(out) {
-    if (out != nullptr && many_bands) totals_.resize(static_cast<std::size_t>(size));
+    if (out != nullptr && many_bands) totals_ = Scratch<double>::zeros(size);
   }
   bool wanted() const { return out_ != nullptr; }
 
   /// Adds part [rows, columns] to the rows from `at` on, `stride` apart.
   void add(const T* part, std::int64_t rows, std::int64_t columns, std::int64_t at, std::int64_t stride) {
     for (std::int64_t row = 0; row < rows; ++row, part += columns, at += stride) {
-      if (totals_.empty()) {
+      if (totals_.absent()) {
         add_into(out_ + at, part, columns);
         continue;
       }
@@ -145,14 +146,14 @@ class BandedSum {
   }
 
   void store() const {
-    parallel_for(static_cast<std::int64_t>(totals_.size()), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) out_[i] = static_cast<T>(totals_[static_cast<std::size_t>(i)]);
+    parallel_for(totals_.size(), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) out_[i] = static_cast<T>(totals_.data()[i]);
     });
   }
 
  private:
   T* out_;
-  std::vector<double> totals_;
+  Scratch<double> totals_;
 };
 
 template <class T, class Code>
@@ -171,9 +172,9 @@ class BackwardPass {
         projected_(data.projected, columns_ * plan.width, plan.rows > kBandRows),
         inner_(data.inner, columns_ * columns_, plan.rows > kBandRows),
         bias_(static_cast<std::size_t>(data.bias == nullptr ? 0 : columns_)) {
-    const auto area = static_cast<std::size_t>(std::min(plan.rows, kBandRows) * stride_);
-    slopes_ = std::make_unique_for_overwrite<T[]>(area);
-    if (plan.soft) probabilities_ = std::make_unique_for_overwrite<T[]>(area);
+    const std::int64_t area = std::min(plan.rows, kBandRows) * stride_;
+    slopes_ = Scratch<T>(area);
+    if (plan.soft) probabilities_ = Scratch<T>(area);
     const std::int64_t together = std::max<std::int64_t>(kUnitColumns / plan.words, 1) * plan.words;
     for (std::int64_t books = 0; books < columns_; books += together) {
       const std::int64_t end = std::min(books + together, columns_);
@@ -211,21 +212,20 @@ class BackwardPass {
     const std::int64_t stride = plan_.logit_stride, row = begin_ + first;
     const T* logits = data_.logits + row * stride;
     const T* direct = data_.gradient_logits == nullptr ? nullptr : data_.gradient_logits + row * stride;
-    T* slopes = slopes_.get() + first * stride_;
-    T* probabilities = plan_.soft ? probabilities_.get() + first * stride_ : nullptr;
+    T* slopes = slopes_.data() + first * stride_;
+    T* probabilities = plan_.soft ? probabilities_.data() + first * stride_ : nullptr;
     const Rows upstream = upstream_from(row);
     // The gradient of x: where it goes, or a place of our own when only the tables' gradients are wanted.
-    const auto area = [&](bool needed) { return static_cast<std::size_t>(needed ? rows * plan_.width : 0); };
-    const auto own_x = std::make_unique_for_overwrite<T[]>(area(through_x_ && data_.x == nullptr));
-    const auto rest = std::make_unique_for_overwrite<T[]>(area(through_x_));
-    T* gradient_x = data_.x != nullptr ? data_.x + row * plan_.row_stride : own_x.get();
+    const auto area = [&](bool needed) { return needed ? Scratch<T>(rows * plan_.width) : Scratch<T>(); };
+    Scratch<T> own_x = area(through_x_ && data_.x == nullptr), rest = area(through_x_);
+    T* gradient_x = data_.x != nullptr ? data_.x + row * plan_.row_stride : own_x.data();
     const std::int64_t x_stride = data_.x != nullptr ? plan_.row_stride : plan_.width;
     if (!through_x_) multiply_codewords(upstream, rows, 0, columns_, slopes);
     for (std::int64_t book = plan_.books - 1; book >= 0; --book) {
       const std::int64_t begin = book * plan_.words;
       const bool last = book == plan_.books - 1;
       if (through_x_) {
-        multiply_codewords(last ? upstream : subtracted(upstream, {gradient_x, x_stride}, rows, rest.get()), rows,
+        multiply_codewords(last ? upstream : subtracted(upstream, {gradient_x, x_stride}, rows, rest.data()), rows,
                            begin, plan_.words, slopes);
       }
       if (through_tables_ && !last) subtract_later(rows, begin, slopes);
@@ -291,25 +291,24 @@ class BackwardPass {
   void add_to_tables(const ColumnUnit& unit) {
     const std::int64_t width = plan_.width;
     const Rows upstream = upstream_from(begin_);
-    const T* slopes = slopes_.get() + unit.first;
-    const auto part = std::make_unique_for_overwrite<T[]>(
-        static_cast<std::size_t>(unit.count * std::max(width, inner_.wanted() ? columns_ : 0)));
+    const T* slopes = slopes_.data() + unit.first;
+    Scratch<T> part(unit.count * std::max(width, inner_.wanted() ? columns_ : 0));
     if (projected_.wanted()) {
       blas::gemm(Transpose::yes, Transpose::no, unit.count, width, rows_, T{1}, slopes, stride_,
-                 plan_.x + begin_ * plan_.row_stride, plan_.row_stride, T{0}, part.get(), width);
-      projected_.add(part.get(), unit.count, width, unit.first * width, width);
+                 plan_.x + begin_ * plan_.row_stride, plan_.row_stride, T{0}, part.data(), width);
+      projected_.add(part.data(), unit.count, width, unit.first * width, width);
     }
     if (!bias_.empty()) add_column_sums(bias_.data() + unit.first, slopes, rows_, unit.count, stride_);
     for (std::int64_t first = unit.first, end = unit.first + unit.count; first < end;) {
       const std::int64_t book = first / plan_.words, next = std::min((book + 1) * plan_.words, end);
       const BookColumns own{book, first, next - first};
       if (codebooks_.wanted() && upstream.data != nullptr) {
-        sum_upstream(own, upstream, part.get());
-        codebooks_.add(part.get(), own.count, width, first * width, width);
+        sum_upstream(own, upstream, part.data());
+        codebooks_.add(part.data(), own.count, width, first * width, width);
       }
       if (inner_.wanted() && book > 0) {
-        sum_later(own, part.get());
-        inner_.add(part.get(), book * plan_.words, own.count, first, columns_);
+        sum_later(own, part.data());
+        inner_.add(part.data(), book * plan_.words, own.count, first, columns_);
       }
       first = next;
     }
@@ -319,7 +318,7 @@ class BackwardPass {
   void sum_upstream(const BookColumns& own, const Rows& upstream, T* part) const {
     const std::int64_t width = plan_.width, first = own.first - own.book * plan_.words;
     if (plan_.soft) {
-      blas::gemm(Transpose::yes, Transpose::no, own.count, width, rows_, T{1}, probabilities_.get() + own.first,
+      blas::gemm(Transpose::yes, Transpose::no, own.count, width, rows_, T{1}, probabilities_.data() + own.first,
                  stride_, upstream.data, upstream.stride, T{0}, part, width);
       return;
     }
@@ -335,10 +334,10 @@ class BackwardPass {
   /// part [codewords of earlier books, count]: what the choice of each took off these scores.
   void sum_later(const BookColumns& own, T* part) const {
     const std::int64_t earlier = own.book * plan_.words;
-    const T* slopes = slopes_.get() + own.first;
+    const T* slopes = slopes_.data() + own.first;
     if (plan_.soft) {
-      blas::gemm(Transpose::yes, Transpose::no, earlier, own.count, rows_, T{-1}, probabilities_.get(), stride_, slopes,
-                 stride_, T{0}, part, own.count);
+      blas::gemm(Transpose::yes, Transpose::no, earlier, own.count, rows_, T{-1}, probabilities_.data(), stride_,
+                 slopes, stride_, T{0}, part, own.count);
       return;
     }
     std::fill_n(part, earlier * own.count, T{0});
@@ -354,8 +353,8 @@ class BackwardPass {
   BandedSum<T> codebooks_, projected_, inner_;
   std::vector<double> bias_;
   std::vector<ColumnUnit> units_;
-  std::int64_t begin_ = 0, rows_ = 0;            // the band at work
-  std::unique_ptr<T[]> slopes_, probabilities_;  // [rows, stride]
+  std::int64_t begin_ = 0, rows_ = 0;  // the band at work
+  Scratch<T> slopes_, probabilities_;  // [rows, stride]
 };
 
 /// Gradients of a table from several slices at a time, added in order of the slices.
@@ -363,17 +362,17 @@ template <class Part>
 class SlicedSum {
  public:
   SlicedSum(bool wanted, std::int64_t size, std::int64_t slices)
-      : size_(wanted ? size : 0), parts_(static_cast<std::size_t>(size_ * std::min(slices, kSlicesTogether))) {
-    if (slices > 1) totals_.resize(static_cast<std::size_t>(size_));
+      : size_(wanted ? size : 0), parts_(Scratch<Part>::zeros(size_ * std::min(slices, kSlicesTogether))) {
+    if (slices > 1) totals_ = Scratch<double>::zeros(size_);
   }
   Part* part(std::int64_t slot) { return size_ == 0 ? nullptr : parts_.data() + slot * size_; }
 
   void fold(std::int64_t slots) {
-    if (totals_.empty()) return;
+    if (totals_.absent()) return;
     parallel_for(size_, 1 << 14, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t slot = 0; slot < slots; ++slot) {
         Part* from = part(slot);
-        for (std::int64_t i = begin; i < end; ++i) totals_[static_cast<std::size_t>(i)] += static_cast<double>(from[i]);
+        for (std::int64_t i = begin; i < end; ++i) totals_.data()[i] += static_cast<double>(from[i]);
         std::fill(from + begin, from + end, Part{0});
       }
     });
@@ -382,15 +381,14 @@ class SlicedSum {
   template <class T>
   void store(T* out) const {
     for (std::int64_t i = 0; i < size_; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      out[i] = totals_.empty() ? static_cast<T>(parts_[at]) : static_cast<T>(totals_[at]);
+      out[i] = totals_.absent() ? static_cast<T>(parts_.data()[i]) : static_cast<T>(totals_.data()[i]);
     }
   }
 
  private:
   std::int64_t size_;
-  std::vector<Part> parts_;
-  std::vector<double> totals_;
+  Scratch<Part> parts_;
+  Scratch<double> totals_;
 };
 
 }  // namespace

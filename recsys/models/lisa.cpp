@@ -16,9 +16,17 @@ namespace {
 
 /// Places of Lisa::prepare()'s values; those of the blocks follow, kValuesOfBlock for each.
 enum PreparedValue : std::size_t { kEmbedded, kReconstruction, kLogits, kCodes, kTargets, kBlocks };
-/// Inner products and values of a block's attention, the tables of its quantizer, then what attention to positions
-/// gave.
-constexpr std::size_t kValuesOfBlock = 6;
+/// Of a block: the tables of its attention, those of its quantizer, and what attention to positions gave.
+enum BlockValue : std::size_t {
+  kInner,
+  kValues,
+  kProjected,
+  kWordProducts,
+  kWordBias,
+  kFirstEqual,
+  kAttendedPositions,
+  kValuesOfBlock
+};
 
 nn::VectorQuantizer make_quantizer(const LisaOptions& options, std::int64_t codebooks, std::int64_t codewords,
                                    bool soft, RngKey key) {
@@ -69,19 +77,31 @@ LisaBlock make_block(const LisaOptions& options, bool first, RngKey key) {
 /// Rows of prepared values [items, ...] for tokens. Their gradient touches few rows of many.
 Var rows_of(const Var& table, const Tensor& rows) { return ops::embedding(table, rows); }
 
+/// Where nothing is recorded, hard codes are had, and read, without the logits of all items.
+ops::VectorQuantization quantize(const nn::VectorQuantizer& quantizer, const Var& embedded) {
+  if (Tape::current() != nullptr || quantizer.options.quantization.assignment == ops::CodewordAssignment::soft) {
+    return quantizer(embedded);
+  }
+  ops::VectorQuantization quantized;
+  quantized.codes = quantizer.encode(embedded.value());
+  quantized.reconstruction = quantizer.decode(quantized.codes);
+  return quantized;
+}
+
+/// Targets of the rows that have one.
+Tensor without_ignored(const Tensor& targets) {
+  std::vector<std::int32_t> items;
+  for (const std::int32_t item : targets.span<std::int32_t>()) {
+    if (item >= 0) items.push_back(item);
+  }
+  return Tensor::from(items, {static_cast<std::int64_t>(items.size())});
+}
+
 double sum_of_squares(const Var& x) { return ops::sum(ops::square(x)).item(); }
 
 void add_measures(const std::string& prefix, const nn::VectorQuantizer& quantizer, const Var& embedded,
                   std::vector<Measure>& to) {
-  // Hard codes are had, and read, without the logits of all items.
-  const bool hard = quantizer.options.quantization.assignment == ops::CodewordAssignment::hard;
-  ops::VectorQuantization quantized;
-  if (hard) {
-    quantized.codes = quantizer.encode(embedded.value());
-    quantized.reconstruction = quantizer.decode(quantized.codes);
-  } else {
-    quantized = quantizer(embedded);
-  }
+  const ops::VectorQuantization quantized = quantize(quantizer, embedded);
   const Tensor& codes = quantized.codes;
   const Tensor counts = nn::code_counts(codes, quantizer.options.codewords);
   const std::vector<double> perplexity = nn::perplexity(counts);
@@ -183,29 +203,39 @@ std::vector<Var> Lisa::attend_positions() const {
 std::vector<Var> Lisa::prepare(const BatchItems& batch_items) const {
   const double scale = std::sqrt(static_cast<double>(width()));
   const Var embedded = items(batch_items.ids(), scale);
-  const ops::VectorQuantization quantized = quantizer(embedded);
-  const Shape& logits = quantized.logits.shape();
+  const Var absent(Tensor::zeros({0}, embedded.dtype()));
+  const ops::VectorQuantization quantized = quantize(quantizer, embedded);
   Var targets = full_targets ? embedded : quantized.reconstruction;
   if (full_targets && batch_items.all_candidates() && !batch_items.is_all()) {
     targets = items(BatchItems::all(num_items()).ids(), scale);
   }
-  if (target_quantizer) targets = (*target_quantizer)(embedded).reconstruction;
+  if (target_quantizer) targets = quantize(*target_quantizer, embedded).reconstruction;
   if (score_scale != 1) targets = targets * score_scale;
-  std::vector<Var> values{embedded, quantized.reconstruction,
-                          ops::reshape(quantized.logits, Shape{logits[0], logits[1] * logits[2]}), Var(quantized.codes),
-                          targets};
+  Var logits = absent;
+  if (quantized.logits.defined()) {
+    const Shape& shape = quantized.logits.shape();
+    logits = ops::reshape(quantized.logits, Shape{shape[0], shape[1] * shape[2]});
+  }
+  std::vector<Var> values{embedded, quantized.reconstruction, logits, Var(quantized.codes), targets};
   const std::vector<Var> attended_positions = attend_positions();
-  const Var absent(Tensor::zeros({0}, embedded.dtype()));
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const LisaBlock& block = blocks[b];
     const nn::VectorQuantizer& of_block = block.quantizer ? *block.quantizer : quantizer;
     const nn::HistogramTables tables = block.attention.tables(of_block.codebooks);
-    values.insert(values.end(), {tables.inner, tables.values});
     // The first block has the items' codes and quantizes nothing.
     const ops::VectorQuantizationTables own = block.quantizer ? of_block.tables() : ops::VectorQuantizationTables();
-    for (const Var* table : {&own.projected, &own.inner, &own.bias, &attended_positions[b]}) {
-      values.push_back(table->defined() ? *table : absent);
-    }
+    std::vector<Var> of_this(kValuesOfBlock, absent);
+    const auto put = [&](BlockValue place, const Var& value) {
+      if (value.defined()) of_this[place] = value;
+    };
+    put(kInner, tables.inner);
+    put(kValues, tables.values);
+    put(kProjected, own.projected);
+    put(kWordProducts, own.inner);
+    put(kWordBias, own.bias);
+    if (own.first_equal.defined()) put(kFirstEqual, Var(own.first_equal));
+    put(kAttendedPositions, attended_positions[b]);
+    values.insert(values.end(), of_this.begin(), of_this.end());
   }
   return values;
 }
@@ -213,23 +243,29 @@ std::vector<Var> Lisa::prepare(const BatchItems& batch_items) const {
 Var Lisa::encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const {
   const std::vector<Var>& values = prepared.values;
   const Tensor rows = prepared.items.rows(batch.items);
-  const std::int64_t codebooks = values[kCodes].dim(1), codewords = values[kLogits].dim(1) / codebooks;
   const Var vectors = rows_of(values[full_stream ? kEmbedded : kReconstruction], rows);
   const Tensor places = recsys::positions(batch.offsets, window, alignment);
   const Var position = positions(places);
   ops::VectorQuantization quantized{
       .reconstruction = {}, .logits = {}, .codes = ops::gather(values[kCodes], rows).value()};
   if (variant == LisaVariant::soft || recording(values[kLogits])) {
+    const std::int64_t codebooks = values[kCodes].dim(1), codewords = values[kLogits].dim(1) / codebooks;
     quantized.logits = ops::reshape(rows_of(values[kLogits], rows), Shape{rows.numel(), codebooks, codewords});
   }
   Var x = dropout(vectors + position, context.at("embedding"));
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const Var* own = values.data() + kBlocks + b * kValuesOfBlock;
     if (blocks[b].quantizer) {
-      quantized = (*blocks[b].quantizer)(x, {blocks[b].quantizer->codebooks, own[2], own[3], own[4]});
+      quantized = (*blocks[b].quantizer)(
+          x, {.codebooks = blocks[b].quantizer->codebooks,
+              .projected = own[kProjected],
+              .inner = own[kWordProducts],
+              .bias = own[kWordBias],
+              .first_equal = own[kFirstEqual].numel() > 0 ? own[kFirstEqual].value() : Tensor()});
     }
-    const Var attended_positions = position_quantizer ? rows_of(own[5], places) : Var();
-    x = blocks[b](x, quantized, {own[0], own[1]}, attended_positions, batch.offsets, context.at("blocks").at(b));
+    const Var attended_positions = position_quantizer ? rows_of(own[kAttendedPositions], places) : Var();
+    x = blocks[b](x, quantized, {own[kInner], own[kValues]}, attended_positions, batch.offsets,
+                  context.at("blocks").at(b));
   }
   return x;
 }
@@ -238,19 +274,24 @@ Var Lisa::candidate_table(const Prepared& prepared) const { return prepared.valu
 
 LisaItems Lisa::quantized_items() const {
   const std::vector<Var> values = prepare(BatchItems::all(num_items()));
-  const std::int64_t codebooks = values[kCodes].dim(1), codewords = values[kLogits].dim(1) / codebooks;
   return {.codes = values[kCodes].value(),
           .reconstruction = values[kReconstruction].value(),
-          .logits = ops::reshape(values[kLogits], Shape{num_items(), codebooks, codewords}).value(),
           .candidates = values[kTargets].value()};
 }
 
-Var Lisa::auxiliary_loss(const Sequences& batch, const Tensor&, const Prepared& prepared, const nn::Context&) const {
+Var Lisa::auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
+                         const nn::Context&) const {
   if (commitment == 0) return {};
-  const Tensor rows = prepared.items.rows(batch.items);
-  const Var embedded = rows_of(prepared.values[kEmbedded], rows);
-  const Var reconstruction = rows_of(prepared.values[kReconstruction].detach(), rows);
-  return ops::sum(ops::square(embedded - reconstruction)) * commitment;
+  const auto distance = [&](const Tensor& of_items, const Var& reconstruction) {
+    const Tensor rows = prepared.items.rows(of_items);
+    return ops::sum(ops::square(rows_of(prepared.values[kEmbedded], rows) - rows_of(reconstruction, rows)));
+  };
+  Var loss = distance(batch.items, prepared.values[kReconstruction].detach());
+  if (target_quantizer) {
+    // Target vectors are reconstructions times score_scale.
+    loss = loss + distance(without_ignored(targets), prepared.values[kTargets].detach() * (1 / score_scale));
+  }
+  return loss * commitment;
 }
 
 std::vector<Measure> Lisa::measures() const {

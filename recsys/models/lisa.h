@@ -46,7 +46,9 @@ struct LisaOptions {
   std::int64_t position_codebooks = 0;   ///< above 0: blocks attend to quantized positions beside the items' codes
   std::int64_t position_codewords = 32;  ///< of each of those codebooks
   double score_scale = 1;                ///< of the target vectors, and so of all scores
-  double commitment = 0;                 ///< weight of |x - stopped(its reconstruction)|^2, meaned over tokens
+  /// Weight of |x - stopped(its reconstruction)|^2, meaned over tokens; in `mini` also of the targets, by their
+  /// quantizer.
+  double commitment = 0;
   double dropout = 0.1;
   ops::Activation activation = ops::Activation::relu;
   PositionAlignment alignment = PositionAlignment::start;
@@ -82,7 +84,6 @@ struct LisaBlock {
 struct LisaItems {
   Tensor codes;           ///< [items, B] u8 or i32
   Tensor reconstruction;  ///< [items, width]
-  Tensor logits;          ///< [items, B, W] of the assignments
   Tensor candidates;      ///< [items, width] what hidden states are scored against
 };
 

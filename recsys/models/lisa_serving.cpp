@@ -26,7 +26,8 @@ LisaServingBlock trimmed(const LisaBlock& block, const nn::VectorQuantizer& quan
   const nn::HistogramTables tables = block.attention.tables(quantizer.codewords());
   LisaServingBlock result{.block = block,
                           .inner = nn::Buffer(tables.inner.value().clone()),
-                          .values = nn::Buffer(tables.values.value().clone())};
+                          .values = nn::Buffer(tables.values.value().clone()),
+                          .attended_positions = {}};
   if (attended_positions.defined()) result.attended_positions = nn::Buffer(attended_positions.value().clone());
   result.block.position_attention.reset();
   if (block.quantizer) result.block.quantizer = trimmed(*block.quantizer);

@@ -210,6 +210,19 @@ TEST_CASE("k-means finds well separated clusters", "[quantization]") {
   CHECK(found.size() == 3);
 }
 
+TEST_CASE("k-means does not lose what is small beside a common offset", "[quantization]") {
+  const Tensor x = Tensor::from<float>({10000, 20000, 10000.5f, 20000, 10000, 20000.5f, 10000.5f, 20000}, {4, 2});
+  const auto distinct = [](const Tensor& centres) {
+    const std::vector<double> values = centres.to_doubles();
+    std::set<std::pair<double, double>> found;
+    for (std::size_t i = 0; i < values.size(); i += 2) found.insert({values[i], values[i + 1]});
+    return found;
+  };
+  const std::set<std::pair<double, double>> expected{{10000, 20000}, {10000.5, 20000}, {10000, 20000.5}};
+  CHECK(distinct(nn::kmeans(x, 3, {5, 5})) == expected);
+  CHECK(distinct(nn::residual_kmeans(x, 1, 3, {5, 5})) == expected);
+}
+
 TEST_CASE("k-means with fewer distinct rows than words", "[quantization]") {
   const Tensor x = Tensor::from<float>({1, 2, 1, 2, 3, 4}, {3, 2});
   const Tensor centres = nn::kmeans(x, 5, {5, 6});
@@ -304,5 +317,6 @@ TEST_CASE("options that do not fit together are refused", "[quantization]") {
   CHECK_THROWS_WITH(make({.width = 4, .quantization = {.assignment = ops::CodewordAssignment::soft}, .averaged = true}),
                     Contains("hard assignments for averages"));
   CHECK_THROWS_WITH(make({.width = 4, .averaged = true, .decay = 1}), Contains("decay in [0, 1)"));
+  CHECK_THROWS_WITH(make({.width = 4, .quantization = {.temperature = 1e-40}}), Contains("a finite inverse"));
   CHECK_THROWS_WITH(make({.width = 4}).perplexity(), Contains("needs the option count_usage"));
 }

@@ -156,12 +156,51 @@ TEST_CASE("equal similarities take the lowest word", "[vector_quantization]") {
   }
 }
 
+TEST_CASE("of equal codewords the lowest is taken, wherever they stand", "[vector_quantization]") {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const std::int64_t words : {3, 5, 16, 31, 33, 128, 300}) {
+      for (const std::int64_t width : {1, 7, 16, 128}) {
+        Problem in = problem(301, 2, words, width, dtype);
+        // The last and the middle word are copies of the first.
+        const std::size_t bytes = static_cast<std::size_t>(width) * size_of(dtype);
+        for (const std::int64_t book : {0, 1}) {
+          std::byte* const first = in.codebooks.mutable_raw_data() + static_cast<std::size_t>(book * words) * bytes;
+          for (const std::int64_t copy : {words / 2, words - 1}) {
+            std::copy_n(first, bytes, first + static_cast<std::size_t>(copy) * bytes);
+          }
+        }
+        for (const CodewordSimilarity similarity :
+             {CodewordSimilarity::bilinear, CodewordSimilarity::dot, CodewordSimilarity::squared_distance}) {
+          const bool bilinear = similarity == CodewordSimilarity::bilinear;
+          const auto out = ops::vector_quantization(Var(in.x), Var(in.codebooks), bilinear ? Var(in.bilinear) : Var(),
+                                                    {.similarity = similarity});
+          INFO(dtype << ", " << words << " words of " << width << ", similarity " << static_cast<int>(similarity));
+          std::int64_t copies = 0;
+          for (const double code : out.codes.to_doubles()) copies += code == words / 2 || code == words - 1;
+          CHECK(copies == 0);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("codes alone need no memory for the scores of all rows", "[vector_quantization]") {
   const Problem in = problem(40000, 4, 16, 8, DType::f32);
   const auto tables = ops::vector_quantization_tables(Var(in.codebooks), Var(in.bilinear));
   const MemoryScope scope;
   const Tensor codes = ops::encode_codes(in.x, tables);
-  CHECK(scope.peak() < 2 * 40000 * 4);
+  CHECK(scope.peak() < 40000 * 64 * 4 / 2);
+}
+
+TEST_CASE("kernels' own memory is counted", "[vector_quantization]") {
+  const Problem in = problem(3000, 4, 16, 8, DType::f32);
+  const MemoryScope forward;
+  (void)ops::encode_codes(in.x, ops::vector_quantization_tables(Var(in.codebooks), Var(in.bilinear)));
+  CHECK(forward.peak() > 64 * 64 * 4);  // scores of a tile
+  const Tensor rows = normal({3000, 8}, 1, DType::f32), logits = normal({3000, 4, 16}, 2, DType::f32);
+  const MemoryScope scope;
+  (void)differentiate(in, {}, rows, logits);
+  CHECK(scope.peak() > 3000 * 64 * 4 + 2048 * 64 * 4);  // logits, and slopes of a band
 }
 
 TEST_CASE("the losses of VQ-VAE part their gradients", "[vector_quantization]") {

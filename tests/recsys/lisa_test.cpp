@@ -445,6 +445,47 @@ TEST_CASE("commitment pulls embeddings towards their reconstructions and moves n
   CHECK_FALSE(result.gradients.contains(Var(model.quantizer.codebooks)));
 }
 
+TEST_CASE("commitment of LISA-Mini holds histories to their codewords and targets to theirs", "[lisa]") {
+  LisaOptions options = small(LisaVariant::mini);
+  options.commitment = 0.5;
+  options.score_scale = 0.3;
+  const Lisa model = make_double(options);
+  const Sequences batch = Sequences::from({{3, 1, 3}}, 11);
+  const Tensor targets = Tensor::from<std::int32_t>({1, 8, -1}, {3});
+  const BatchItems all = BatchItems::all(11);
+  const Prepared prepared{all, model.prepare(all)};
+  const Matrix table = matrix(model.items.table.value());
+  const auto distance = [&](std::size_t item, const nn::VectorQuantizer& quantizer, std::size_t words) {
+    std::vector<double> x = table[item];
+    for (double& value : x) value *= std::sqrt(6.0);
+    const std::vector<double> reconstruction = encode_vector(x, quantizer, words).reconstruction;
+    double sum = 0;
+    for (std::size_t k = 0; k < 6; ++k) sum += std::pow(x[k] - reconstruction[k], 2);
+    return sum;
+  };
+  double expected = 0;
+  for (const std::size_t item : {3, 1, 3}) expected += 0.5 * distance(item, model.quantizer, 4);
+  for (const std::size_t item : {1, 8}) expected += 0.5 * distance(item, *model.target_quantizer, 5);
+  CHECK(model.auxiliary_loss(batch, targets, prepared, {}).item() == Approx(expected));
+}
+
+TEST_CASE("inference keeps no logits of hard codes, and gives what a recorded pass gives", "[lisa]") {
+  for (const LisaVariant variant : {LisaVariant::base, LisaVariant::mini}) {
+    const Lisa model = make_double(small(variant));
+    const BatchItems all = BatchItems::all(11);
+    const std::vector<Var> values = model.prepare(all);
+    std::int64_t largest = 0;
+    for (const Var& value : values) largest = std::max(largest, value.rank() == 2 ? value.dim(0) * value.dim(1) : 0);
+    CHECK(largest < 11 * 3 * 4);
+    const Matrix hidden = matrix(encode(model, some_histories()).value());
+    const Matrix candidates = matrix(model.candidate_table({all, values}).value());
+    Tape tape;
+    const Recording on(tape);
+    CHECK(matrix(encode(model, some_histories()).value()) == hidden);
+    CHECK(matrix(model.candidate_table({all, model.prepare(all)}).value()) == candidates);
+  }
+}
+
 TEST_CASE("codebooks from k-means stand nearer to the embeddings than small noise", "[lisa]") {
   const auto error = [](bool kmeans) {
     LisaOptions options = small(LisaVariant::mini);
@@ -543,7 +584,8 @@ TEST_CASE("LISA refuses options that mean nothing", "[lisa]") {
              o.decay = 0;
              o.learn_decay = true;
            },
-           [](LisaOptions& o) { o.temperature = 0; }, [](LisaOptions& o) { o.position_codebooks = -1; },
+           [](LisaOptions& o) { o.temperature = 0; }, [](LisaOptions& o) { o.temperature = 1e-40; },
+           [](LisaOptions& o) { o.attention_window = -1; }, [](LisaOptions& o) { o.position_codebooks = -1; },
            [](LisaOptions& o) { o.position_codebooks = 2, o.position_codewords = 0; },
            [](LisaOptions& o) { o.position_codebooks = 2, o.alignment = PositionAlignment::end; },
            [](LisaOptions& o) { o.variant = LisaVariant::mini, o.quantized = LisaQuantized::histories; }}) {
