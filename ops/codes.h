@@ -23,8 +23,9 @@ inline void check_temperature(std::string_view where, double temperature) {
 
 constexpr DType codes_dtype(std::int64_t words) { return words <= 256 ? DType::u8 : DType::i32; }
 
-/// Replaces codes [T, B] by what `first_equal` (VectorQuantizationTables) has for them; does nothing when it is absent.
-void take_first_of_equals(Tensor& codes, const Tensor& first_equal);
+/// Replaces codes [T, B] by the lowest words of equal codeword, as `first_equal` (VectorQuantizationTables) has it, and
+/// of equal bias [B * W], where there is one. Does nothing when all codewords differ.
+void take_first_of_equals(Tensor& codes, const Tensor& first_equal, const Tensor& bias);
 
 /// Calls `body(Code{})` with Code = std::uint8_t or std::int32_t; throws DTypeError for other types.
 template <class Body>

@@ -111,7 +111,7 @@ VectorQuantization product_quantization(const Var& x, const Var& codebooks, cons
       }
     });
   });
-  detail::take_first_of_equals(codes, tables.first_equal);
+  detail::take_first_of_equals(codes, tables.first_equal, in.bias);
   ProductQuantizationRule rule{options,        Saved(in.x),   Saved(in.codebooks), Saved(in.projected),
                                Saved(in.bias), Saved(logits), Saved(codes)};
   const Var* inputs[] = {&x, &codebooks, &tables.projected, &tables.bias};

@@ -122,7 +122,7 @@ Tensor run(const Inputs& in, const VectorQuantizationOptions& options, Tensor& l
     });
   });
   check<ValueError>(bad < 0, kName, "needs finite rows; row ", bad, " of x is not");
-  detail::take_first_of_equals(codes, in.first_equal);
+  detail::take_first_of_equals(codes, in.first_equal, in.bias);
   return codes;
 }
 

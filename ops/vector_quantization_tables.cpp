@@ -173,13 +173,22 @@ Tensor first_of_equals(const Sizes& size, const T* codewords) {
 
 }  // namespace
 
-void detail::take_first_of_equals(Tensor& codes, const Tensor& first_equal) {
+void detail::take_first_of_equals(Tensor& codes, const Tensor& first_equal, const Tensor& bias) {
   if (!first_equal.defined()) return;
   const std::int64_t books = codes.dim(1), words = first_equal.numel() / books;
-  const auto* first = first_equal.data<std::int32_t>();
+  const std::vector<double> biases = bias.defined() && bias.numel() > 0
+                                         ? bias.to_doubles()
+                                         : std::vector<double>(static_cast<std::size_t>(books * words));
   dispatch_codes(codes.dtype(), kName, [&]<class Code>(Code) {
     Code* code = codes.mutable_data<Code>();
-    for (std::int64_t i = 0; i < codes.numel(); ++i) code[i] = static_cast<Code>(first[i % books * words + code[i]]);
+    for (std::int64_t i = 0; i < codes.numel(); ++i) {
+      const auto first = first_equal.span<std::int32_t>().subspan(static_cast<std::size_t>(i % books * words));
+      const auto own = std::span(biases).subspan(static_cast<std::size_t>(i % books * words));
+      const auto chosen = static_cast<std::size_t>(code[i]);
+      auto word = static_cast<std::size_t>(first[chosen]);
+      while (first[word] != first[chosen] || own[word] != own[chosen]) ++word;
+      code[i] = static_cast<Code>(word);
+    }
   });
 }
 

@@ -124,6 +124,18 @@ TEST_CASE("biases of codewords are added to their similarities", "[quantization]
                     Contains("needs additive codebooks for codeword_bias"));
 }
 
+TEST_CASE("equal codewords of other biases are no ties", "[quantization]") {
+  VectorQuantizer module = VectorQuantizer::make({.codebooks = 1,
+                                                  .codewords = 4,
+                                                  .width = 2,
+                                                  .quantization = {.similarity = ops::CodewordSimilarity::dot},
+                                                  .codeword_bias = true},
+                                                 {3, 1});
+  module.mutable_codewords().copy_from(Tensor::full({1, 4, 2}, 0.5));
+  module.bias = nn::Parameter(Tensor::from<float>({0, 1, -1, 1}, {4}));
+  for (const double code : module.encode(normal({9, 2}, 4, DType::f32)).to_doubles()) CHECK(code == 1);
+}
+
 TEST_CASE("perplexity runs from one word to all", "[quantization]") {
   const Tensor counts = Tensor::from<std::int64_t>({5, 5, 5, 5, 9, 0, 0, 0, 0, 0, 0, 0, 6, 6, 0, 0}, {4, 4});
   const std::vector<double> perplexity = nn::perplexity(counts);

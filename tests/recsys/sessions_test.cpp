@@ -30,6 +30,16 @@ namespace {
 
 constexpr std::int64_t kItems = 700, kWidth = 16;
 
+LisaOptions lisa_options() {
+  LisaOptions options;
+  options.items = kItems;
+  options.width = kWidth;
+  options.window = 100;
+  options.codebooks = 2;
+  options.codewords = 8;
+  return options;
+}
+
 std::unique_ptr<SequenceModel> model_named(const std::string& name, std::uint64_t seed = 1) {
   if (name == "gru4rec") {
     return std::make_unique<SequenceModelOf<Gru4Rec>>(
@@ -39,13 +49,7 @@ std::unique_ptr<SequenceModel> model_named(const std::string& name, std::uint64_
     return std::make_unique<SequenceModelOf<SasRec>>(
         name, SasRec::make({.items = kItems, .width = kWidth, .window = 100, .deviation = 0.3}, RngKey{seed}));
   }
-  LisaOptions options;
-  options.items = kItems;
-  options.width = kWidth;
-  options.window = 100;
-  options.codebooks = 2;
-  options.codewords = 8;
-  return std::make_unique<SequenceModelOf<Lisa>>(name, Lisa::make(options, RngKey{seed}));
+  return std::make_unique<SequenceModelOf<Lisa>>(name, Lisa::make(lisa_options(), RngKey{seed}));
 }
 
 IdMap item_names() {
@@ -247,12 +251,7 @@ TEST_CASE("a save beside loads holds one load's users, not some of each", "[sess
 }
 
 TEST_CASE("an event that the model throws at leaves no trace", "[sessions]") {
-  LisaOptions options;
-  options.items = kItems;
-  options.width = kWidth;
-  options.window = 100;
-  options.codebooks = 2;
-  options.codewords = 8;
+  LisaOptions options = lisa_options();
   options.layers = 2;
   Lisa lisa = Lisa::make(options, RngKey{1});
   // The first block's rows overflow, so the second cannot quantize them.
