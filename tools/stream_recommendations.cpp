@@ -33,8 +33,7 @@ class LineStream {
   Next next(std::string& line) {
     while (true) {
       const std::size_t newline = buffer_.find('\n', begin_);
-      const bool stopped = newline == std::string::npos && stop_requested();
-      if (stopped) return Next::stopped;
+      if (newline == std::string::npos && stop_requested()) return Next::stopped;
       if (newline != std::string::npos || (ended_ && begin_ < buffer_.size())) {
         const std::size_t end = std::min(newline, buffer_.size());
         line.assign(buffer_, begin_, end - begin_);
