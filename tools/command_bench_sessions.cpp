@@ -45,19 +45,20 @@ class Workload {
                              model_->layout(), arguments_.items, model_->width(), num_threads());
   }
 
-  /// The event after `early` and the one after `late` of a user, turn by turn.
+  /// The event after `early` and the one after `late` of a user, turn by turn. Their items are every other one of the
+  /// catalogue, so that the old user too has unseen items to be ranked.
   void compare_ages() {
     Sessions sessions(model_, names_);
     const std::string young = "young", old = "old";
-    append(sessions, young, arguments_.early);
-    append(sessions, old, arguments_.late);
+    append_even_items(sessions, young, arguments_.early);
+    append_even_items(sessions, old, arguments_.late);
     ModelState early = *sessions.state(young), late = *sessions.state(old);
     std::vector<float> row(static_cast<std::size_t>(model_->width()));
     const auto step = [&](ModelState& state) {
-      return seconds_of([&] { model_->step(state, static_cast<std::int32_t>(draw(arguments_.items)), row); });
+      return seconds_of([&] { model_->step(state, even_item(), row); });
     };
     const auto serve = [&](const std::string& user) {
-      const std::string_view item = next_item();
+      const std::string_view item = names_.name(even_item());
       return seconds_of([&] {
         sessions.append(user, item);
         sessions.recommend(user, 10);
@@ -108,11 +109,12 @@ class Workload {
     return uniform_below(RngKey{7}, static_cast<std::uint64_t>(drawn_++), 0, static_cast<std::uint64_t>(below));
   }
   std::string_view next_item() { return names_.name(static_cast<std::int32_t>(draw(arguments_.items))); }
+  std::int32_t even_item() { return 2 * static_cast<std::int32_t>(draw((arguments_.items + 1) / 2)); }
 
-  void append(Sessions& sessions, const std::string& user, std::int64_t count) {
+  void append_even_items(Sessions& sessions, const std::string& user, std::int64_t count) {
     std::vector<UserEvent> batch;
     for (std::int64_t i = 0; i < count; ++i) {
-      batch.push_back({user, next_item()});
+      batch.push_back({user, names_.name(even_item())});
       if (batch.size() < kBatch && i + 1 < count) continue;
       sessions.append(batch);
       batch.clear();
