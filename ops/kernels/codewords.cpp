@@ -247,7 +247,72 @@ HWY_INLINE void prefetch(const float* from, std::int64_t n) {
   for (std::int64_t i = 0; i < n; i += kLine) hwy::Prefetch(from + i);
 }
 
-void slope_f32(const AssignmentRows<float>& in, float* out, float* probabilities, std::int64_t stride, float scale) {
+/// assignment_slope of kRows rows of kVectors whole vectors, which stay in registers. The rows go step by step: the
+/// dependent steps of one then overlap with the next one's.
+template <int kVectors, int kRows>
+HWY_INLINE void slope_in_registers(const float* logits, const float* direct, std::int64_t in_stride, float* out,
+                                   float* probabilities, std::int64_t stride, V factor) {
+  const F d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  V p[kRows][kVectors], statistic[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    V largest = hn::Set(d, kLowest);
+    for (int k = 0; k < kVectors; ++k) {
+      p[r][k] = hn::LoadU(d, logits + r * in_stride + k * lanes);
+      largest = hn::Max(largest, p[r][k]);
+    }
+    statistic[r] = hn::MaxOfLanes(d, largest);
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int k = 0; k < kVectors; ++k) p[r][k] = simd::exp_of_difference(d, hn::Sub(p[r][k], statistic[r]));
+  }
+  for (int r = 0; r < kRows; ++r) {
+    V sum = p[r][0];
+    for (int k = 1; k < kVectors; ++k) sum = hn::Add(sum, p[r][k]);
+    statistic[r] = hn::Div(hn::Set(d, 1.0f), hn::SumOfLanes(d, sum));
+  }
+  for (int r = 0; r < kRows; ++r) {
+    V product = hn::Zero(d);
+    for (int k = 0; k < kVectors; ++k) {
+      p[r][k] = hn::Mul(p[r][k], statistic[r]);
+      if (probabilities != nullptr) hn::StoreU(p[r][k], d, probabilities + r * stride + k * lanes);
+      product = hn::MulAdd(p[r][k], hn::LoadU(d, out + r * stride + k * lanes), product);
+    }
+    statistic[r] = hn::SumOfLanes(d, product);
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int k = 0; k < kVectors; ++k) {
+      float* y = out + r * stride + k * lanes;
+      V v = hn::Mul(p[r][k], hn::Sub(hn::LoadU(d, y), statistic[r]));
+      if (direct != nullptr) v = hn::Add(v, hn::LoadU(d, direct + r * in_stride + k * lanes));
+      hn::StoreU(hn::Mul(v, factor), d, y);
+    }
+  }
+}
+
+template <int kVectors>
+void slope_in_registers(const AssignmentRows<float>& in, float* out, float* probabilities, std::int64_t stride,
+                        float scale) {
+  constexpr std::int64_t kTogether = std::max(1, 4 / kVectors);
+  const V factor = hn::Set(F(), scale);
+  const auto at = [](auto* from, std::int64_t elements) { return from == nullptr ? nullptr : from + elements; };
+  std::int64_t row = 0;
+  for (; row + kTogether <= in.rows; row += kTogether) {
+    for (std::int64_t next = row + kAhead; next < std::min(row + kAhead + kTogether, in.rows); ++next) {
+      prefetch(in.logits + next * in.stride, in.words);
+      if (in.direct != nullptr) prefetch(in.direct + next * in.stride, in.words);
+    }
+    slope_in_registers<kVectors, kTogether>(in.logits + row * in.stride, at(in.direct, row * in.stride), in.stride,
+                                            out + row * stride, at(probabilities, row * stride), stride, factor);
+  }
+  for (; row < in.rows; ++row) {
+    slope_in_registers<kVectors, 1>(in.logits + row * in.stride, at(in.direct, row * in.stride), in.stride,
+                                    out + row * stride, at(probabilities, row * stride), stride, factor);
+  }
+}
+
+void slope_in_memory(const AssignmentRows<float>& in, float* out, float* probabilities, std::int64_t stride,
+                     float scale) {
   const F d;
   const std::int64_t words = in.words;
   std::vector<float> scratch(probabilities == nullptr ? static_cast<std::size_t>(words) : 0);
@@ -273,6 +338,22 @@ void slope_f32(const AssignmentRows<float>& in, float* out, float* probabilities
       if (more != nullptr) v = hn::Add(v, load_lanes(d, more + j, count));
       store_lanes(hn::Mul(v, factor), d, y + j, count);
     });
+  }
+}
+
+void slope_f32(const AssignmentRows<float>& in, float* out, float* probabilities, std::int64_t stride, float scale) {
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(F()));
+  switch (in.words % lanes == 0 ? in.words / lanes : 0) {
+    case 1:
+      return slope_in_registers<1>(in, out, probabilities, stride, scale);
+    case 2:
+      return slope_in_registers<2>(in, out, probabilities, stride, scale);
+    case 4:
+      return slope_in_registers<4>(in, out, probabilities, stride, scale);
+    case 8:
+      return slope_in_registers<8>(in, out, probabilities, stride, scale);
+    default:
+      return slope_in_memory(in, out, probabilities, stride, scale);
   }
 }
 

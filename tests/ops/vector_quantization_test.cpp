@@ -140,6 +140,29 @@ TEST_CASE("gradients of many rows are the sum over pieces, for any number of thr
   }
 }
 
+TEST_CASE("gradients in f32 are those in f64, for any number of words and rows", "[vector_quantization]") {
+  // Whole vectors of words and parts of one, one row and rows that are no multiple of those that go together.
+  for (const std::int64_t words : {1, 5, 8, 16, 24, 32, 64, 100, 128, 256}) {
+    for (const std::int64_t count : {1, 7, 70}) {
+      for (const CodewordAssignment assignment : {CodewordAssignment::hard, CodewordAssignment::soft}) {
+        INFO(words << " words, " << count << " rows, " << (assignment == CodewordAssignment::soft ? "soft" : "hard"));
+        const VectorQuantizationOptions options{.temperature = 0.7, .assignment = assignment};
+        const Problem in = problem(count, 3, words, 12);
+        const Tensor rows = normal({count, 12}, 1, DType::f64), logits = normal({count, 3, words}, 2, DType::f64);
+        const Differentiated exact = differentiate(in, options, rows, logits);
+        const Problem narrow{in.x.to(DType::f32), in.codebooks.to(DType::f32), in.bilinear.to(DType::f32)};
+        const Differentiated out = differentiate(narrow, options, rows.to(DType::f32), logits.to(DType::f32));
+        REQUIRE(identical(out.codes, exact.codes));
+        for (const auto gradient : {&Differentiated::x, &Differentiated::codebooks, &Differentiated::bilinear}) {
+          const Tensor zero = Tensor::zeros((exact.*gradient).shape(), DType::f64);
+          CHECK(largest_difference(out.*gradient, exact.*gradient) <
+                3e-6 * (1 + largest_difference(exact.*gradient, zero)));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("a single word has no choice, so no gradient passes through it to x", "[vector_quantization]") {
   const Problem in = problem(5, 3, 1, 4);
   const Differentiated out = differentiate(in, {}, normal({5, 4}, 1, DType::f64), Tensor::zeros({5, 3, 1}, DType::f64));
