@@ -128,6 +128,7 @@ void train_fields(Config& c, Visit&& visit) {
   visit("valid_metric", c.valid_metric);
   visit("checkpoint_steps", c.checkpoint_steps);
   visit("seed", c.seed);
+  visit("start_from", c.start_from);
   visit("flush_denormals", c.flush_denormals);
   visit("detect_anomaly", c.detect_anomaly);
 }

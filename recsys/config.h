@@ -108,6 +108,7 @@ struct TrainConfig {
   std::string valid_metric = "NDCG@10";
   std::int64_t checkpoint_steps = 0;  ///< steps between checkpoints, beside one after each epoch
   std::int64_t seed = 42;
+  std::string start_from;  ///< directory of a finished run on the same data, whose weights are begun with; empty: none
   bool flush_denormals = true;
   bool detect_anomaly = false;  ///< search every op's values for NaN and infinity
 };

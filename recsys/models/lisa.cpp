@@ -162,6 +162,7 @@ Lisa Lisa::make(const LisaOptions& options, RngKey key) {
       .variant = options.variant,
       .full_targets = options.quantized != LisaQuantized::all || options.variant == LisaVariant::soft,
       .full_stream = options.quantized == LisaQuantized::attention,
+      .kmeans = options.kmeans,
       .score_scale = options.score_scale,
       .commitment = options.commitment,
       .window = options.window,
@@ -175,16 +176,20 @@ Lisa Lisa::make(const LisaOptions& options, RngKey key) {
     model.position_quantizer = make_quantizer(options, options.position_codebooks, options.position_codewords, true,
                                               key.fold_in("position_quantizer"));
   }
-  if (options.kmeans) {
-    Tensor embedded = model.items.table.value().clone();
-    for (float& value : embedded.mutable_span<float>()) value *= static_cast<float>(std::sqrt(static_cast<double>(d)));
-    model.quantizer.initialize(embedded, key.fold_in("kmeans"));
-    if (model.target_quantizer) model.target_quantizer->initialize(embedded, key.fold_in("target_kmeans"));
-  }
+  model.weights_given(key);
   for (std::int64_t b = 0; b < options.layers; ++b) {
     model.blocks.push_back(make_block(options, b == 0, key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b))));
   }
   return model;
+}
+
+void Lisa::weights_given(RngKey key) {
+  if (!kmeans) return;
+  Tensor embedded = items.table.value().clone();
+  const auto scale = static_cast<float>(std::sqrt(static_cast<double>(width())));
+  for (float& value : embedded.mutable_span<float>()) value *= scale;
+  quantizer.initialize(embedded, key.fold_in("kmeans"));
+  if (target_quantizer) target_quantizer->initialize(embedded, key.fold_in("target_kmeans"));
 }
 
 std::vector<Var> Lisa::attend_positions() const {

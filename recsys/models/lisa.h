@@ -100,6 +100,7 @@ struct Lisa {
   LisaVariant variant = LisaVariant::base;
   bool full_targets = false;  ///< the item embeddings are the target vectors
   bool full_stream = false;   ///< they are what the hidden stream begins with
+  bool kmeans = false;        ///< codebooks begin as k-means of the item embeddings
   double score_scale = 1;
   double commitment = 0;
   std::int64_t window = 0;
@@ -115,6 +116,7 @@ struct Lisa {
     visit("variant", self.variant);
     visit("full_targets", self.full_targets);
     visit("full_stream", self.full_stream);
+    visit("kmeans", self.kmeans);
     visit("score_scale", self.score_scale);
     visit("commitment", self.commitment);
     visit("window", self.window);
@@ -138,6 +140,8 @@ struct Lisa {
   std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
   Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
                      const nn::Context& context) const;
+  /// With `kmeans`, codebooks of the item embeddings as they are now.
+  void weights_given(RngKey key);
   /// Of all items, each counted once, by the quantizer of histories: `codewords_used`, the share of codewords that
   /// stand for any item; `codeword_perplexity`, meaned over codebooks; `quantization_error`, |x - reconstruction|^2
   /// over |x|^2. The same of the targets' own quantizer, with `target_` before the name.

@@ -60,6 +60,10 @@ class SequenceModel {
   virtual Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
                              const nn::Context& context) const = 0;
 
+  /// Told when weights of another model were copied into this one, before training: what began as a function of such
+  /// weights (codebooks as k-means of the embeddings) begins as that of the new ones. Mostly nothing.
+  virtual void weights_given(RngKey key) = 0;
+
   /// For the log of each epoch: how LISA's codewords are used, say. Mostly empty.
   virtual std::vector<Measure> measures() const = 0;
 
@@ -82,8 +86,8 @@ class SequenceModel {
 ///     Var item_table() const;                                   // or candidate_table(prepared), num_items() and
 ///     width()
 ///
-/// and, if it likes, `prepare`, `prepares_candidates` (true where it is missing), `auxiliary_loss` and `measures` as
-/// above, and
+/// and, if it likes, `prepare`, `prepares_candidates` (true where it is missing), `auxiliary_loss`, `weights_given` and
+/// `measures` as above, and
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
 ///
@@ -150,6 +154,10 @@ class SequenceModelOf final : public SequenceModel {
     } else {
       return {};
     }
+  }
+
+  void weights_given(RngKey key) override {
+    if constexpr (requires { module_.weights_given(key); }) module_.weights_given(key);
   }
 
   std::vector<Measure> measures() const override {

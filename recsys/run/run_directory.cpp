@@ -46,7 +46,7 @@ void make_run_directory(const RunDirectory& directory) {
 }
 
 Json recorded_config(RunConfig config) {
-  for (std::string* path : {&config.data.path, &config.data.titles}) {
+  for (std::string* path : {&config.data.path, &config.data.titles, &config.train.start_from}) {
     if (!path->empty()) *path = std::filesystem::absolute(*path).lexically_normal().string();
   }
   return to_json(config);

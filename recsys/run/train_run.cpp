@@ -1,6 +1,7 @@
 #include "tally/recsys/run/train_run.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
@@ -73,6 +74,7 @@ class TrainingRun {
 
   /// In a directory that is there, or in a new one when none is named.
   RunOutcome start(const RunDirectory& directory) {
+    start_from();  // before anything is written: it may fail
     directory_ = directory.path.empty() ? create_run_directory(config_) : directory;
     write_file_atomically(directory_.config(), recorded_config(config_).dump(2) + '\n');
     return run({});
@@ -103,6 +105,16 @@ class TrainingRun {
     }
     outcome.test = finish(progress, metrics);
     return outcome;
+  }
+
+  /// Weights of the run that the config names.
+  void start_from() {
+    const std::string& run = config_.train.start_from;
+    if (run.empty()) return;
+    const std::vector<std::string> taken = start_from_weights(RunDirectory{run}.best_weights(), *model_,
+                                                              identity_.at("data"), run_key(config_).fold_in("model"));
+    console_.line(fmt::format("starts from the weights of {}: {} of {} tensors ({})", run, taken.size(),
+                              model_->state().size(), fmt::join(taken, ", ")));
   }
 
   std::vector<std::span<const std::int32_t>> histories() const {
@@ -142,6 +154,7 @@ class TrainingRun {
   TrainerProgress restore() {
     if (!std::filesystem::exists(directory_.last_checkpoint())) {
       console_.line("no checkpoint yet: starting from the beginning");
+      start_from();
       drop_lines_after_step(directory_.metrics(), -1);
       return {};
     }

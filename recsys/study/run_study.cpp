@@ -17,11 +17,18 @@ StudyState state_of(const RunDirectory& directory) {
   return std::filesystem::exists(directory.test_metrics()) ? StudyState::finished : StudyState::interrupted;
 }
 
+/// A study is looked up where it lies now; where it lay when a training began with another's weights is of no account.
+Json without_place(Json config) {
+  const std::string start = config.at("train").at("start_from").as_string();
+  if (!start.empty()) config.set_at("train.start_from", std::filesystem::path(start).filename().string());
+  return config;
+}
+
 /// "train.epochs is 3 there and 5 here", for each key that two configs do not agree on.
 std::string differences(const Json& recorded, const Json& wanted) {
   std::map<std::string, std::pair<std::string, std::string>> values;
-  for (const auto& [key, value] : flattened(recorded)) values[key].first = value.dump();
-  for (const auto& [key, value] : flattened(wanted)) values[key].second = value.dump();
+  for (const auto& [key, value] : flattened(without_place(recorded))) values[key].first = value.dump();
+  for (const auto& [key, value] : flattened(without_place(wanted))) values[key].second = value.dump();
   std::string text;
   for (const auto& [key, pair] : values) {
     if (pair.first == pair.second || key == "output" || key == "show_user") continue;

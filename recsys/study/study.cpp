@@ -51,9 +51,12 @@ std::string anchored(const std::string& assignment, const std::filesystem::path&
   return key + '=' + (directory / value).lexically_normal().string();
 }
 
+std::string directory_name(const std::string& run, std::int64_t seed) { return run + "-seed" + std::to_string(seed); }
+
 struct Setting {
   std::string name;
   std::vector<std::string> overrides;
+  std::string start_from = {};
 };
 
 /// Every setting with every combination of the grid; the last key varies fastest.
@@ -93,6 +96,7 @@ std::vector<Setting> read_settings(JsonFields& top) {
         check<ConfigError>(overrides->is(Json::Kind::object), where + ".overrides", "needs an object of keys");
         collect_overrides(*overrides, "", setting.overrides);
       }
+      setting.start_from = fields.get("start_from", "");
       fields.finish();
       settings.push_back(std::move(setting));
     }
@@ -161,6 +165,7 @@ RunConfig StudyRun::with_seed(std::int64_t seed, const std::filesystem::path& ou
   RunConfig seeded = config;
   seeded.train.seed = seed;
   seeded.output = output.string();
+  if (!start_from.empty()) seeded.train.start_from = (output / directory_name(start_from, seed)).string();
   return seeded;
 }
 
@@ -185,14 +190,17 @@ Study read_study(const std::filesystem::path& path) {
   std::set<std::string> names;
   for (const Setting& setting : read_settings(top)) {
     check_name(setting.name);
+    check<ConfigError>(setting.start_from.empty() || names.contains(setting.start_from), "start_from",
+                       "needs the name of an earlier run; got \"", setting.start_from, "\" (in run \"", setting.name,
+                       "\")");
     check<ConfigError>(names.insert(setting.name).second, "runs", "needs names that differ; \"", setting.name,
                        "\" comes twice");
     std::vector<std::string> overrides;
     for (const std::string& assignment : setting.overrides) overrides.push_back(anchored(assignment, directory));
     try {
-      study.runs.push_back({setting.name, base.is(Json::Kind::string)
-                                              ? load_config(directory / base.as_string(), overrides)
-                                              : load_config(base, directory, overrides)});
+      RunConfig config = base.is(Json::Kind::string) ? load_config(directory / base.as_string(), overrides)
+                                                     : load_config(base, directory, overrides);
+      study.runs.push_back({setting.name, std::move(config), setting.start_from});
     } catch (const ConfigError& error) {
       throw ConfigError(std::string(error.what()) + " (in run \"" + setting.name + "\")");
     }
@@ -262,7 +270,7 @@ Json key_value(const StudyRun& run, const std::string& key) {
 }
 
 RunDirectory study_run_directory(const std::filesystem::path& output, const StudyRun& run, std::int64_t seed) {
-  return {output / (run.name + "-seed" + std::to_string(seed))};
+  return {output / directory_name(run.name, seed)};
 }
 
 }  // namespace tally::recsys

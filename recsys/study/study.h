@@ -15,6 +15,7 @@ namespace tally::recsys {
 struct StudyRun {
   std::string name;
   RunConfig config;
+  std::string start_from{};  ///< the run, earlier in the study, whose weights of the same seed this one begins with
 
   /// The config with a seed, as it is trained into `directory`.
   RunConfig with_seed(std::int64_t seed, const std::filesystem::path& output) const;
@@ -51,7 +52,7 @@ std::optional<double> figure_of(const RunRecord& record, const std::string& name
 /// The value that a run's config has at the key of a plot; text of the run's name for "run", of nothing for "".
 Json key_value(const StudyRun& run, const std::string& key);
 
-/// `<output>/<run>-seed<seed>`.
+/// `<output>/<run>-seed<seed>`, where the training of that seed lies.
 RunDirectory study_run_directory(const std::filesystem::path& output, const StudyRun& run, std::int64_t seed);
 
 }  // namespace tally::recsys

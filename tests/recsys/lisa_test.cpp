@@ -505,6 +505,23 @@ TEST_CASE("codebooks from k-means stand nearer to the embeddings than small nois
   CHECK(error(true) < 0.3 * error(false));
 }
 
+TEST_CASE("given other embeddings, codebooks from k-means begin from those", "[lisa]") {
+  for (const bool kmeans : {true, false}) {
+    LisaOptions options = small(LisaVariant::mini);
+    options.kmeans = kmeans;
+    options.similarity = ops::CodewordSimilarity::squared_distance;
+    Lisa model = Lisa::make(options, RngKey{17});
+    const Tensor histories = model.quantizer.codewords().value().clone();
+    const Tensor targets = model.target_quantizer->codewords().value().clone();
+    fill_normal(RngKey{18}, *nn::state(model).front().tensor, 0, 0.5);
+    const double before = model.measures()[2].value;
+    model.weights_given(RngKey{19});
+    CHECK(identical(histories, model.quantizer.codewords().value()) == !kmeans);
+    CHECK(identical(targets, model.target_quantizer->codewords().value()) == !kmeans);
+    if (kmeans) CHECK(model.measures()[2].value < 0.7 * before);
+  }
+}
+
 TEST_CASE("LISA's measures count each item once", "[lisa]") {
   for (const LisaVariant variant : {LisaVariant::base, LisaVariant::mini}) {
     LisaOptions options = small(variant);

@@ -77,6 +77,13 @@ TEST_CASE("a study is runs times grid, its paths relative to its file", "[study]
   CHECK(read_study(TALLY_SOURCE_DIR "/examples/study.json").runs.size() == 6);
 }
 
+TEST_CASE("a run of a study starts from an earlier one of the same seed", "[study]") {
+  const test::TemporaryDirectory files;
+  const Study study = study_of(R"("runs": [{"name": "a"}, {"name": "b", "start_from": "a"}])", files);
+  CHECK(study.runs[1].with_seed(7, "out").train.start_from == study_run_directory("out", study.runs[0], 7).path);
+  CHECK(study.runs[0].with_seed(7, "out").train.start_from == "");
+}
+
 TEST_CASE("a study that is wrong is refused with the place", "[study]") {
   const struct {
     const char* members;
@@ -93,6 +100,8 @@ TEST_CASE("a study that is wrong is refused with the place", "[study]") {
       {R"("runs": [{"name": "a"}], "seeds": [1, 1])", "[seeds] needs seeds that differ"},
       {R"("runs": [{"name": "a"}], "seeds": [-1])", "not negative"},
       {R"("runs": [{"name": "a"}], "compare_to": "b")", "[compare_to] needs the name of a run; got \"b\""},
+      {R"("runs": [{"name": "b", "start_from": "a"}, {"name": "a"}])", "[start_from] needs the name of an earlier run"},
+      {R"("runs": [{"name": "a", "start_from": "a"}])", "got \"a\" (in run \"a\")"},
       {R"("runs": [{"name": "a"}], "metrics": ["HR@20"])", "a K of evaluation.topk of run \"a\"; got \"HR@20\""},
       {R"("runs": [{"name": "a"}], "grid": {"hidden_size": []})", "[grid.hidden_size] needs a list"},
       {R"("runs": [{"name": "a"}], "grid": {"hidden_size": 3})", "[grid.hidden_size] needs a list"},
