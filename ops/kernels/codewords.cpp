@@ -311,6 +311,7 @@ void slope_in_registers(const AssignmentRows<float>& in, float* out, float* prob
   }
 }
 
+/// assignment_slope for any number of words.
 void slope_in_memory(const AssignmentRows<float>& in, float* out, float* probabilities, std::int64_t stride,
                      float scale) {
   const F d;
