@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <ctime>
 #include <numeric>
 
 #include "tally/autograd/tape.h"
+#include "tally/core/blas.h"
 #include "tally/core/memory.h"
 #include "tally/core/parallel.h"
 #include "tally/ops/catalog.h"
@@ -227,31 +227,30 @@ TEST_CASE("a long decayed window is as exact as a short one", "[histogram_attent
   }
 }
 
-TEST_CASE("the time of histogram attention grows with the length and is below softmax attention's",
-          "[histogram_attention][slow]") {
+TEST_CASE("operations and memory of histogram attention grow with the length, operations below softmax attention's",
+          "[histogram_attention]") {
+  // What time follows from; time itself is measured by `tally bench lengths`.
   const std::int64_t books = 8, words = 16, width = 128;
   const Tensor tables = sample_normal({books, words, words}, 2).to(DType::f32);
   const Tensor values = sample_normal({books * words, width}, 3).to(DType::f32);
-  const SerialScope serial;
-  // The least of several, in processor time of this thread: other programs use this machine too.
-  const auto seconds = [](int times, auto&& body) {
-    double least = HUGE_VAL;
-    for (int i = 0; i < times; ++i) {
-      timespec begin{}, end{};
-      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
-      body();
-      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
-      least = std::min(least, static_cast<double>(end.tv_sec - begin.tv_sec) +
-                                  1e-9 * static_cast<double>(end.tv_nsec - begin.tv_nsec));
-    }
-    return least;
+  struct Cost {
+    double operations, bytes;
   };
-  const auto histogram = [&](std::int64_t length, int times) {
+  const auto cost = [](auto&& body) {
+    const std::uint64_t before = blas::operations();
+    const MemoryScope memory;
+    body();
+    return Cost{static_cast<double>(blas::operations() - before), static_cast<double>(memory.peak())};
+  };
+  const auto histogram = [&](std::int64_t length) {
     const Tensor codes = sample_integers({length, books}, 1, words).to(DType::u8);
-    return seconds(times, [&] { ops::histogram_attention(codes, {}, tables, values, {}, Offsets::single(length)); });
+    return cost([&] { ops::histogram_attention(codes, {}, tables, values, {}, Offsets::single(length)); });
   };
-  CHECK(histogram(65536, 15) / histogram(8192, 60) < 8.8);
+  const Cost short_one = histogram(4096), long_one = histogram(32768);
+  CHECK(short_one.operations >= 2.0 * 4096 * books * words * width);
+  CHECK(long_one.operations / short_one.operations < 8.1);
+  CHECK(long_one.bytes / short_one.bytes < 8.1);
   const Tensor x = sample_normal({512, width}, 4).to(DType::f32);
-  const double softmax = seconds(60, [&] { ops::softmax_attention(x, x, x, Offsets::single(512)); });
-  CHECK(histogram(512, 200) < softmax);
+  const Cost softmax = cost([&] { ops::softmax_attention(x, x, x, Offsets::single(512)); });
+  CHECK(histogram(512).operations < 0.5 * softmax.operations);
 }
