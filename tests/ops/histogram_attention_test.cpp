@@ -8,7 +8,6 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
 #include "tally/core/memory.h"
-#include "tally/core/parallel.h"
 #include "tally/ops/catalog.h"
 #include "tests/ops/references.h"
 
