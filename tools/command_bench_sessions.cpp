@@ -54,9 +54,7 @@ class Workload {
     append_even_items(sessions, old, arguments_.late);
     ModelState early = *sessions.state(young), late = *sessions.state(old);
     std::vector<float> row(static_cast<std::size_t>(model_->width()));
-    const auto step = [&](ModelState& state) {
-      return seconds_of([&] { model_->step(state, even_item(), row); });
-    };
+    const auto step = [&](ModelState& state) { return seconds_of([&] { model_->step(state, even_item(), row); }); };
     const auto serve = [&](const std::string& user) {
       const std::string_view item = names_.name(even_item());
       return seconds_of([&] {
