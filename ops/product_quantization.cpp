@@ -24,6 +24,7 @@ kernels::QuantizationPlan<T> part_plan(const Inputs& in, const ProductQuantizati
           .books = 1,
           .words = words,
           .width = width,
+          .group_books = 1,
           .soft = options.assignment == CodewordAssignment::soft,
           .inverse_temperature = static_cast<T>(1 / options.temperature),
           .row_stride = in.x.dim(1),

@@ -21,6 +21,7 @@ kernels::QuantizationPlan<T> plan_for(const Inputs& in, const VectorQuantization
           .books = shape[0],
           .words = shape[1],
           .width = shape[2],
+          .group_books = options.residual ? detail::books_together(shape, options) : shape[0],
           .soft = options.assignment == CodewordAssignment::soft,
           .inverse_temperature = static_cast<T>(1 / options.temperature),
           .row_stride = shape[2],
@@ -83,10 +84,9 @@ void check_call(const Tensor& x, const VectorQuantizationTables& tables, const V
   const std::int64_t columns = c.dim(0) * c.dim(1);
   check<ShapeError>(tables.projected.shape() == Shape({columns, c.dim(2)}), kName, "needs projected codewords ",
                     Shape({columns, c.dim(2)}), "; got ", tables.projected.shape());
-  if (options.residual && c.dim(0) > 1) {
-    check<ShapeError>(tables.inner.shape() == Shape({columns, columns}), kName, "needs inner products ",
-                      Shape({columns, columns}), " for residual passes; got ", tables.inner.shape());
-  }
+  const Shape inner = detail::inner_shape(c.shape(), options);
+  check<ShapeError>(inner.numel() == 0 || tables.inner.shape() == inner, kName, "needs inner products ", inner,
+                    " for residual passes; got ", tables.inner.shape());
   check<ShapeError>(tables.bias.numel() == 0 || tables.bias.shape() == Shape({columns}), kName, "needs a bias [",
                     columns, "] or [0]; got ", tables.bias.shape());
   for (const Tensor& tensor : {c, tables.projected.value(), tables.inner.value(), tables.bias.value()}) {
@@ -101,7 +101,8 @@ void check_call(const Tensor& x, const VectorQuantizationTables& tables, const V
 
 Inputs inputs_of(const Tensor& x, const VectorQuantizationTables& tables, const VectorQuantizationOptions& options) {
   check_call(x, tables, options);
-  const bool has_inner = options.residual && tables.codebooks.dim(0) > 1, has_bias = tables.bias.numel() > 0;
+  const bool has_inner = detail::inner_shape(tables.codebooks.shape(), options).numel() > 0;
+  const bool has_bias = tables.bias.numel() > 0;
   return {x.contiguous(),
           tables.codebooks.value().contiguous(),
           tables.projected.value().contiguous(),

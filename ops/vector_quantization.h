@@ -21,19 +21,29 @@ struct VectorQuantizationOptions {
   double temperature = 0.7;  ///< divides the similarities before the softmax; above 0
   CodewordAssignment assignment = CodewordAssignment::hard;
   bool residual = true;  ///< a codebook encodes what the ones before it left over; false: each encodes x itself
+  /// Codebooks whose residual passes share one matrix product; 0: as many as make 256 codewords, at least one. No
+  /// matter to what is computed but for rounding.
+  std::int64_t books_together = 0;
 };
 
 /// What quantization needs of the parameters alone. Make it once for many calls.
 struct VectorQuantizationTables {
   Var codebooks;  ///< [B, W, D]
   Var projected;  ///< [B * W, D] rows k such that similarity is r^T k + bias: M c, c or 2 c
-  Var inner;  ///< [B * W, B * W] inner products c^T k for k of a later codebook than c, 0 elsewhere. [0, 0] for B = 1
-              ///< or without residual passes
-  Var bias;   ///< [B * W] -||c||^2 for squared distance; else [0]
+  /// [B * W, G * W], where G codebooks go together: inner products c^T k of each codeword c with those k of later
+  /// codebooks of its group, 0 elsewhere. [0, 0] for G = 1 or without residual passes.
+  Var inner;
+  Var bias;  ///< [B * W] -||c||^2 for squared distance; else [0]
   /// [B * W] i32: the lowest word of its codebook that equals each codeword. Absent when all differ. Products round
   /// equal codewords differently by where they stand, so that comparing similarities does not tell the lowest of them.
   Tensor first_equal;
 };
+
+namespace detail {
+/// G of VectorQuantizationTables for codebooks [B, W, D], and the shape of `inner`.
+std::int64_t books_together(const Shape& codebooks, const VectorQuantizationOptions& options);
+Shape inner_shape(const Shape& codebooks, const VectorQuantizationOptions& options);
+}  // namespace detail
 
 struct VectorQuantization {
   Var reconstruction;  ///< [T, D] sum of the chosen codewords, or of the averages when soft
@@ -55,10 +65,11 @@ VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const 
 ///   l^b_w = similarity(r^b, c^b_w)     p^b = softmax(l^b / temperature)     z^b = argmax_w l^b_w
 ///   y^b = onehot(z^b) + p^b - stopped(p^b), or p^b when soft     r^(b+1) = r^b - sum_w y^b_w c^b_w
 ///
-/// The reconstruction is sum_b sum_w y^b_w c^b_w. All passes share one matrix product, x against the B * W projected
-/// codewords; a pass then subtracts rows of `inner`, as (r^b)^T k = x^T k - sum_(a < b) c^a_(z^a)^T k (for soft
-/// assignments products of W x W tables). Codes are those of exact arithmetic unless two similarities differ by less
-/// than rounding.
+/// The reconstruction is sum_b sum_w y^b_w c^b_w. The passes of G codebooks that go together, from g + 1 on, share one
+/// matrix product, r^(g+1) against their G * W projected codewords; a pass then subtracts rows of `inner`, as (r^b)^T k
+/// = (r^(g+1))^T k - sum_(g < a < b) c^a_(z^a)^T k (for soft assignments products of W x W tables). So B W D operations
+/// and (B G W / 2 + B D) subtractions a row, from tables that fit a cache. Codes are those of exact arithmetic unless
+/// two similarities differ by less than rounding.
 ///
 /// Gradients reach x, codebooks, `projected`, `inner` and `bias` from the reconstruction and from the logits. Logits of
 /// squared_distance lack -||r||^2 / temperature, a constant of each row and codebook, and their gradient lacks it too:

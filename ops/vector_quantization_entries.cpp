@@ -32,6 +32,7 @@ VectorQuantizationOptions parsed(const OpOptions& options) {
   if (assignment == "soft") result.assignment = CodewordAssignment::soft;
   result.temperature = options.number("temperature", kTemperature);
   result.residual = options.flag("residual", true);
+  result.books_together = options.integer("books_together", 0);
   return result;
 }
 
@@ -43,10 +44,12 @@ OpOptions with_distance(const OpOptions& options) {
 }
 
 std::vector<OpOption> documented_options() {
-  return {{"similarity", std::string("bilinear"), "bilinear, dot or squared_distance"},
-          {"temperature", kTemperature, "divides the similarities before the softmax"},
-          {"assignment", std::string("hard"), "hard (straight-through) or soft"},
-          {"residual", true, "a codebook encodes what the ones before it left over"}};
+  return {
+      {"similarity", std::string("bilinear"), "bilinear, dot or squared_distance"},
+      {"temperature", kTemperature, "divides the similarities before the softmax"},
+      {"assignment", std::string("hard"), "hard (straight-through) or soft"},
+      {"residual", true, "a codebook encodes what the ones before it left over"},
+      {"books_together", std::int64_t{0}, "codebooks whose passes share a product; 0: as many as make 256 codewords"}};
 }
 
 /// What the surrogate holds still for one codebook: the chosen words, and the softmax that is added and taken off.
@@ -204,6 +207,17 @@ std::vector<OpSample> samples() {
     all.push_back({"sixteen words", inputs({7, 3, 16, 20}, 118), options});
   }
   all.push_back({"two tiles", inputs({520, 2, 3, 2}, 121)});
+  for (const std::string assignment : {"hard", "soft"}) {
+    for (const std::int64_t together : {1, 2, 3, 5}) {
+      const OpOptions options{{"assignment", assignment}, {"books_together", together}};
+      all.push_back({"groups", inputs({6, 5, 4, 7}, 140), options});
+      all.push_back({"narrow groups",
+                     inputs({6, 5, 4, 2}, 143, false),
+                     {{"assignment", assignment}, {"books_together", together}, {"similarity", std::string("dot")}}});
+    }
+    all.push_back(
+        {"more than 256 codewords", inputs({3, 5, 70, 3}, 146), {{"assignment", assignment}, {"temperature", 5.0}}});
+  }
   all.push_back({"low temperature", inputs({4, 2, 3, 3}, 130), {{"temperature", 0.05}}});
   std::vector<Tensor> large = inputs({4, 2, 5, 3}, 133, false);
   for (Tensor& tensor : large) {
@@ -236,16 +250,21 @@ std::vector<OpError> errors() {
        inputs({5, 2, 3, 2}, 1),
        {{"temperature", 1e-40}},
        "with a finite inverse in f32; got 1e-40"},
+      {"books together",
+       inputs({5, 2, 3, 2}, 1),
+       {{"books_together", std::int64_t{-1}}},
+       "needs a number of codebooks that go together of at least 0; got -1"},
       {"similarity", inputs({5, 2, 3, 2}, 1), {{"similarity", std::string("cosine")}}, "got 'cosine'"},
       {"assignment", inputs({5, 2, 3, 2}, 1), {{"assignment", std::string("firm")}}, "got 'firm'"},
   };
 }
 
-/// Of the tables: M times every codeword, and the inner products with later codebooks.
-double table_flops(const Shape& codebooks, bool bilinear) {
-  const auto books = static_cast<double>(codebooks[0]), words = static_cast<double>(codebooks[1]),
-             width = static_cast<double>(codebooks[2]);
-  return (bilinear ? 2 * books * words * width * width : 0) + books * (books - 1) * words * words * width;
+/// Of the tables: M times every codeword, and the inner products with later codebooks of the group.
+double table_flops(const OpSample& sample, const Tensor& codebooks, bool bilinear) {
+  const auto books = static_cast<double>(codebooks.dim(0)), words = static_cast<double>(codebooks.dim(1)),
+             width = static_cast<double>(codebooks.dim(2));
+  const auto together = static_cast<double>(detail::books_together(codebooks.shape(), parsed(sample.options)));
+  return (bilinear ? 2 * books * words * width * width : 0) + books * (together - 1) * words * words * width;
 }
 
 void add_tables(Catalog& catalog) {
@@ -255,9 +274,10 @@ void add_tables(Catalog& catalog) {
           "What residual quantization needs of its codebooks alone: projected codewords, inner products, biases.",
       .inputs = {{"codebooks", "[B, W, D]"}, {"bilinear", "[D, D]", InputKind::differentiable, true}},
       .options = {{"similarity", std::string("bilinear"), "bilinear, dot or squared_distance"},
-                  {"residual", true, "inner products are needed"}},
+                  {"residual", true, "inner products are needed"},
+                  {"books_together", std::int64_t{0}, "G; 0: as many codebooks as make 256 codewords"}},
       .outputs = {{"projected", "[B * W, D]"},
-                  {"inner", "[B * W, B * W], or [0, 0] where not needed"},
+                  {"inner", "[B * W, G * W], or [0, 0] where not needed"},
                   {"bias", "[B * W] for squared_distance, else [0]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
         const VectorQuantizationTables tables = vector_quantization_tables(in[0], in[1], parsed(options));
@@ -279,6 +299,10 @@ void add_tables(Catalog& catalog) {
               all.push_back({"one", words({1, 1, 1}, 5), options});
               all.push_back({"no width", words({2, 3, 0}, 7), options});
               all.push_back({"independent", words({2, 3, 2}, 9), {{"similarity", similarity}, {"residual", false}}});
+              for (const std::int64_t together : {1, 2, 5}) {
+                all.push_back(
+                    {"groups", words({5, 3, 4}, 11), {{"similarity", similarity}, {"books_together", together}}});
+              }
             }
             return all;
           },
@@ -293,7 +317,7 @@ void add_tables(Catalog& catalog) {
           [] {
             return OpSample{"large", {sample_normal({8, 128, 128}, 1), sample_normal({128, 128}, 2)}};
           },
-      .flops = [](const OpSample& sample) { return table_flops(sample.inputs[0].shape(), sample.inputs[1].defined()); },
+      .flops = [](const OpSample& sample) { return table_flops(sample, sample.inputs[0], sample.inputs[1].defined()); },
   });
 }
 
@@ -394,7 +418,7 @@ void entries::add_vector_quantization(Catalog& catalog) {
             const Tensor &x = sample.inputs[0], &codebooks = sample.inputs[1];
             const double columns = static_cast<double>(codebooks.dim(0) * codebooks.dim(1));
             return 2.0 * static_cast<double>(x.numel()) * columns +
-                   table_flops(codebooks.shape(), sample.inputs[2].defined());
+                   table_flops(sample, codebooks, sample.inputs[2].defined());
           },
       .surrogate = surrogate,
   });

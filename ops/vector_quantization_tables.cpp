@@ -25,31 +25,41 @@ struct Sizes {
   std::int64_t columns() const { return books * words; }
 };
 
-/// inner = C K^T for the columns of later codebooks; the rest must be zero already.
-template <class T>
-void later_products(const Sizes& size, const T* codebooks, const T* projected, T* inner) {
-  const std::int64_t columns = size.columns();
-  for (std::int64_t first = 0; first < columns; first += size.words) {
-    const std::int64_t later = first + size.words;
-    blas::parallel_gemm(Transpose::no, Transpose::yes, size.words, columns - later, size.width, T{1},
-                        codebooks + first * size.width, size.width, projected + later * size.width, size.width, T{0},
-                        inner + first * columns + later, columns);
+/// Calls f(first, later, count, at) for every codebook: its first codeword, the `count` codewords of later codebooks of
+/// its group from `later` on, and where their products stand in `inner`, whose rows are `stride` long.
+template <class F>
+void for_each_codebook(const Sizes& size, std::int64_t stride, F&& f) {
+  for (std::int64_t group = 0; group < size.columns(); group += stride) {
+    const std::int64_t end = std::min(group + stride, size.columns());
+    for (std::int64_t first = group; first + size.words < end; first += size.words) {
+      const std::int64_t later = first + size.words;
+      f(first, later, end - later, first * stride + later - group);
+    }
   }
+}
+
+/// inner = C K^T for the columns of later codebooks of a group; the rest must be zero already.
+template <class T>
+void later_products(const Sizes& size, const T* codebooks, const T* projected, std::int64_t stride, T* inner) {
+  for_each_codebook(size, stride, [&](std::int64_t first, std::int64_t later, std::int64_t count, std::int64_t at) {
+    blas::parallel_gemm(Transpose::no, Transpose::yes, size.words, count, size.width, T{1},
+                        codebooks + first * size.width, size.width, projected + later * size.width, size.width, T{0},
+                        inner + at, stride);
+  });
 }
 
 /// Adds to the gradients of C and K what comes through `inner`.
 template <class T>
 void later_products_backward(const Sizes& size, const T* codebooks, const T* projected, const T* gradient,
-                             T* gradient_codebooks, T* gradient_projected) {
-  const std::int64_t columns = size.columns(), width = size.width;
-  for (std::int64_t first = 0; first < columns; first += size.words) {
-    const std::int64_t later = first + size.words;
-    const T* part = gradient + first * columns + later;
-    blas::parallel_gemm(Transpose::no, Transpose::no, size.words, width, columns - later, T{1}, part, columns,
+                             std::int64_t stride, T* gradient_codebooks, T* gradient_projected) {
+  const std::int64_t width = size.width;
+  for_each_codebook(size, stride, [&](std::int64_t first, std::int64_t later, std::int64_t count, std::int64_t at) {
+    const T* part = gradient + at;
+    blas::parallel_gemm(Transpose::no, Transpose::no, size.words, width, count, T{1}, part, stride,
                         projected + later * width, width, T{1}, gradient_codebooks + first * width, width);
-    blas::parallel_gemm(Transpose::yes, Transpose::no, columns - later, width, size.words, T{1}, part, columns,
+    blas::parallel_gemm(Transpose::yes, Transpose::no, count, width, size.words, T{1}, part, stride,
                         codebooks + first * width, width, T{1}, gradient_projected + later * width, width);
-  }
+  });
 }
 
 template <class T>
@@ -69,7 +79,7 @@ void squared_norms_backward(const Sizes& size, const T* codebooks, const T* grad
 struct TablesRule {
   static constexpr std::string_view name = kName;
   CodewordSimilarity similarity;
-  bool later_books;
+  std::int64_t inner_stride;  // 0 without `inner`
   Saved codebooks, bilinear, projected;
 
   void backward(BackwardContext& g) const {
@@ -85,8 +95,8 @@ struct TablesRule {
     const T* words = c.data<T>();
     Tensor gradient = Tensor::zeros(c.shape(), c.dtype()), gradient_projected = g.take_cotangent(0);
     T *out = gradient.mutable_data<T>(), *gk = gradient_projected.mutable_data<T>();
-    if (later_books && g.has_cotangent(1)) {
-      later_products_backward(size, words, projected.get().data<T>(), g.cotangent(1).data<T>(), out, gk);
+    if (inner_stride > 0 && g.has_cotangent(1)) {
+      later_products_backward(size, words, projected.get().data<T>(), g.cotangent(1).data<T>(), inner_stride, out, gk);
     }
     if (g.needs(0)) {
       add_through_projection(size, gk, out);
@@ -173,6 +183,22 @@ Tensor first_of_equals(const Sizes& size, const T* codewords) {
 
 }  // namespace
 
+std::int64_t detail::books_together(const Shape& codebooks, const VectorQuantizationOptions& options) {
+  // A group's inner products, 256 KiB in f32, fit the second cache, and its product is as fast as a larger one.
+  constexpr std::int64_t kColumnsTogether = 256;
+  check<ValueError>(options.books_together >= 0, kName,
+                    "needs a number of codebooks that go together of at least 0; got ", options.books_together);
+  const std::int64_t wanted =
+      options.books_together > 0 ? options.books_together : std::max<std::int64_t>(kColumnsTogether / codebooks[1], 1);
+  return std::min(wanted, codebooks[0]);
+}
+
+Shape detail::inner_shape(const Shape& codebooks, const VectorQuantizationOptions& options) {
+  const std::int64_t together = books_together(codebooks, options);
+  if (!options.residual || together == 1) return {0, 0};
+  return {codebooks[0] * codebooks[1], together * codebooks[1]};
+}
+
 void detail::take_first_of_equals(Tensor& codes, const Tensor& first_equal, const Tensor& bias) {
   if (!first_equal.defined()) return;
   const std::int64_t books = codes.dim(1), words = first_equal.numel() / books;
@@ -199,10 +225,10 @@ VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const 
   const Tensor m = bilinear.defined() ? bilinear.value().contiguous() : Tensor();
   const Sizes size(c.shape());
   const std::int64_t columns = size.columns(), width = size.width;
-  const bool later_books = options.residual && size.books > 1;
-  const std::int64_t inner_size = later_books ? columns : 0;
+  const Shape inner_shape = detail::inner_shape(c.shape(), options);
+  const std::int64_t inner_stride = inner_shape[1];
   const bool squared = options.similarity == CodewordSimilarity::squared_distance;
-  Tensor projected({columns, width}, c.dtype()), inner = Tensor::zeros({inner_size, inner_size}, c.dtype());
+  Tensor projected({columns, width}, c.dtype()), inner = Tensor::zeros(inner_shape, c.dtype());
   Tensor bias({squared ? columns : 0}, c.dtype()), first_equal;
   dispatch_floating(c.dtype(), kName, [&]<class T>(T) {
     const T* words = c.data<T>();
@@ -216,11 +242,11 @@ VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const 
       std::copy_n(words, c.numel(), k);
       if (squared) kernels::scale(k, T{2}, c.numel());
     }
-    if (later_books) later_products(size, words, k, inner.mutable_data<T>());
+    if (inner_stride > 0) later_products(size, words, k, inner_stride, inner.mutable_data<T>());
     if (squared) squared_norms(size, words, bias.mutable_data<T>());
   });
-  TablesRule rule{options.similarity, later_books, Saved(c), Saved(m, m.defined() && codebooks.tracked()),
-                  Saved(projected, later_books)};
+  TablesRule rule{options.similarity, inner_stride, Saved(c), Saved(m, m.defined() && codebooks.tracked()),
+                  Saved(projected, inner_stride > 0)};
   const Var* inputs[] = {&codebooks, &bilinear};
   std::vector<Tensor> outputs{std::move(projected), std::move(inner), std::move(bias)};
   std::vector<Var> made = record(std::move(rule), inputs, std::move(outputs));

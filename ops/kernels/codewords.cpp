@@ -82,7 +82,6 @@ HWY_INLINE void choose(const CodewordScores<float>& in, Code* codes, std::int64_
                        float scale) {
   // A row's books depend on each other, rows do not: four rows at a time keep the core busy.
   constexpr std::int64_t kTogether = 4;
-  const std::int64_t columns = in.books * in.words;
   std::vector<const float*> chosen(static_cast<std::size_t>(kTogether * in.books));
   for (std::int64_t first = 0; first < in.rows; first += kTogether) {
     const std::int64_t end = std::min(in.rows, first + kTogether);
@@ -98,7 +97,7 @@ HWY_INLINE void choose(const CodewordScores<float>& in, Code* codes, std::int64_
         if (in.inner == nullptr) continue;
         // Points to where the next book's part of the row begins, and moves on with the books.
         for (std::int64_t a = 0; a < book; ++a) mine[a] += in.words;
-        mine[book] = in.inner + (begin + word) * columns + begin + in.words;
+        mine[book] = in.inner + (begin + word) * in.inner_stride + begin + in.words;
       }
     }
   }
@@ -114,7 +113,8 @@ void choose_i32(const CodewordScores<float>& in, std::int32_t* codes, std::int64
 }
 
 template <class Code>
-HWY_INLINE void sum_chosen(const float* codebooks, const CodeRows<Code>& in, float* out, std::int64_t out_stride) {
+HWY_INLINE void sum_chosen(const float* codebooks, const CodeRows<Code>& in, float* out, std::int64_t out_stride,
+                           bool keep) {
   const F d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   for (std::int64_t row = 0; row < in.rows; ++row) {
@@ -123,7 +123,13 @@ HWY_INLINE void sum_chosen(const float* codebooks, const CodeRows<Code>& in, flo
     const auto word_at = [&](std::int64_t book) { return codebooks + (book * in.words + own[book]) * in.width; };
     std::int64_t i = 0;
     for (; i + 4 * lanes <= in.width; i += 4 * lanes) {
-      V s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
+      V s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+      if (keep) {
+        s0 = hn::LoadU(d, sums + i);
+        s1 = hn::LoadU(d, sums + i + lanes);
+        s2 = hn::LoadU(d, sums + i + 2 * lanes);
+        s3 = hn::LoadU(d, sums + i + 3 * lanes);
+      }
       for (std::int64_t book = 0; book < in.books; ++book) {
         const float* from = word_at(book) + i;
         s0 = hn::Add(s0, hn::LoadU(d, from));
@@ -138,18 +144,18 @@ HWY_INLINE void sum_chosen(const float* codebooks, const CodeRows<Code>& in, flo
     }
     for (; i < in.width; i += lanes) {
       const std::int64_t count = std::min(lanes, in.width - i);
-      V s = hn::Zero(d);
+      V s = keep ? load_lanes(d, sums + i, count) : hn::Zero(d);
       for (std::int64_t book = 0; book < in.books; ++book) s = hn::Add(s, load_lanes(d, word_at(book) + i, count));
       store_lanes(s, d, sums + i, count);
     }
   }
 }
 
-void sum_u8(const float* codebooks, const CodeRows<std::uint8_t>& in, float* out, std::int64_t out_stride) {
-  sum_chosen(codebooks, in, out, out_stride);
+void sum_u8(const float* codebooks, const CodeRows<std::uint8_t>& in, float* out, std::int64_t out_stride, bool keep) {
+  sum_chosen(codebooks, in, out, out_stride, keep);
 }
-void sum_i32(const float* codebooks, const CodeRows<std::int32_t>& in, float* out, std::int64_t out_stride) {
-  sum_chosen(codebooks, in, out, out_stride);
+void sum_i32(const float* codebooks, const CodeRows<std::int32_t>& in, float* out, std::int64_t out_stride, bool keep) {
+  sum_chosen(codebooks, in, out, out_stride, keep);
 }
 
 template <class Code>
@@ -430,7 +436,6 @@ void choose_codewords(const CodewordScores<float>& in, std::int32_t* codes, std:
 template <class Code>
 void choose_codewords(const CodewordScores<double>& in, Code* codes, std::int64_t code_stride, double* final_scores,
                       double scale) {
-  const std::int64_t columns = in.books * in.words;
   for (std::int64_t row = 0; row < in.rows; ++row) {
     Code* own = codes + row * code_stride;
     for (std::int64_t book = 0; book < in.books; ++book) {
@@ -441,7 +446,7 @@ void choose_codewords(const CodewordScores<double>& in, Code* codes, std::int64_
         double score = in.scores[row * in.stride + column];
         if (in.bias != nullptr) score += in.bias[column];
         for (std::int64_t a = 0; in.inner != nullptr && a < book; ++a) {
-          score -= in.inner[(a * in.words + own[a]) * columns + column];
+          score -= in.inner[(a * in.words + own[a]) * in.inner_stride + column];
         }
         if (final_scores != nullptr) final_scores[row * in.stride + column] = score * scale;
         if (score > best) {
@@ -456,26 +461,28 @@ template void choose_codewords(const CodewordScores<double>&, std::uint8_t*, std
 template void choose_codewords(const CodewordScores<double>&, std::int32_t*, std::int64_t, double*, double);
 
 template <>
-void sum_codewords(const float* codebooks, const CodeRows<std::uint8_t>& in, float* out, std::int64_t out_stride) {
-  HWY_DYNAMIC_DISPATCH(sum_u8)(codebooks, in, out, out_stride);
+void sum_codewords(const float* codebooks, const CodeRows<std::uint8_t>& in, float* out, std::int64_t out_stride,
+                   bool keep) {
+  HWY_DYNAMIC_DISPATCH(sum_u8)(codebooks, in, out, out_stride, keep);
 }
 template <>
-void sum_codewords(const float* codebooks, const CodeRows<std::int32_t>& in, float* out, std::int64_t out_stride) {
-  HWY_DYNAMIC_DISPATCH(sum_i32)(codebooks, in, out, out_stride);
+void sum_codewords(const float* codebooks, const CodeRows<std::int32_t>& in, float* out, std::int64_t out_stride,
+                   bool keep) {
+  HWY_DYNAMIC_DISPATCH(sum_i32)(codebooks, in, out, out_stride, keep);
 }
 
 template <class T, class Code>
-void sum_codewords(const T* codebooks, const CodeRows<Code>& in, T* out, std::int64_t out_stride) {
+void sum_codewords(const T* codebooks, const CodeRows<Code>& in, T* out, std::int64_t out_stride, bool keep) {
   for (std::int64_t row = 0; row < in.rows; ++row) {
     T* sums = out + row * out_stride;
-    std::fill_n(sums, in.width, T{0});
+    if (!keep) std::fill_n(sums, in.width, T{0});
     for (std::int64_t book = 0; book < in.books; ++book) {
       add_into(sums, codebooks + (book * in.words + in.codes[row * in.stride + book]) * in.width, in.width);
     }
   }
 }
-template void sum_codewords(const double*, const CodeRows<std::uint8_t>&, double*, std::int64_t);
-template void sum_codewords(const double*, const CodeRows<std::int32_t>&, double*, std::int64_t);
+template void sum_codewords(const double*, const CodeRows<std::uint8_t>&, double*, std::int64_t, bool);
+template void sum_codewords(const double*, const CodeRows<std::int32_t>&, double*, std::int64_t, bool);
 
 template <>
 void scatter_to_codewords(const float* values, std::int64_t value_stride, float factor,

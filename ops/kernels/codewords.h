@@ -13,9 +13,10 @@ struct CodewordScores {
   const T* scores = nullptr;
   std::int64_t stride = 0, rows = 0, books = 0, words = 0;
   const T* bias = nullptr;  ///< [books * words], added; or null
-  /// [books * words, books * words]: choosing codeword u of book a subtracts row (a, u) from the scores of later books.
-  /// Null: nothing is subtracted.
+  /// [books * words, books * words], rows `inner_stride` apart: choosing codeword u of book a subtracts row (a, u) from
+  /// the scores of later books. Null: nothing is subtracted.
   const T* inner = nullptr;
+  std::int64_t inner_stride = 0;
 };
 
 /// codes[row * code_stride + book] = the word of the largest score, the lowest of equals, 0 where no score is a number
@@ -35,9 +36,10 @@ struct CodeRows {
   std::int64_t stride = 0, rows = 0, books = 0, words = 0, width = 0;
 };
 
-/// out[row, :] = the sum over books, in order, of codebooks[book, code, :]; rows of out are `out_stride` apart.
+/// out[row, :] = the sum over books, in order, of codebooks[book, code, :], added to what out holds with `keep`; rows
+/// of out are `out_stride` apart.
 template <class T, class Code>
-void sum_codewords(const T* codebooks, const CodeRows<Code>& in, T* out, std::int64_t out_stride);
+void sum_codewords(const T* codebooks, const CodeRows<Code>& in, T* out, std::int64_t out_stride, bool keep = false);
 
 /// sums[book, code, :] += factor * values[row, :] for every book, rows in order, `value_stride` apart.
 template <class T, class Code>

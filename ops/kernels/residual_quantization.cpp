@@ -29,48 +29,129 @@ constexpr std::int64_t kSliceRows = 2048;
 // Slices at a time: bounds the memory for their parts.
 constexpr std::int64_t kSlicesTogether = 8;
 
-/// Scores of rows x against every projected codeword.
+/// Codebooks that share a product, and their columns.
+struct Group {
+  std::int64_t book = 0, books = 0, first = 0, columns = 0;
+  std::int64_t end() const { return first + columns; }
+};
+
 template <class T>
-void score(const QuantizationPlan<T>& plan, std::int64_t begin, std::int64_t rows, T* scores, std::int64_t stride) {
-  blas::gemm(Transpose::no, Transpose::yes, rows, plan.columns(), plan.width, T{1}, plan.x + begin * plan.row_stride,
-             plan.row_stride, plan.projected, plan.width, T{0}, scores, stride);
+Group group_at(const QuantizationPlan<T>& plan, std::int64_t index) {
+  const std::int64_t book = index * plan.group_books, books = std::min(plan.group_books, plan.books - book);
+  return {book, books, book * plan.words, books * plan.words};
 }
 
+/// Codes of rows by the codebooks of a group, for codewords of the plan's width.
 template <class T, class Code>
-CodeRows<Code> code_rows(const QuantizationPlan<T>& plan, const Code* codes, std::int64_t rows) {
-  return {codes, plan.code_stride, rows, plan.books, plan.words, plan.width};
+CodeRows<Code> code_rows(const QuantizationPlan<T>& plan, const Group& group, const Code* codes, std::int64_t rows) {
+  return {codes + group.book, plan.code_stride, rows, group.books, plan.words, plan.width};
 }
 
-/// Soft assignments of one tile: logits (in place of the scores), codes and, when not null, the reconstruction.
+template <class T>
+const T* at_or_null(const T* from, std::int64_t elements) {
+  return from == nullptr ? nullptr : from + elements;
+}
+
+/// Rows of `width`; null for zeros.
+template <class T>
+struct RowsOf {
+  const T* data = nullptr;
+  std::int64_t stride = 0;
+};
+
+/// to [rows, width] = a - b.
+template <class T>
+void subtract(const RowsOf<T>& a, const RowsOf<T>& b, std::int64_t rows, std::int64_t width, T* to) {
+  for (std::int64_t row = 0; row < rows; ++row, to += width) {
+    if (a.data == nullptr) {
+      std::fill_n(to, width, T{0});
+    } else {
+      std::copy_n(a.data + row * a.stride, width, to);
+    }
+    axpy(to, T{-1}, b.data + row * b.stride, width);
+  }
+}
+
+/// Hard assignments of one tile by one group, from scores: codes and, with `logits`, these in place of the scores.
 template <class T, class Code>
-void assign_softly(const QuantizationPlan<T>& plan, std::int64_t rows, T* logits, std::int64_t stride, T* probabilities,
-                   Code* codes, T* reconstruction) {
-  const std::int64_t columns = plan.columns();
-  for (std::int64_t book = 0; book < plan.books; ++book) {
+void assign_hard(const QuantizationPlan<T>& plan, const Group& group, std::int64_t rows, T* scores, std::int64_t stride,
+                 Code* codes, bool logits) {
+  const CodewordScores<T> own{.scores = scores + group.first,
+                              .stride = stride,
+                              .rows = rows,
+                              .books = group.books,
+                              .words = plan.words,
+                              .bias = at_or_null(plan.bias, group.first),
+                              .inner = at_or_null(plan.inner, group.first * plan.group_columns()),
+                              .inner_stride = plan.group_columns()};
+  choose_codewords(own, codes + group.book, plan.code_stride, logits ? scores + group.first : nullptr,
+                   plan.inverse_temperature);
+}
+
+/// Soft assignments of one tile by one group: logits in place of the scores, probabilities and codes.
+template <class T, class Code>
+void assign_soft(const QuantizationPlan<T>& plan, const Group& group, std::int64_t rows, T* logits, std::int64_t stride,
+                 T* probabilities, Code* codes) {
+  const std::int64_t end = group.end();
+  for (std::int64_t book = group.book; book < group.book + group.books; ++book) {
     const std::int64_t begin = book * plan.words, later = begin + plan.words;
     const CodewordScores<T> own{.scores = logits + begin,
                                 .stride = stride,
                                 .rows = rows,
                                 .books = 1,
                                 .words = plan.words,
-                                .bias = plan.bias == nullptr ? nullptr : plan.bias + begin};
+                                .bias = at_or_null(plan.bias, begin)};
     choose_codewords(own, codes + book, plan.code_stride, logits + begin, plan.inverse_temperature);
     softmax_of_words(logits + begin, probabilities + begin, rows, plan.words, stride);
-    if (plan.inner == nullptr || later == columns) continue;
-    blas::gemm(Transpose::no, Transpose::no, rows, columns - later, plan.words, T{-1}, probabilities + begin, stride,
-               plan.inner + begin * columns + later, columns, T{1}, logits + later, stride);
+    if (plan.inner == nullptr || later == end) continue;
+    blas::gemm(Transpose::no, Transpose::no, rows, end - later, plan.words, T{-1}, probabilities + begin, stride,
+               plan.inner + begin * plan.group_columns() + later - group.first, plan.group_columns(), T{1},
+               logits + later, stride);
   }
-  if (reconstruction == nullptr) return;
-  blas::gemm(Transpose::no, Transpose::no, rows, plan.width, columns, T{1}, probabilities, stride, plan.codebooks,
-             plan.width, T{0}, reconstruction, plan.row_stride);
+}
+
+/// Forward of a tile of rows, group by group. `logits` and `reconstruction` may be null.
+template <class T, class Code>
+void quantize_tile(const QuantizationPlan<T>& plan, std::int64_t rows, const T* x, Code* codes, T* logits,
+                   T* reconstruction) {
+  const std::int64_t stride = logits == nullptr ? plan.columns() : plan.logit_stride, width = plan.width;
+  const std::int64_t groups = plan.groups();
+  const auto area = [&](bool needed, std::int64_t columns) {
+    return needed ? Scratch<T>(rows * columns) : Scratch<T>();
+  };
+  Scratch<T> own_scores = area(logits == nullptr, stride), probabilities = area(plan.soft, stride);
+  Scratch<T> own_sum = area(groups > 1 && reconstruction == nullptr, width), rest = area(groups > 1, width);
+  T* scores = logits == nullptr ? own_scores.data() : logits;
+  T* sum = reconstruction == nullptr ? own_sum.data() : reconstruction;
+  const std::int64_t sum_stride = reconstruction == nullptr ? width : plan.row_stride;
+  const RowsOf<T> input{x, plan.row_stride};
+  for (std::int64_t index = 0; index < groups; ++index) {
+    const Group group = group_at(plan, index);
+    const RowsOf<T> encoded = index == 0 ? input : RowsOf<T>{rest.data(), width};
+    blas::gemm(Transpose::no, Transpose::yes, rows, group.columns, width, T{1}, encoded.data, encoded.stride,
+               plan.projected + group.first * width, width, T{0}, scores + group.first, stride);
+    if (plan.soft) {
+      assign_soft(plan, group, rows, scores, stride, probabilities.data(), codes);
+    } else {
+      assign_hard(plan, group, rows, scores, stride, codes, logits != nullptr);
+    }
+    const bool last = index + 1 == groups;
+    if (last && reconstruction == nullptr) break;
+    const T* words = plan.codebooks + group.first * width;
+    if (plan.soft) {
+      blas::gemm(Transpose::no, Transpose::no, rows, width, group.columns, T{1}, probabilities.data() + group.first,
+                 stride, words, width, index == 0 ? T{0} : T{1}, sum, sum_stride);
+    } else {
+      sum_codewords(words, code_rows(plan, group, codes, rows), sum, sum_stride, index > 0);
+    }
+    if (!last) subtract(input, {sum, sum_stride}, rows, width, rest.data());
+  }
 }
 
 }  // namespace
 
 template <class T, class Code>
 std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T* reconstruction) {
-  const std::int64_t columns = plan.columns(), height = tile_rows(columns, kTileElements);
-  const std::int64_t stride = logits == nullptr ? columns : plan.logit_stride;
   // All rows are looked at before the first is quantized.
   std::vector<std::int64_t> bad(static_cast<std::size_t>(block_count(plan.rows, kSliceRows)), -1);
   parallel_for(plan.rows, kSliceRows, [&](std::int64_t begin, std::int64_t end) {
@@ -80,43 +161,31 @@ std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T
   });
   const auto found = std::find_if(bad.begin(), bad.end(), [](std::int64_t row) { return row >= 0; });
   if (found != bad.end()) return *found;
-  parallel_for(plan.rows, height, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t rows = end - begin;
-    const std::int64_t area = rows * stride;
-    Scratch<T> own_scores;
-    if (logits == nullptr) own_scores = Scratch<T>(area);
-    T* scores = logits == nullptr ? own_scores.data() : logits + begin * stride;
-    Code* own_codes = codes + begin * plan.code_stride;
-    T* own_reconstruction = reconstruction == nullptr ? nullptr : reconstruction + begin * plan.row_stride;
-    score(plan, begin, rows, scores, stride);
-    if (plan.soft) {
-      Scratch<T> probabilities(area);
-      assign_softly(plan, rows, scores, stride, probabilities.data(), own_codes, own_reconstruction);
-      return;
-    }
-    const CodewordScores<T> all{scores, stride, rows, plan.books, plan.words, plan.bias, plan.inner};
-    choose_codewords(all, own_codes, plan.code_stride, logits == nullptr ? nullptr : scores, plan.inverse_temperature);
-    if (own_reconstruction != nullptr) {
-      sum_codewords(plan.codebooks, code_rows(plan, own_codes, rows), own_reconstruction, plan.row_stride);
-    }
+  parallel_for(plan.rows, tile_rows(plan.columns(), kTileElements), [&](std::int64_t begin, std::int64_t end) {
+    quantize_tile(plan, end - begin, plan.x + begin * plan.row_stride, codes + begin * plan.code_stride,
+                  logits == nullptr ? nullptr : logits + begin * plan.logit_stride,
+                  reconstruction == nullptr ? nullptr : reconstruction + begin * plan.row_stride);
   });
   return -1;
 }
 
 namespace {
 
-// Backward takes bands of rows. In a band, first the slopes of all its scores, in parallel over tiles of rows; then the
-// tables' gradients, in parallel over units of columns, each of which owns its part of every table: nothing is summed
-// twice, and there is work for many cores from few rows. Sums of a band are of the element type; bands are added in
-// double.
+// Backward takes bands of rows. In a band, first the slopes of all its scores, in parallel over tiles of rows, from the
+// last codebook to the first; then the tables' gradients, in parallel over units of columns, each of which owns its
+// part of every table: nothing is summed twice, and there is work for many cores from few rows. Sums of a band are of
+// the element type; bands are added in double.
+//
+// What later codebooks took off a choice reaches it in two ways: within a step, some books of one group, through the
+// products of their codewords; from step to step through the gradient of x so far, which is that of what was left over.
 constexpr std::int64_t kBandRows = 2048;
 constexpr std::int64_t kUnitColumns = 64;
 // Rows of a band lie a line more than their columns apart: powers of two would share few sets of a cache.
 constexpr std::int64_t kStridePadding = 16;
 
-/// Columns, counted from the first codebook: some of one codebook, or all of a few small ones.
+/// Columns, counted from the first codebook: some of one codebook, or all of a few small ones of a group.
 struct ColumnUnit {
-  std::int64_t first = 0, count = 0;
+  std::int64_t group = 0, first = 0, count = 0;
 };
 
 /// The part of a unit that belongs to one codebook.
@@ -164,22 +233,25 @@ class BackwardPass {
         data_(data),
         columns_(plan.columns()),
         stride_(columns_ + kStridePadding),
-        // Later books reach an assignment through W x W tables, or, where those are larger than the codewords are wide,
-        // through the gradient of x so far.
-        through_x_(plan.inner != nullptr && plan.words * (plan.books - 1) > 2 * plan.width),
-        through_tables_(plan.inner != nullptr && !through_x_),
+        groups_(plan.groups()),
+        step_books_(books_of_a_step(plan)),
         codebooks_(data.codebooks, columns_ * plan.width, plan.rows > kBandRows),
         projected_(data.projected, columns_ * plan.width, plan.rows > kBandRows),
-        inner_(data.inner, columns_ * columns_, plan.rows > kBandRows),
+        inner_(data.inner, columns_ * plan.group_columns(), plan.rows > kBandRows),
         bias_(static_cast<std::size_t>(data.bias == nullptr ? 0 : columns_)) {
-    const std::int64_t area = std::min(plan.rows, kBandRows) * stride_;
-    slopes_ = Scratch<T>(area);
-    if (plan.soft) probabilities_ = Scratch<T>(area);
+    const std::int64_t rows = std::min(plan.rows, kBandRows);
+    slopes_ = Scratch<T>(rows * stride_);
+    if (plan.soft) probabilities_ = Scratch<T>(rows * stride_);
+    if (projected_.wanted()) left_over_ = Scratch<T>((groups_ - 1) * rows * plan.width);
+    reaching_ = Scratch<T>((groups_ - 1) * rows * plan.width);
     const std::int64_t together = std::max<std::int64_t>(kUnitColumns / plan.words, 1) * plan.words;
-    for (std::int64_t books = 0; books < columns_; books += together) {
-      const std::int64_t end = std::min(books + together, columns_);
-      for (std::int64_t first = books; first < end; first += kUnitColumns) {
-        units_.push_back({first, std::min(kUnitColumns, end - first)});
+    for (std::int64_t index = 0; index < groups_; ++index) {
+      const Group group = group_at(plan, index);
+      for (std::int64_t books = group.first; books < group.end(); books += together) {
+        const std::int64_t end = std::min(books + together, group.end());
+        for (std::int64_t first = books; first < end; first += kUnitColumns) {
+          units_.push_back({index, first, std::min(kUnitColumns, end - first)});
+        }
       }
     }
     // Units of later books, which reach more of `inner`, come first.
@@ -201,11 +273,14 @@ class BackwardPass {
   }
 
  private:
-  /// Rows of `width`; null for zeros.
-  struct Rows {
-    const T* data;
-    std::int64_t stride;
-  };
+  using Rows = RowsOf<T>;
+
+  /// A group whole where products of its codewords are smaller than codewords are wide, else as many books as make a
+  /// product worth its call.
+  static std::int64_t books_of_a_step(const QuantizationPlan<T>& plan) {
+    const bool whole = plan.inner == nullptr || plan.group_columns() - plan.words < plan.width;
+    return whole ? plan.group_books : std::clamp<std::int64_t>(kUnitColumns / plan.words, 1, plan.group_books);
+  }
 
   /// Rows of the band from `first` on: in each part of slopes_ the cotangent of an assignment, then of its scores.
   void tile(std::int64_t first, std::int64_t rows) {
@@ -216,29 +291,64 @@ class BackwardPass {
     T* probabilities = plan_.soft ? probabilities_.data() + first * stride_ : nullptr;
     const Rows upstream = upstream_from(row);
     // The gradient of x: where it goes, or a place of our own when only the tables' gradients are wanted.
+    const bool steps = step_books_ < plan_.books;
     const auto area = [&](bool needed) { return needed ? Scratch<T>(rows * plan_.width) : Scratch<T>(); };
-    Scratch<T> own_x = area(through_x_ && data_.x == nullptr), rest = area(through_x_);
-    T* gradient_x = data_.x != nullptr ? data_.x + row * plan_.row_stride : own_x.data();
-    const std::int64_t x_stride = data_.x != nullptr ? plan_.row_stride : plan_.width;
-    if (!through_x_) multiply_codewords(upstream, rows, 0, columns_, slopes);
-    for (std::int64_t book = plan_.books - 1; book >= 0; --book) {
-      const std::int64_t begin = book * plan_.words;
-      const bool last = book == plan_.books - 1;
-      if (through_x_) {
-        multiply_codewords(last ? upstream : subtracted(upstream, {gradient_x, x_stride}, rows, rest.data()), rows,
-                           begin, plan_.words, slopes);
+    Scratch<T> own_x = area(steps && data_.x == nullptr), rest = area(step_books_ < plan_.group_books);
+    const Target x{data_.x != nullptr ? data_.x + row * plan_.row_stride : own_x.data(),
+                   data_.x != nullptr ? plan_.row_stride : plan_.width};
+    for (std::int64_t index = groups_ - 1; index >= 0; --index) {
+      const Group group = group_at(plan_, index);
+      for (std::int64_t end = group.end(); end > group.first;) {
+        const std::int64_t begin = std::max(end - step_books_ * plan_.words, group.first);
+        const bool last = end == columns_;
+        Rows reaching = upstream;
+        if (!last) {
+          T* to = end == group.end() ? band(reaching_, index) + first * plan_.width : rest.data();
+          subtract(upstream, {x.data, x.stride}, rows, plan_.width, to);
+          reaching = {to, plan_.width};
+        }
+        multiply_codewords(reaching, rows, begin, end - begin, slopes);
+        for (std::int64_t book = end - plan_.words; book >= begin; book -= plan_.words) {
+          if (book + plan_.words < end) subtract_later(rows, group, book, end, slopes);
+          assignment_slope(AssignmentRows<T>{.logits = logits + book,
+                                             .direct = at_or_null(direct, book),
+                                             .stride = stride,
+                                             .rows = rows,
+                                             .words = plan_.words},
+                           slopes + book, probabilities == nullptr ? nullptr : probabilities + book, stride_,
+                           plan_.inverse_temperature);
+        }
+        if (x.data != nullptr) add_to_x(x, slopes, rows, begin, end - begin, last ? T{0} : T{1});
+        end = begin;
       }
-      if (through_tables_ && !last) subtract_later(rows, begin, slopes);
-      assignment_slope(AssignmentRows<T>{.logits = logits + begin,
-                                         .direct = direct == nullptr ? nullptr : direct + begin,
-                                         .stride = stride,
-                                         .rows = rows,
-                                         .words = plan_.words},
-                       slopes + begin, probabilities == nullptr ? nullptr : probabilities + begin, stride_,
-                       plan_.inverse_temperature);
-      if (through_x_) add_to_x({gradient_x, x_stride}, slopes, rows, begin, plan_.words, last ? T{0} : T{1});
     }
-    if (data_.x != nullptr && !through_x_) add_to_x({gradient_x, x_stride}, slopes, rows, 0, columns_, T{0});
+    if (projected_.wanted()) find_left_over(first, rows);
+  }
+
+  /// What the groups before each but the first left over of the tile's rows.
+  void find_left_over(std::int64_t first, std::int64_t rows) {
+    if (groups_ == 1) return;
+    const std::int64_t width = plan_.width, row = begin_ + first;
+    Scratch<T> sum(rows * width);
+    for (std::int64_t index = 0; index + 1 < groups_; ++index) {
+      const Group group = group_at(plan_, index);
+      const T* words = plan_.codebooks + group.first * width;
+      if (plan_.soft) {
+        blas::gemm(Transpose::no, Transpose::no, rows, width, group.columns, T{1},
+                   probabilities_.data() + first * stride_ + group.first, stride_, words, width,
+                   index == 0 ? T{0} : T{1}, sum.data(), width);
+      } else {
+        sum_codewords(words, code_rows(plan_, group, data_.codes + row * plan_.code_stride, rows), sum.data(), width,
+                      index > 0);
+      }
+      subtract({plan_.x + row * plan_.row_stride, plan_.row_stride}, {sum.data(), width}, rows, width,
+               band(left_over_, index) + first * width);
+    }
+  }
+
+  /// The rows of one group, of those that all groups but one have.
+  T* band(Scratch<T>& of_groups, std::int64_t index) const {
+    return of_groups.data() + index * (of_groups.size() / (groups_ - 1));
   }
 
   Rows upstream_from(std::int64_t row) const {
@@ -257,24 +367,12 @@ class BackwardPass {
                plan_.codebooks + first * plan_.width, plan_.width, T{0}, slopes + first, stride_);
   }
 
-  /// a - b in `rest`.
-  Rows subtracted(const Rows& a, const Rows& b, std::int64_t rows, T* rest) const {
-    for (std::int64_t row = 0; row < rows; ++row) {
-      T* to = rest + row * plan_.width;
-      if (a.data == nullptr) {
-        std::fill_n(to, plan_.width, T{0});
-      } else {
-        std::copy_n(a.data + row * a.stride, plan_.width, to);
-      }
-      axpy(to, T{-1}, b.data + row * b.stride, plan_.width);
-    }
-    return {rest, plan_.width};
-  }
-
-  void subtract_later(std::int64_t rows, std::int64_t first, T* slopes) const {
-    const std::int64_t later = first + plan_.words;
-    blas::gemm(Transpose::no, Transpose::yes, rows, plan_.words, columns_ - later, T{-1}, slopes + later, stride_,
-               plan_.inner + first * columns_ + later, columns_, T{1}, slopes + first, stride_);
+  /// What the choice at column `first` took off the scores of the columns behind its codebook, up to `end`.
+  void subtract_later(std::int64_t rows, const Group& group, std::int64_t first, std::int64_t end, T* slopes) const {
+    if (plan_.inner == nullptr) return;
+    const std::int64_t later = first + plan_.words, columns = plan_.group_columns();
+    blas::gemm(Transpose::no, Transpose::yes, rows, plan_.words, end - later, T{-1}, slopes + later, stride_,
+               plan_.inner + first * columns + later - group.first, columns, T{1}, slopes + first, stride_);
   }
 
   struct Target {
@@ -290,36 +388,41 @@ class BackwardPass {
   /// The band's part of all tables' gradients that the unit's columns have.
   void add_to_tables(const ColumnUnit& unit) {
     const std::int64_t width = plan_.width;
-    const Rows upstream = upstream_from(begin_);
+    const Group group = group_at(plan_, unit.group);
+    const Rows reaching = unit.group + 1 == groups_ ? upstream_from(begin_) : Rows{band(reaching_, unit.group), width};
     const T* slopes = slopes_.data() + unit.first;
-    Scratch<T> part(unit.count * std::max(width, inner_.wanted() ? columns_ : 0));
+    Scratch<T> part(unit.count * std::max(width, inner_.wanted() ? plan_.group_columns() : 0));
     if (projected_.wanted()) {
-      blas::gemm(Transpose::yes, Transpose::no, unit.count, width, rows_, T{1}, slopes, stride_,
-                 plan_.x + begin_ * plan_.row_stride, plan_.row_stride, T{0}, part.data(), width);
+      const Rows encoded = unit.group == 0 ? Rows{plan_.x + begin_ * plan_.row_stride, plan_.row_stride}
+                                           : Rows{band(left_over_, unit.group - 1), width};
+      blas::gemm(Transpose::yes, Transpose::no, unit.count, width, rows_, T{1}, slopes, stride_, encoded.data,
+                 encoded.stride, T{0}, part.data(), width);
       projected_.add(part.data(), unit.count, width, unit.first * width, width);
     }
     if (!bias_.empty()) add_column_sums(bias_.data() + unit.first, slopes, rows_, unit.count, stride_);
     for (std::int64_t first = unit.first, end = unit.first + unit.count; first < end;) {
       const std::int64_t book = first / plan_.words, next = std::min((book + 1) * plan_.words, end);
       const BookColumns own{book, first, next - first};
-      if (codebooks_.wanted() && upstream.data != nullptr) {
-        sum_upstream(own, upstream, part.data());
+      if (codebooks_.wanted() && reaching.data != nullptr) {
+        sum_reaching(own, reaching, part.data());
         codebooks_.add(part.data(), own.count, width, first * width, width);
       }
-      if (inner_.wanted() && book > 0) {
-        sum_later(own, part.data());
-        inner_.add(part.data(), book * plan_.words, own.count, first, columns_);
+      if (inner_.wanted() && book > group.book) {
+        sum_later(own, group, part.data());
+        const std::int64_t columns = plan_.group_columns();
+        inner_.add(part.data(), (book - group.book) * plan_.words, own.count,
+                   group.first * columns + first - group.first, columns);
       }
       first = next;
     }
   }
 
-  /// part [count, width]: the rows of the reconstruction's cotangent that chose each of these codewords.
-  void sum_upstream(const BookColumns& own, const Rows& upstream, T* part) const {
+  /// part [count, width]: of what reaches the choices of rows, the rows that chose each of these codewords.
+  void sum_reaching(const BookColumns& own, const Rows& reaching, T* part) const {
     const std::int64_t width = plan_.width, first = own.first - own.book * plan_.words;
     if (plan_.soft) {
       blas::gemm(Transpose::yes, Transpose::no, own.count, width, rows_, T{1}, probabilities_.data() + own.first,
-                 stride_, upstream.data, upstream.stride, T{0}, part, width);
+                 stride_, reaching.data, reaching.stride, T{0}, part, width);
       return;
     }
     std::fill_n(part, own.count * width, T{0});
@@ -327,34 +430,36 @@ class BackwardPass {
     for (std::int64_t row = 0; row < rows_; ++row) {
       const std::int64_t word = static_cast<std::int64_t>(codes[row * plan_.code_stride]) - first;
       if (word < 0 || word >= own.count) continue;
-      add_into(part + word * width, upstream.data + row * upstream.stride, width);
+      add_into(part + word * width, reaching.data + row * reaching.stride, width);
     }
   }
 
-  /// part [codewords of earlier books, count]: what the choice of each took off these scores.
-  void sum_later(const BookColumns& own, T* part) const {
-    const std::int64_t earlier = own.book * plan_.words;
+  /// part [codewords of earlier books of the group, count]: what the choice of each took off these scores.
+  void sum_later(const BookColumns& own, const Group& group, T* part) const {
+    const std::int64_t books = own.book - group.book, earlier = books * plan_.words;
     const T* slopes = slopes_.data() + own.first;
     if (plan_.soft) {
-      blas::gemm(Transpose::yes, Transpose::no, earlier, own.count, rows_, T{-1}, probabilities_.data(), stride_,
-                 slopes, stride_, T{0}, part, own.count);
+      blas::gemm(Transpose::yes, Transpose::no, earlier, own.count, rows_, T{-1}, probabilities_.data() + group.first,
+                 stride_, slopes, stride_, T{0}, part, own.count);
       return;
     }
     std::fill_n(part, earlier * own.count, T{0});
     const CodeRows<Code> codes{
-        data_.codes + begin_ * plan_.code_stride, plan_.code_stride, rows_, own.book, plan_.words, own.count};
+        data_.codes + begin_ * plan_.code_stride + group.book, plan_.code_stride, rows_, books, plan_.words, own.count};
     scatter_to_codewords(slopes, stride_, T{-1}, codes, part);
   }
 
   const QuantizationPlan<T>& plan_;
   const QuantizationBackward<T, Code>& data_;
   std::int64_t columns_, stride_;  // of rows of slopes_ and probabilities_
-  bool through_x_, through_tables_;
+  std::int64_t groups_, step_books_;
   BandedSum<T> codebooks_, projected_, inner_;
   std::vector<double> bias_;
   std::vector<ColumnUnit> units_;
   std::int64_t begin_ = 0, rows_ = 0;  // the band at work
   Scratch<T> slopes_, probabilities_;  // [rows, stride]
+  Scratch<T> left_over_;               // [groups - 1, rows, width] what the groups after the first encoded
+  Scratch<T> reaching_;  // [groups - 1, rows, width] what reached the choices of the groups before the last
 };
 
 /// Gradients of a table from several slices at a time, added in order of the slices.

@@ -10,6 +10,9 @@ namespace tally::kernels {
 template <class T>
 struct QuantizationPlan {
   std::int64_t rows = 0, books = 0, words = 0, width = 0;
+  /// Codebooks that encode the same rows: those of one group share a product, and pass on what they chose through
+  /// `inner`. The first group encodes x, a later one what the groups before it left over.
+  std::int64_t group_books = 0;
   bool soft = false;
   T inverse_temperature = 1;
   std::int64_t row_stride = 0;    ///< between rows of x, of the reconstruction and of their gradients
@@ -18,10 +21,14 @@ struct QuantizationPlan {
   const T* x = nullptr;           ///< [rows, width]
   const T* codebooks = nullptr;   ///< [books * words, width]
   const T* projected = nullptr;   ///< [books * words, width]
-  const T* inner = nullptr;       ///< [books * words, books * words]; null without residual passes
-  const T* bias = nullptr;        ///< [books * words] or null
+  /// [books * words, group_books * words] the products of each codeword with its group's; null where a group has one
+  /// codebook, and without residual passes, where all are one group.
+  const T* inner = nullptr;
+  const T* bias = nullptr;  ///< [books * words] or null
 
   std::int64_t columns() const { return books * words; }
+  std::int64_t group_columns() const { return group_books * words; }
+  std::int64_t groups() const { return (books + group_books - 1) / group_books; }
 };
 
 /// Fills codes [rows, books] and, when not null, logits [rows, books * words] and reconstruction [rows, width].

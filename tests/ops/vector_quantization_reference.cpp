@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "tests/ops/references.h"
@@ -81,10 +82,13 @@ std::vector<Tensor> quantized(std::span<const Tensor> in, const ops::OpOptions& 
 std::vector<Tensor> tables(std::span<const Tensor> in, const ops::OpOptions& options) {
   const std::string similarity = options.text("similarity", "bilinear");
   const std::int64_t books = in[0].dim(0), words = in[0].dim(1), width = in[0].dim(2), columns = books * words;
-  const std::int64_t size = options.flag("residual", true) && books > 1 ? columns : 0;
+  const std::int64_t wanted = options.integer("books_together", 0);
+  const std::int64_t together = std::min(books, wanted > 0 ? wanted : std::max<std::int64_t>(256 / words, 1));
+  const bool needed = options.flag("residual", true) && together > 1;
+  const std::int64_t height = needed ? columns : 0, size = needed ? together * words : 0;
   const bool squared = similarity == "squared_distance";
   if (width == 0) {
-    return {Tensor({columns, 0}, DType::f64), Tensor::zeros({size, size}, DType::f64),
+    return {Tensor({columns, 0}, DType::f64), Tensor::zeros({height, size}, DType::f64),
             Tensor::zeros({squared ? columns : 0}, DType::f64)};
   }
   const std::vector<Row> codewords = rows_of(in[0]);
@@ -95,12 +99,13 @@ std::vector<Tensor> tables(std::span<const Tensor> in, const ops::OpOptions& opt
     const Row own = projected(similarity, bilinear, c);
     all_projected.insert(all_projected.end(), own.begin(), own.end());
     if (squared) bias.push_back(-product(c, c));
-    for (std::int64_t b = 0; b < size; ++b) {
-      const Row other = projected(similarity, bilinear, codewords[static_cast<std::size_t>(b)]);
-      inner.push_back(b / words > a / words ? product(c, other) : 0);
+    for (std::int64_t j = 0; j < size; ++j) {
+      const std::int64_t b = a / size * size + j;
+      const bool later = b < columns && b / words > a / words;
+      inner.push_back(later ? product(c, projected(similarity, bilinear, codewords[static_cast<std::size_t>(b)])) : 0);
     }
   }
-  return {Tensor::from(all_projected, {columns, width}), Tensor::from(inner, {size, size}),
+  return {Tensor::from(all_projected, {columns, width}), Tensor::from(inner, {height, size}),
           Tensor::from(bias, {squared ? columns : 0})};
 }
 

@@ -90,11 +90,32 @@ TEST_CASE("codes are those of the plain residual loop", "[vector_quantization]")
 
 TEST_CASE("codes alone, and rows decoded from them, are those of the whole op", "[vector_quantization]") {
   for (const std::int64_t words : {5, 16, 40, 300}) {
-    const Problem in = problem(1030, 4, words, 20, DType::f32);
-    const auto tables = ops::vector_quantization_tables(Var(in.codebooks), Var(in.bilinear));
-    const auto out = ops::vector_quantization(Var(in.x), tables);
-    CHECK(identical(ops::encode_codes(in.x, tables), out.codes));
-    CHECK(identical(ops::decode_codes(Var(in.codebooks), out.codes).value(), out.reconstruction.value()));
+    for (const std::int64_t together : {0, 1, 3}) {
+      const VectorQuantizationOptions options{.books_together = together};
+      const Problem in = problem(1030, 4, words, 20, DType::f32);
+      const auto tables = ops::vector_quantization_tables(Var(in.codebooks), Var(in.bilinear), options);
+      const auto out = ops::vector_quantization(Var(in.x), tables, options);
+      CHECK(identical(ops::encode_codes(in.x, tables, options), out.codes));
+      CHECK(identical(ops::decode_codes(Var(in.codebooks), out.codes).value(), out.reconstruction.value()));
+    }
+  }
+}
+
+TEST_CASE("what goes together matters to nothing but rounding", "[vector_quantization]") {
+  for (const CodewordAssignment assignment : {CodewordAssignment::hard, CodewordAssignment::soft}) {
+    const Problem in = problem(300, 7, 9, 12);
+    const Tensor rows = normal({300, 12}, 1, DType::f64), logits = normal({300, 7, 9}, 2, DType::f64);
+    const Differentiated whole = differentiate(in, {.assignment = assignment, .books_together = 7}, rows, logits);
+    for (const std::int64_t together : {0, 1, 2, 3, 5, 100}) {
+      const Differentiated other =
+          differentiate(in, {.assignment = assignment, .books_together = together}, rows, logits);
+      INFO(together << " together");
+      CHECK(identical(other.codes, whole.codes));
+      for (const auto member : {&Differentiated::reconstruction, &Differentiated::logits, &Differentiated::x,
+                                &Differentiated::codebooks, &Differentiated::bilinear}) {
+        CHECK(largest_difference(other.*member, whole.*member) < 1e-9);
+      }
+    }
   }
 }
 
@@ -103,10 +124,10 @@ TEST_CASE("gradients of many rows are the sum over pieces, for any number of thr
     int threads = num_threads();
     ~Restore() { set_num_threads(threads); }
   } restore;
-  // Words few and many for the width: backward goes through the tables, then through x.
-  for (const std::int64_t width : {12, 3}) {
+  // Words few and many for the width: backward goes through the tables, then through x; so it does between groups.
+  for (const auto& [width, together] : {std::pair{20, 0}, std::pair{3, 0}, std::pair{12, 1}, std::pair{12, 2}}) {
     for (const CodewordAssignment assignment : {CodewordAssignment::hard, CodewordAssignment::soft}) {
-      const VectorQuantizationOptions options{.assignment = assignment};
+      const VectorQuantizationOptions options{.assignment = assignment, .books_together = together};
       const Problem in = problem(4500, 3, 6, width);
       const Tensor rows = normal({4500, width}, 1, DType::f64), logits = normal({4500, 3, 6}, 2, DType::f64);
       const Differentiated whole = differentiate(in, options, rows, logits);
@@ -146,7 +167,12 @@ TEST_CASE("gradients in f32 are those in f64, for any number of words and rows",
     for (const std::int64_t count : {1, 7, 70}) {
       for (const CodewordAssignment assignment : {CodewordAssignment::hard, CodewordAssignment::soft}) {
         INFO(words << " words, " << count << " rows, " << (assignment == CodewordAssignment::soft ? "soft" : "hard"));
-        const VectorQuantizationOptions options{.temperature = 0.7, .assignment = assignment};
+        // One group for one row, two for seven, as many as words make of them for seventy.
+        const VectorQuantizationOptions options{.temperature = 0.7,
+                                                .assignment = assignment,
+                                                .books_together = count == 70  ? 0
+                                                                  : count == 7 ? 2
+                                                                               : 3};
         const Problem in = problem(count, 3, words, 12);
         const Tensor rows = normal({count, 12}, 1, DType::f64), logits = normal({count, 3, words}, 2, DType::f64);
         const Differentiated exact = differentiate(in, options, rows, logits);
@@ -261,6 +287,9 @@ TEST_CASE("tables of another quantization are refused", "[vector_quantization]")
   const auto independent = ops::vector_quantization_tables(Var(in.codebooks), Var(in.bilinear), {.residual = false});
   CHECK_THROWS_WITH(ops::vector_quantization(Var(in.x), independent),
                     Contains("needs inner products [15, 15] for residual passes; got [0, 0]"));
+  const auto pairs = ops::vector_quantization_tables(Var(in.codebooks), Var(in.bilinear), {.books_together = 2});
+  CHECK_THROWS_WITH(ops::vector_quantization(Var(in.x), pairs),
+                    Contains("needs inner products [15, 15] for residual passes; got [15, 10]"));
   CHECK_THROWS_WITH(ops::encode_codes(in.x, independent, {.assignment = CodewordAssignment::soft, .residual = false}),
                     Contains("needs hard assignment"));
   CHECK_THROWS_AS(ops::encode_codes(in.x.to(DType::f32), independent, {.residual = false}), DTypeError);
