@@ -21,7 +21,7 @@ kernels::QuantizationPlan<T> plan_for(const Inputs& in, const VectorQuantization
           .books = shape[0],
           .words = shape[1],
           .width = shape[2],
-          .group_books = options.residual ? detail::books_together(shape, options) : shape[0],
+          .group_books = detail::books_together(shape, options),
           .soft = options.assignment == CodewordAssignment::soft,
           .inverse_temperature = static_cast<T>(1 / options.temperature),
           .row_stride = shape[2],

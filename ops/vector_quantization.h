@@ -40,7 +40,8 @@ struct VectorQuantizationTables {
 };
 
 namespace detail {
-/// G of VectorQuantizationTables for codebooks [B, W, D], and the shape of `inner`.
+/// G of VectorQuantizationTables for codebooks [B, W, D], all of them without residual passes, and the shape of
+/// `inner`.
 std::int64_t books_together(const Shape& codebooks, const VectorQuantizationOptions& options);
 Shape inner_shape(const Shape& codebooks, const VectorQuantizationOptions& options);
 }  // namespace detail

@@ -25,8 +25,9 @@ struct Sizes {
   std::int64_t columns() const { return books * words; }
 };
 
-/// Calls f(first, later, count, at) for every codebook: its first codeword, the `count` codewords of later codebooks of
-/// its group from `later` on, and where their products stand in `inner`, whose rows are `stride` long.
+/// Calls f(first, later, count, at) for every codebook that is not the last of its group: its first codeword, the
+/// `count` codewords of later codebooks of its group from `later` on, and where their products stand in `inner`, whose
+/// rows are `stride` long.
 template <class F>
 void for_each_codebook(const Sizes& size, std::int64_t stride, F&& f) {
   for (std::int64_t group = 0; group < size.columns(); group += stride) {
@@ -188,6 +189,7 @@ std::int64_t detail::books_together(const Shape& codebooks, const VectorQuantiza
   constexpr std::int64_t kColumnsTogether = 256;
   check<ValueError>(options.books_together >= 0, kName,
                     "needs a number of codebooks that go together of at least 0; got ", options.books_together);
+  if (!options.residual) return codebooks[0];
   const std::int64_t wanted =
       options.books_together > 0 ? options.books_together : std::max<std::int64_t>(kColumnsTogether / codebooks[1], 1);
   return std::min(wanted, codebooks[0]);

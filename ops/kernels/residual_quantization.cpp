@@ -48,7 +48,7 @@ CodeRows<Code> code_rows(const QuantizationPlan<T>& plan, const Group& group, co
 }
 
 template <class T>
-const T* at_or_null(const T* from, std::int64_t elements) {
+T* at_or_null(T* from, std::int64_t elements) {
   return from == nullptr ? nullptr : from + elements;
 }
 
@@ -163,8 +163,7 @@ std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T
   if (found != bad.end()) return *found;
   parallel_for(plan.rows, tile_rows(plan.columns(), kTileElements), [&](std::int64_t begin, std::int64_t end) {
     quantize_tile(plan, end - begin, plan.x + begin * plan.row_stride, codes + begin * plan.code_stride,
-                  logits == nullptr ? nullptr : logits + begin * plan.logit_stride,
-                  reconstruction == nullptr ? nullptr : reconstruction + begin * plan.row_stride);
+                  at_or_null(logits, begin * plan.logit_stride), at_or_null(reconstruction, begin * plan.row_stride));
   });
   return -1;
 }
@@ -286,7 +285,7 @@ class BackwardPass {
   void tile(std::int64_t first, std::int64_t rows) {
     const std::int64_t stride = plan_.logit_stride, row = begin_ + first;
     const T* logits = data_.logits + row * stride;
-    const T* direct = data_.gradient_logits == nullptr ? nullptr : data_.gradient_logits + row * stride;
+    const T* direct = at_or_null(data_.gradient_logits, row * stride);
     T* slopes = slopes_.data() + first * stride_;
     T* probabilities = plan_.soft ? probabilities_.data() + first * stride_ : nullptr;
     const Rows upstream = upstream_from(row);
@@ -315,8 +314,7 @@ class BackwardPass {
                                              .stride = stride,
                                              .rows = rows,
                                              .words = plan_.words},
-                           slopes + book, probabilities == nullptr ? nullptr : probabilities + book, stride_,
-                           plan_.inverse_temperature);
+                           slopes + book, at_or_null(probabilities, book), stride_, plan_.inverse_temperature);
         }
         if (x.data != nullptr) add_to_x(x, slopes, rows, begin, end - begin, last ? T{0} : T{1});
         end = begin;
@@ -352,8 +350,7 @@ class BackwardPass {
   }
 
   Rows upstream_from(std::int64_t row) const {
-    const T* data = data_.gradient_reconstruction;
-    return {data == nullptr ? nullptr : data + row * plan_.row_stride, plan_.row_stride};
+    return {at_or_null(data_.gradient_reconstruction, row * plan_.row_stride), plan_.row_stride};
   }
 
   /// slopes = gradient C^T for `count` codewords from `first` on.
