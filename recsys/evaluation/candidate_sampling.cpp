@@ -47,6 +47,7 @@ std::string CandidateSampling::description() const {
 
 CandidateSampler::CandidateSampler(const Split& split, Part part, const CandidateSampling& sampling)
     : split_(split),
+      part_(part),
       sampling_(sampling),
       key_(RngKey{sampling.seed, 0}.fold_in("candidates").fold_in(recsys::name_of(part))),
       drawable_items_(split.data().num_items()) {
@@ -87,6 +88,21 @@ std::int64_t CandidateSampler::weight(std::int32_t item) const {
   return cumulative_.empty() ? 1 : training_counts_[static_cast<std::size_t>(item)];
 }
 
+void CandidateSampler::check_enough(const Target& target, std::int64_t drawable) const {
+  const std::string_view user = split_.data().users.name(target.user);
+  check<ValueError>(drawable > 0, "candidate sampling", "finds no item to draw for user '", user, "' (",
+                    recsys::name_of(part_), " part, ", sampling_.description(), ")");
+  check<ValueError>(sampling_.replacement || drawable >= sampling_.count, "candidate sampling", "needs ",
+                    sampling_.count, " items to draw for every user without replacement (", sampling_.label(),
+                    "); got ", drawable, " for user '", user, "' in the ", recsys::name_of(part_), " part");
+}
+
+void CandidateSampler::check_target(const Target& target) const {
+  std::int64_t drawable = drawable_items_;
+  for (const std::int32_t item : excluded(target)) drawable -= weight(item) > 0;
+  check_enough(target, drawable);
+}
+
 std::vector<std::int32_t> CandidateSampler::draw(const Target& target) const {
   const std::vector<std::int32_t> excluded = this->excluded(target);
   std::int64_t excluded_weight = 0;
@@ -123,8 +139,7 @@ std::vector<std::int32_t> CandidateSampler::draw_from_rest(std::span<const std::
     rest.push_back(item);
     weights.push_back(weight(item));
   }
-  check<ValueError>(!rest.empty(), "candidate sampling", "finds no item to draw for user '",
-                    split_.data().users.name(target.user), "'");
+  check_enough(target, static_cast<std::int64_t>(rest.size()));
   std::vector<std::int64_t> cumulative(rest.size());
   const auto sum_up = [&] {
     std::int64_t sum = 0;
@@ -133,7 +148,6 @@ std::vector<std::int32_t> CandidateSampler::draw_from_rest(std::span<const std::
   sum_up();
   std::vector<std::int32_t> drawn;
   for (std::uint64_t column = 0; static_cast<std::int64_t>(drawn.size()) < sampling_.count; ++column) {
-    if (cumulative.back() == 0) break;  // all are drawn
     const std::size_t i = draw_index(key_, static_cast<std::uint64_t>(target.user), column, cumulative);
     // Without replacement a second draw of an item is drawn again; when little is left, the weights are summed anew.
     if (!sampling_.replacement) {
@@ -146,6 +160,12 @@ std::vector<std::int32_t> CandidateSampler::draw_from_rest(std::span<const std::
     drawn.push_back(rest[i]);
   }
   return drawn;
+}
+
+void check_candidates(const Split& split, Part part, std::span<const Target> targets,
+                      const CandidateSampling& sampling) {
+  const CandidateSampler sampler(split, part, sampling);
+  for (const Target& target : targets) sampler.check_target(target);
 }
 
 }  // namespace tally::recsys

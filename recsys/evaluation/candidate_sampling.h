@@ -43,22 +43,31 @@ class CandidateSampler {
   /// The split must outlive it. Throws ValueError for a count below 1.
   CandidateSampler(const Split& split, Part part, const CandidateSampling& sampling);
 
-  /// The negatives of a target, in the order drawn: `count` of them, or without replacement all there are when they are
-  /// fewer. Throws ValueError naming a user for whom nothing can be drawn.
+  /// The `count` negatives of a target, in the order drawn. Throws ValueError naming a user for whom they cannot be
+  /// drawn: for whom no item is left, or without replacement fewer than `count`.
   std::vector<std::int32_t> draw(const Target& target) const;
+  /// Throws what draw() would throw for this target, without drawing.
+  void check_target(const Target& target) const;
 
  private:
+  void check_enough(const Target& target, std::int64_t drawable) const;
   std::int64_t weight(std::int32_t item) const;
   std::vector<std::int32_t> excluded(const Target& target) const;
   std::vector<std::int32_t> draw_by_rejection(std::span<const std::int32_t> excluded, std::uint64_t user) const;
   std::vector<std::int32_t> draw_from_rest(std::span<const std::int32_t> excluded, const Target& target) const;
 
   const Split& split_;
+  Part part_;
   CandidateSampling sampling_;
   RngKey key_;
   std::int64_t drawable_items_ = 0;            // items of a probability above 0
   std::vector<std::int64_t> training_counts_;  // popularity only
   std::vector<std::int64_t> cumulative_;       // popularity only: training_counts_ summed up
 };
+
+/// Throws ValueError naming the first of these targets for which the negatives cannot be drawn: a label such as uni100
+/// is true of every user or is not printed. To be called before anything is trained.
+void check_candidates(const Split& split, Part part, std::span<const Target> targets,
+                      const CandidateSampling& sampling);
 
 }  // namespace tally::recsys

@@ -58,7 +58,10 @@ Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, std::sp
   }
 
   std::optional<CandidateSampler> sampler;
-  if (options.sampled) sampler.emplace(split, part, *options.sampled);
+  if (options.sampled) {
+    check_candidates(split, part, targets, *options.sampled);
+    sampler.emplace(split, part, *options.sampled);
+  }
 
   Evaluation result;
   result.ranker = ranker.name();

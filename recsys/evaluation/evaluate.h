@@ -54,8 +54,9 @@ struct Evaluation {
 
 /// Ranks each target of a part of the split against the whole candidate set, or among drawn negatives. Histories are
 /// scored in blocks of users, so that the score matrix never exists whole; blocks depend on the number of items only,
-/// and results not on threads. Throws ValueError naming user and item for a score that is not finite, and ShapeError
-/// when the ranker is of another number of items.
+/// and results not on threads. Throws ValueError naming user and item for a score that is not finite, or a user for
+/// whom the negatives cannot be drawn (before anything is scored), and ShapeError when the ranker is of another number
+/// of items.
 Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, const EvaluationOptions& options = {});
 /// The same for chosen targets of the split's data (a sample of validation users, say).
 Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, std::span<const Target> targets,

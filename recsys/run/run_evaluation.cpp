@@ -78,7 +78,7 @@ void write_negatives(const std::filesystem::path& path, const Split& split, Part
                      const CandidateSampling& sampling) {
   const CandidateSampler sampler(split, part, sampling);
   const auto users = static_cast<std::int64_t>(targets.size());
-  Tensor negatives = Tensor::full({users, sampling.count}, -1, DType::i32);
+  Tensor negatives({users, sampling.count}, DType::i32);
   auto* out = negatives.mutable_data<std::int32_t>();
   parallel_for(users, 64, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {

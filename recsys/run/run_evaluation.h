@@ -24,7 +24,7 @@ std::string metrics_table(const std::vector<Evaluation>& evaluations);
 double metric_of(const Evaluation& evaluation, const MetricName& name);
 
 /// The negatives of a sampled evaluation as an npy file: i32 [targets, count], item indices, row i belonging to
-/// targets[i], -1 where fewer were left to draw.
+/// targets[i].
 void write_negatives(const std::filesystem::path& path, const Split& split, Part part, std::span<const Target> targets,
                      const CandidateSampling& sampling);
 

@@ -9,10 +9,13 @@
 #include "tally/recsys/baselines/popularity.h"
 #include "tally/recsys/evaluation/evaluate.h"
 #include "tests/recsys/samples.h"
+#include "tests/support/temporary_directory.h"
 
 namespace tally::recsys {
 namespace {
 
+using Catch::Matchers::Contains;
+using tally::test::message_of;
 using Distribution = CandidateSampling::Distribution;
 using Exclude = CandidateSampling::Exclude;
 
@@ -40,31 +43,86 @@ TEST_CASE("negatives keep out what is excluded, and nothing else", "[sampling]")
           INFO(sampling.description());
           const CandidateSampler sampler(split, Part::test, sampling);
           const std::vector<std::int64_t> counts = split.training_counts();
+          std::string first_refusal;
           for (const Target& target : split.targets(Part::test)) {
-            const std::vector<std::int32_t> drawn = sampler.draw(target);
             const std::set<std::int32_t> out = forbidden(split, target, exclude);
             std::int64_t drawable = 0;
             for (std::int32_t item = 0; item < 40; ++item) {
               const bool possible = distribution == Distribution::uniform || counts[static_cast<std::size_t>(item)] > 0;
               drawable += possible && out.count(item) == 0;
             }
+            if (drawable < (replacement ? 1 : count)) {
+              const std::string refusal = message_of<ValueError>([&] { sampler.draw(target); });
+              REQUIRE_THAT(refusal, Contains("'" + std::string(data.users.name(target.user)) + "'"));
+              if (drawable > 0) {
+                REQUIRE_THAT(refusal, Contains("needs " + std::to_string(count) + " items") &&
+                                          Contains("got " + std::to_string(drawable) + " for user"));
+              }
+              REQUIRE(message_of<ValueError>([&] { sampler.check_target(target); }) == refusal);
+              if (first_refusal.empty()) first_refusal = refusal;
+              continue;
+            }
+            REQUIRE_NOTHROW(sampler.check_target(target));
+            const std::vector<std::int32_t> drawn = sampler.draw(target);
             const std::set<std::int32_t> distinct = as_set(drawn);
             for (const std::int32_t item : distinct) REQUIRE(out.count(item) == 0);
             const auto size = static_cast<std::int64_t>(drawn.size());
+            REQUIRE(size == count);
             if (replacement) {
-              REQUIRE(size == count);
               if (count == 300 && distribution == Distribution::uniform) {
                 REQUIRE(static_cast<std::int64_t>(distinct.size()) > drawable * 9 / 10);
               }
             } else {
-              REQUIRE(size == std::min(count, drawable));
               REQUIRE(static_cast<std::int64_t>(distinct.size()) == size);
             }
+          }
+          const auto check = [&] { check_candidates(split, Part::test, split.targets(Part::test), sampling); };
+          if (first_refusal.empty()) {
+            REQUIRE_NOTHROW(check());
+          } else {
+            REQUIRE(message_of<ValueError>(check) == first_refusal);
           }
         }
       }
     }
   }
+}
+
+TEST_CASE("fewer negatives than a label says are refused for the part and the users that are evaluated", "[sampling]") {
+  // Eight items. u0 knows five of them, two after its last training event; item 7 is trained on by nobody.
+  const Interactions data = test::interactions_of({{0, 1, 2, 3, 4}, {5, 6, 7}, {0, 5, 6}}, 8);
+  const Split split = leave_one_out(data);
+  const auto refusal = [&](Part part, const std::vector<Target>& targets, CandidateSampling sampling) {
+    sampling.replacement = false;
+    const Popularity popularity(split);
+    EvaluationOptions options;
+    options.sampled = sampling;
+    const std::string message = message_of<ValueError>([&] { evaluate(popularity, split, part, targets, options); });
+    CHECK(message_of<ValueError>([&] { check_candidates(split, part, targets, sampling); }) == message);
+    return message;
+  };
+  const std::vector<Target>& tested = split.targets(Part::test);
+  const std::vector<Target>& validation = split.targets(Part::validation);
+  const std::string none = "nothing was thrown";
+  CHECK(refusal(Part::test, tested, {.count = 3}) == none);
+  CHECK_THAT(
+      refusal(Part::test, tested, {.count = 4}),
+      Contains("needs 4 items to draw for every user without replacement (uni4); got 3 for user 'u0' in the test"));
+  CHECK(refusal(Part::test, {tested[1], tested[2]}, {.count = 5}) == none);
+  CHECK_THAT(refusal(Part::test, {tested[1], tested[2]}, {.count = 6}), Contains("got 5 for user 'u1'"));
+  // Before the validation target u0 has three items, with it four.
+  CHECK(refusal(Part::validation, validation, {.count = 4, .exclude = Exclude::history}) == none);
+  CHECK_THAT(refusal(Part::validation, validation, {.count = 5, .exclude = Exclude::history}),
+             Contains("got 4 for user 'u0' in the validation"));
+  CHECK_THAT(refusal(Part::test, tested, {.count = 4, .exclude = Exclude::history}), Contains("got 3 for user 'u0'"));
+  CHECK(refusal(Part::test, tested, {.count = 5, .exclude = Exclude::training}) == none);
+  CHECK_THAT(refusal(Part::test, tested, {.count = 6, .exclude = Exclude::training}), Contains("got 5 for user 'u0'"));
+  // Trained on are 0, 1, 2 and 5: u0 leaves one of them, u1 three.
+  CHECK_THAT(refusal(Part::test, tested, {.count = 2, .distribution = Distribution::popularity}),
+             Contains("(pop2); got 1 for user 'u0'"));
+  CHECK(refusal(Part::test, {tested[1]}, {.count = 3, .distribution = Distribution::popularity}) == none);
+  CHECK_THAT(refusal(Part::test, {tested[1]}, {.count = 4, .distribution = Distribution::popularity}),
+             Contains("(pop4); got 3 for user 'u1'"));
 }
 
 TEST_CASE("negatives follow their distribution", "[sampling]") {
