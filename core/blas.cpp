@@ -2,6 +2,8 @@
 
 #include <cblas.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -189,5 +191,33 @@ std::string description() {
 }
 
 std::string core_name() { return openblas_get_corename(); }
+
+VectorWidth vector_width() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    return VectorWidth::avx512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return VectorWidth::avx2;
+#endif
+  return VectorWidth::older;
+}
+
+std::string fallback_warning(std::string_view core_name, VectorWidth width) {
+  // OpenBLAS' families of kernels for x86 CPUs before AVX2; no new ones will come.
+  static constexpr std::array<std::string_view, 21> kOlder = {
+      "Katmai",     "Coppermine", "Northwood", "Prescott",    "Banias",      "Core2",   "Penryn",
+      "Dunnington", "Atom",       "Nehalem",   "Sandybridge", "Athlon",      "Opteron", "Opteron_SSE3",
+      "Barcelona",  "Bobcat",     "Bulldozer", "Piledriver",  "Steamroller", "Nano",    "Unknown"};
+  const bool is_older = std::find(kOlder.begin(), kOlder.end(), core_name) != kOlder.end();
+  if (width == VectorWidth::older || !is_older) return "";
+  const bool widest = width == VectorWidth::avx512;
+  return detail::join("warning: OpenBLAS runs on ", core_name, " kernels, which leave this CPU's ",
+                      widest ? "AVX-512" : "AVX2",
+                      " unused, so that matrix products take several times as long; set OPENBLAS_CORETYPE=",
+                      widest ? "SkylakeX" : "Haswell", " in the environment");
+}
+
+std::string fallback_warning() { return fallback_warning(core_name(), vector_width()); }
 
 }  // namespace tally::blas

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace tally::blas {
 
@@ -43,5 +44,15 @@ void verify();
 std::string description();
 /// Kernel family OpenBLAS chose for this CPU, e.g. "SkylakeX".
 std::string core_name();
+
+/// The widest vector instructions of a CPU, as far as OpenBLAS has kernels of their own for them.
+enum class VectorWidth { older, avx2, avx512 };
+/// Of this CPU.
+VectorWidth vector_width();
+/// One line for a CPU that has AVX2 or better while OpenBLAS runs on kernels without it (as it does on CPUs that it
+/// does not know): what is lost, and the variable that helps. Empty when nothing is.
+std::string fallback_warning(std::string_view core_name, VectorWidth width);
+/// The same for the library that is linked and this CPU.
+std::string fallback_warning();
 
 }  // namespace tally::blas

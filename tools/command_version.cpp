@@ -10,8 +10,9 @@ namespace {
 std::string describe_build() {
   std::string targets;
   for (const std::string& target : simd_targets()) targets += (targets.empty() ? "" : " ") + target;
+  const std::string warning = blas::fallback_warning();
   return "tally " + version_description() + "\nBLAS     " + blas::description() + "\nSIMD     " + simd_target() +
-         " (of " + targets + ")\nthreads  " + std::to_string(num_threads());
+         " (of " + targets + ")\nthreads  " + std::to_string(num_threads()) + (warning.empty() ? "" : '\n' + warning);
 }
 
 }  // namespace

@@ -91,6 +91,7 @@ class TrainingRun {
     if (!std::filesystem::exists(directory_.environment())) {
       write_file_atomically(directory_.environment(), environment().dump(2) + '\n');
     }
+    if (const std::string warning = blas::fallback_warning(); !warning.empty()) console_.line(warning);
     describe_data();
     LineWriter metrics(directory_.metrics());
     baselines_ = {evaluate(Popularity(*data_.split), *data_.split, Part::test, test_targets_, evaluation_),

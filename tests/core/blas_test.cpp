@@ -191,3 +191,24 @@ TEST_CASE("the linked BLAS is the pthread build and says so", "[blas]") {
   CHECK_NOTHROW(blas::verify());
   CHECK_THAT(blas::description(), Catch::Contains("OpenBLAS") && Catch::Contains(blas::core_name()));
 }
+
+TEST_CASE("kernels for older CPUs than this one are warned of, with the variable that helps", "[blas]") {
+  using blas::VectorWidth;
+  for (const char* older : {"Prescott", "Core2", "Nehalem", "Sandybridge", "Barcelona", "Steamroller", "Unknown"}) {
+    INFO(older);
+    CHECK(blas::fallback_warning(older, VectorWidth::older).empty());
+    CHECK_THAT(blas::fallback_warning(older, VectorWidth::avx2),
+               Catch::Contains(older) && Catch::EndsWith("set OPENBLAS_CORETYPE=Haswell in the environment"));
+    CHECK_THAT(blas::fallback_warning(older, VectorWidth::avx512),
+               Catch::Contains(older) && Catch::EndsWith("set OPENBLAS_CORETYPE=SkylakeX in the environment"));
+    CHECK(blas::fallback_warning(older, VectorWidth::avx512).find('\n') == std::string::npos);
+  }
+  for (const char* fitting :
+       {"Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids", "Excavator", "NEOVERSEN1"}) {
+    INFO(fitting);
+    for (const VectorWidth width : {VectorWidth::older, VectorWidth::avx2, VectorWidth::avx512}) {
+      CHECK(blas::fallback_warning(fitting, width).empty());
+    }
+  }
+  CHECK(blas::fallback_warning() == blas::fallback_warning(blas::core_name(), blas::vector_width()));
+}
