@@ -1,6 +1,7 @@
 #include "tally/recsys/data/interactions.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <unordered_set>
 
@@ -141,28 +142,48 @@ Interactions group_by_user(IdMap users, IdMap items, EventColumns events, const 
 
 namespace {
 
-/// Calls take(text) for the `user item` lines of one user after the other, users ascending by id.
-template <class Take>
-void for_each_text(const Interactions& data, Take&& take) {
-  std::vector<std::int32_t> order(static_cast<std::size_t>(data.num_users()));
+/// User indices, ascending by id.
+std::vector<std::int32_t> users_by_id(const IdMap& users) {
+  std::vector<std::int32_t> order(static_cast<std::size_t>(users.size()));
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(),
-            [&](std::int32_t a, std::int32_t b) { return id_less(data.users.name(a), data.users.name(b)); });
-  std::string text;
-  for (const std::int32_t user : order) {
-    text.clear();
-    for (const std::int32_t item : data.sequence(user)) {
-      text.append(data.users.name(user)).append(1, ' ').append(data.items.name(item)).append(1, '\n');
-    }
-    take(std::string_view(text));
-  }
+            [&](std::int32_t a, std::int32_t b) { return id_less(users.name(a), users.name(b)); });
+  return order;
+}
+
+/// Appends an unsigned integer, lowest byte first.
+template <class Unsigned>
+void append_bytes(std::string& bytes, Unsigned value) {
+  for (std::size_t i = 0; i < sizeof(value); ++i) bytes += static_cast<char>(value >> (8 * i) & 0xff);
+}
+
+void append_id(std::string& bytes, std::string_view id) {
+  append_bytes(bytes, std::uint64_t{id.size()});
+  bytes += id;
 }
 
 }  // namespace
 
 std::string content_hash(const Interactions& data) {
   Sha256 hash;
-  for_each_text(data, [&](std::string_view text) { hash.update(text); });
+  std::string bytes;
+  append_bytes(bytes, static_cast<std::uint64_t>(data.num_users()));
+  append_bytes(bytes, std::uint64_t{!data.ratings.empty()});
+  append_bytes(bytes, std::uint64_t{!data.times.empty()});
+  for (const std::int32_t user : users_by_id(data.users)) {
+    append_id(bytes, data.users.name(user));
+    append_bytes(bytes, static_cast<std::uint64_t>(data.end_of(user) - data.begin_of(user)));
+    for (auto row = static_cast<std::size_t>(data.begin_of(user)); row < static_cast<std::size_t>(data.end_of(user));
+         ++row) {
+      append_id(bytes, data.items.name(data.events[row]));
+      // Of the two zeros, which are equal, the positive one.
+      if (!data.ratings.empty()) append_bytes(bytes, std::bit_cast<std::uint32_t>(data.ratings[row] + 0.0F));
+      if (!data.times.empty()) append_bytes(bytes, std::bit_cast<std::uint64_t>(data.times[row] + 0.0));
+    }
+    hash.update(bytes);
+    bytes.clear();
+  }
+  hash.update(bytes);
   return hash.hex();
 }
 
@@ -175,7 +196,14 @@ std::string git_blob_id(const Interactions& data) {
   }
   Sha1 hash;
   hash.update("blob " + std::to_string(bytes) + std::string(1, '\0'));
-  for_each_text(data, [&](std::string_view text) { hash.update(text); });
+  std::string text;
+  for (const std::int32_t user : users_by_id(data.users)) {
+    text.clear();
+    for (const std::int32_t item : data.sequence(user)) {
+      text.append(data.users.name(user)).append(1, ' ').append(data.items.name(item)).append(1, '\n');
+    }
+    hash.update(text);
+  }
   return hash.hex();
 }
 

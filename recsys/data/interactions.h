@@ -68,11 +68,15 @@ struct OrderOptions {
 /// outside its map.
 Interactions group_by_user(IdMap users, IdMap items, EventColumns events, const OrderOptions& options = {});
 
-/// SHA-256 of the text `user item\n` of every event, users ascending by id (`id_less`), each user's events in order. It
-/// does not depend on the order of users in the file, and `sha256sum` of such a text file gives the same.
+/// SHA-256 of who did what, in order, and of the ratings and times that were read with it. Data that differ in any of
+/// these have different hashes: every id is preceded by its length and every user's events by their number. The order
+/// of users in the file makes no difference. What is hashed, integers as 8 bytes and all numbers little-endian: the
+/// number of users; 1 or 0 for ratings, and for times; then each user, ascending by id (`id_less`): length and bytes of
+/// the id, number of events, and for each event length and bytes of the item's id, the rating in f32, the time in f64.
 std::string content_hash(const Interactions& data);
 
-/// The name git gives that text as a file (`git hash-object`): how published files of `user item` lines are told apart.
+/// The name git gives a file of lines `user item` (`git hash-object`), users ascending by id, each user's events in
+/// order: how published files are told apart. Ids that hold spaces can make two data sets of one such text.
 std::string git_blob_id(const Interactions& data);
 
 }  // namespace tally::recsys

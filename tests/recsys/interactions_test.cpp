@@ -5,6 +5,7 @@
 
 #include "tally/core/error.h"
 #include "tally/core/parallel.h"
+#include "tally/core/sha1.h"
 #include "tally/core/sha256.h"
 #include "tally/recsys/data/sequences.h"
 #include "tally/recsys/data/split.h"
@@ -108,17 +109,63 @@ TEST_CASE("columns that do not fit together are refused", "[data]") {
                   IndexError);
 }
 
-TEST_CASE("the content hash is that of the sorted text", "[data]") {
+TEST_CASE("the content hash is that of ids and events, each with its length", "[data]") {
   const EventColumns events{.users = {0, 1, 0}, .items = {0, 0, 1}, .ratings = {}, .times = {}};
-  const Interactions data = group_by_user(ids({"10", "9"}), ids({"x", "y"}), events);
-  Sha256 text;
-  text.update("9 x\n10 x\n10 y\n");
-  CHECK(content_hash(data) == text.hex());
+  const Interactions data = group_by_user(ids({"10", "9"}), ids({"x", "yz"}), events);
+  std::string bytes;
+  const auto number = [&](std::uint64_t value) {
+    for (int i = 0; i < 8; ++i) bytes += static_cast<char>(value >> (8 * i) & 0xff);
+  };
+  const auto id = [&](const std::string& name) {
+    number(name.size());
+    bytes += name;
+  };
+  for (const std::uint64_t value : {2, 0, 0}) number(value);
+  id("9"), number(1), id("x");
+  id("10"), number(2), id("x"), id("yz");
+  Sha256 hash;
+  hash.update(bytes);
+  CHECK(content_hash(data) == hash.hex());
+  Sha1 blob;
+  blob.update(std::string("blob 15\0", 8) + "9 x\n10 x\n10 yz\n");
+  CHECK(git_blob_id(data) == blob.hex());
 
   const EventColumns other_order{.users = {0, 1, 1}, .items = {0, 0, 1}, .ratings = {}, .times = {}};
-  CHECK(content_hash(group_by_user(ids({"9", "10"}), ids({"x", "y"}), other_order)) == text.hex());
-  const EventColumns swapped{.users = {0, 1, 0}, .items = {1, 0, 0}, .ratings = {}, .times = {}};
-  CHECK(content_hash(group_by_user(ids({"10", "9"}), ids({"x", "y"}), swapped)) != text.hex());
+  CHECK(content_hash(group_by_user(ids({"9", "10"}), ids({"x", "yz"}), other_order)) == hash.hex());
+  const EventColumns other_places{.users = {1, 0, 0}, .items = {1, 1, 0}, .ratings = {}, .times = {}};
+  CHECK(content_hash(group_by_user(ids({"10", "9"}), ids({"yz", "x"}), other_places)) == hash.hex());
+}
+
+TEST_CASE("data that differ in anything have different content hashes", "[data]") {
+  std::vector<std::string> hashes;
+  const auto add = [&](const std::vector<std::string>& users, const std::vector<std::string>& items,
+                       const EventColumns& events) {
+    IdMap user_ids, item_ids;
+    for (const std::string& user : users) user_ids.add(user);
+    for (const std::string& item : items) item_ids.add(item);
+    hashes.push_back(content_hash(group_by_user(std::move(user_ids), std::move(item_ids), events)));
+  };
+  const EventColumns one{.users = {0}, .items = {0}, .ratings = {}, .times = {}};
+  add({"u1 x"}, {"i1"}, one);
+  add({"u1"}, {"x i1"}, one);
+  add({"u"}, {"1x i1"}, one);
+  add({"u1 x i1"}, {""}, one);
+  add({"u1", "u2"}, {"a", "b"}, {.users = {0, 0, 1}, .items = {0, 1, 0}, .ratings = {}, .times = {}});
+  add({"u1", "u2"}, {"a", "b"}, {.users = {0, 1, 1}, .items = {0, 1, 0}, .ratings = {}, .times = {}});
+  add({"u1", "u2"}, {"a", "b"}, {.users = {0, 0, 1}, .items = {1, 0, 0}, .ratings = {}, .times = {}});
+  add({"u1"}, {"ab", "c"}, {.users = {0, 0}, .items = {0, 1}, .ratings = {}, .times = {}});
+  add({"u1"}, {"a", "bc"}, {.users = {0, 0}, .items = {0, 1}, .ratings = {}, .times = {}});
+  add({"u1"}, {"a", "bc"}, {.users = {0, 0}, .items = {0, 1}, .ratings = {}, .times = {1, 2}});
+  add({"u1"}, {"a", "bc"}, {.users = {0, 0}, .items = {0, 1}, .ratings = {}, .times = {1, 3}});
+  add({"u1"}, {"a", "bc"}, {.users = {0, 0}, .items = {0, 1}, .ratings = {1, 2}, .times = {}});
+  add({"u1"}, {"a", "bc"}, {.users = {0, 0}, .items = {0, 1}, .ratings = {1, 3}, .times = {}});
+  add({"u1"}, {"a", "bc"}, {.users = {0, 0}, .items = {0, 1}, .ratings = {1, 2}, .times = {1, 2}});
+  for (std::size_t i = 0; i < hashes.size(); ++i) {
+    for (std::size_t j = 0; j < i; ++j) {
+      INFO(i << " and " << j);
+      CHECK(hashes[i] != hashes[j]);
+    }
+  }
 }
 
 TEST_CASE("statistics worked out by hand", "[data]") {
