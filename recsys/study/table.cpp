@@ -15,8 +15,10 @@ bool has_value(std::optional<double> value) { return value.has_value() && std::i
 std::string markdown_cell(const std::string& text) {
   std::string cell;
   for (const char c : text) {
-    if (c == '|') cell += '\\';
-    if (c != '\r') cell += c == '\n' ? ' ' : c;
+    if (c == '\r') continue;
+    // A backslash before a bar would be taken for the bar's own escape.
+    if (c == '|' || c == '\\') cell += '\\';
+    cell += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
   }
   return cell;
 }

@@ -25,7 +25,8 @@ class Table {
   const std::vector<TableColumn>& columns() const { return columns_; }
   const std::vector<std::vector<std::string>>& rows() const { return rows_; }
 
-  /// A GitHub Markdown table, columns padded to their width; `|` and line breaks in cells are escaped.
+  /// A GitHub Markdown table, columns padded to their width; in cells bars and backslashes are escaped, and
+  /// control characters become spaces.
   std::string to_markdown() const;
   /// RFC 4180 with "\n" line ends: a header, fields quoted when they need it.
   std::string to_csv() const;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -172,6 +173,23 @@ TEST_CASE("tables as Markdown and CSV", "[table]") {
         "| x      |     - | said \"no\", then |\n");
   CHECK(table.to_csv() == "run,HR@10,note\nAm\xC3\xA9lie,0.1,\"a|b\nc\"\nx,-,\"said \"\"no\"\", then\"\n");
   CHECK_THROWS_AS(table.add_row({"too", "few"}), ShapeError);
+  // Whatever stands in a cell, a row is a line and has its bars.
+  for (const char* text : {"a\\|b", "a\\", "|", "\\\\|", "a\tb\vc\fd", "a\r\nb", "\r"}) {
+    Table odd({{"cell", false}, {"next", false}});
+    odd.add_row({text, "n"});
+    const std::string markdown = odd.to_markdown();
+    INFO(markdown);
+    CHECK(std::count(markdown.begin(), markdown.end(), '\n') == 3);
+    int bars = 0;
+    for (std::size_t i = markdown.rfind('\n', markdown.size() - 2) + 1; i < markdown.size(); ++i) {
+      if (markdown[i] == '\\')
+        ++i;  // the next character stands for itself
+      else
+        bars += markdown[i] == '|';
+      CHECK((static_cast<unsigned char>(markdown[i]) >= 0x20 || i + 1 == markdown.size()));
+    }
+    CHECK(bars == 3);
+  }
 }
 
 TEST_CASE("figures as text", "[table]") {
