@@ -118,7 +118,7 @@ struct JsonLimits {
 /// keys, NUL, a byte order mark, bytes after the value, invalid UTF-8, integers beyond 64 signed bits, numbers beyond
 /// double, and text beyond the limits.
 Json parse_json(std::string_view text, const std::string& name = "json", const JsonLimits& limits = {});
-/// parse_json of a regular file.
+/// parse_json of a regular file, which may begin with a byte order mark, as editors of Windows write it.
 Json read_json(const std::filesystem::path& path, const JsonLimits& limits = {});
 
 /// `text` as a JSON string with its quotes, appended to `out`. Bytes that are not UTF-8 become U+FFFD.

@@ -10,6 +10,7 @@
 
 #include "tally/core/file.h"
 #include "tally/core/json.h"
+#include "tally/core/line_reader.h"
 
 namespace tally {
 namespace {
@@ -55,7 +56,7 @@ class JsonBuilder {
   Json read() {
     check<IoError>(static_cast<std::int64_t>(text_.size()) <= limits_.max_bytes, name_, "needs at most ",
                    limits_.max_bytes, " bytes of JSON; got ", text_.size());
-    if (text_.starts_with("\xEF\xBB\xBF")) fail_here("JSON must not begin with a byte order mark");
+    if (text_.starts_with(kByteOrderMark)) fail_here("JSON must not begin with a byte order mark");
     if (const std::size_t nul = text_.find('\0'); nul != std::string_view::npos) {
       position_ = text_.data() + nul + 1;
       fail_here("JSON must not contain a NUL byte");
@@ -183,7 +184,7 @@ Json parse_json(std::string_view text, const std::string& name, const JsonLimits
 }
 
 Json read_json(const std::filesystem::path& path, const JsonLimits& limits) {
-  return parse_json(read_file(path, limits.max_bytes), path.string(), limits);
+  return parse_json(without_byte_order_mark(read_file(path, limits.max_bytes)), path.string(), limits);
 }
 
 }  // namespace tally

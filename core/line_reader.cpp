@@ -158,7 +158,6 @@ LineReader::LineReader(LineReader&&) noexcept = default;
 LineReader& LineReader::operator=(LineReader&&) noexcept = default;
 
 bool LineReader::next_across_blocks(std::string_view& line) {
-  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
   std::size_t searched = end_ - position_;
   while (true) {
     const bool at_start = block_ == nullptr;
@@ -173,8 +172,9 @@ bool LineReader::next_across_blocks(std::string_view& line) {
     position_ = 0;
     if (at_start) {
       // A mark split over two short reads of a pipe is completed first.
-      while (added > 0 && end_ < 3 && kByteOrderMark.starts_with(std::string_view(block_, end_))) advance(0);
-      if (std::string_view(block_, end_).starts_with(kByteOrderMark)) position_ = 3;
+      while (added > 0 && end_ < kByteOrderMark.size() && kByteOrderMark.starts_with(std::string_view(block_, end_)))
+        advance(0);
+      position_ = end_ - without_byte_order_mark(std::string_view(block_, end_)).size();
       searched = position_;
     }
     const void* newline = end_ > searched ? std::memchr(block_ + searched, '\n', end_ - searched) : nullptr;

@@ -10,6 +10,13 @@
 
 namespace tally {
 
+/// What programs of Windows write before text in UTF-8.
+inline constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+/// `text` less a UTF-8 byte order mark at its beginning: for the first line of whatever is read.
+constexpr std::string_view without_byte_order_mark(std::string_view text) {
+  return text.starts_with(kByteOrderMark) ? text.substr(kByteOrderMark.size()) : text;
+}
+
 /// Reads a text file line by line, in large blocks. Plain and gzip'd files (several members one after the other too)
 /// are told apart by their first bytes; the path "-" is standard input; pipes will do.
 ///

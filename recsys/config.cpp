@@ -166,6 +166,10 @@ struct ReadField {
   void operator()(const char* name, T& member) {
     member = fields.get<T>(name, member);
   }
+  template <class T>
+  void operator()(const char* name, std::optional<T>& member) {
+    if (fields.has(name)) member = fields.find<T>(name);
+  }
   void operator()(const char* name, std::string& member, const std::vector<std::string>& choices) {
     member = fields.choice(name, member, choices);
   }
@@ -176,6 +180,10 @@ struct WriteField {
   template <class T>
   void operator()(const char* name, const T& member) {
     json.set(name, Json(member));
+  }
+  template <class T>
+  void operator()(const char* name, const std::optional<T>& member) {
+    json.set(name, member ? Json(*member) : Json());
   }
   void operator()(const char* name, const std::string& member, const std::vector<std::string>&) {
     json.set(name, Json(member));
@@ -284,7 +292,7 @@ void check_domain(const RunConfig& config) {
   at_least("data.tie_seed", config.data.tie_seed, 0);
   check_interval("data.user_inter_num_interval", config.data.user_inter_num_interval);
   check_interval("data.item_inter_num_interval", config.data.item_inter_num_interval);
-  check<ConfigError>(config.data.min_rating == 0 || !config.data.rating_column.empty(), "data.min_rating",
+  check<ConfigError>(!config.data.min_rating || !config.data.rating_column.empty(), "data.min_rating",
                      "needs data.RATING_FIELD, the column that holds ratings");
   at_least("data.min_length", config.data.min_length, config.data.split == "leave_one_out" ? 3 : 2);
   at_least("evaluation.sampling_seed", config.evaluation.sampling_seed, 0);
@@ -322,6 +330,8 @@ RunConfig parse_config(const Json& json) {
   config.output = top.get("output", config.output);
   config.show_user = top.get("show_user", config.show_user);
   top.finish();
+  // Before null stood for it, no least rating was written as 0; where no ratings are read it can mean nothing else.
+  if (config.data.rating_column.empty() && config.data.min_rating == 0.0) config.data.min_rating.reset();
   check_domain(config);
   config.data = resolved(config.data);
   return config;

@@ -24,7 +24,7 @@ struct DataConfig {
   std::string tie_rule = "file_order";  ///< file_order | item_id | random
   std::int64_t tie_seed = 0;            ///< of tie_rule random
   std::string duplicates = "keep";      ///< keep | first | last
-  double min_rating = 0;                ///< rows rated below are left out; 0: none
+  std::optional<double> min_rating;     ///< rows rated below are left out; absent (null): none
   std::string user_inter_num_interval;  ///< allowed events of a user, "[5,inf)"; empty: any number
   std::string item_inter_num_interval;  ///< likewise of an item
   std::string core = "iterative";       ///< iterative | one_pass: how often these two are applied

@@ -2,51 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-#include <cmath>
+#include "tally/recsys/data/event_fields.h"
 
 namespace tally::recsys {
 
 namespace {
-
-/// The number that the whole field is, or nothing. `Number` is integral or floating.
-template <class Number>
-std::optional<Number> parse(std::string_view field) {
-  Number value{};
-  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
-  if (error != std::errc() || end != field.data() + field.size()) return std::nullopt;
-  return value;
-}
-
-float parse_rating(const DelimitedRows& rows, std::size_t column) {
-  const std::string_view field = rows.field(column);
-  const std::optional<float> value = parse<float>(field);
-  if (!value || !std::isfinite(*value)) {
-    rows.refuse(column, "needs a finite number as ", rows.columns()[column], "; got '", field, "'");
-  }
-  return *value;
-}
-
-double parse_time(const DelimitedRows& rows, std::size_t column) {
-  constexpr std::int64_t kExact = std::int64_t{1} << 53;
-  const std::string_view field = rows.field(column);
-  if (const std::optional<std::int64_t> whole = parse<std::int64_t>(field)) {
-    if (*whole >= -kExact && *whole <= kExact) return static_cast<double>(*whole);
-    rows.refuse(column, "needs a ", rows.columns()[column],
-                " of at most 2^53, beyond which times are not told apart; got ", field);
-  }
-  const std::optional<double> value = parse<double>(field);
-  if (!value || !std::isfinite(*value)) {
-    rows.refuse(column, "needs a finite number as ", rows.columns()[column], "; got '", field, "'");
-  }
-  return *value;
-}
-
-std::string_view parse_id(const DelimitedRows& rows, std::size_t column) {
-  const std::string_view field = rows.field(column);
-  if (field.empty()) rows.refuse(column, "needs a ", rows.columns()[column], "; got an empty field");
-  return field;
-}
 
 /// Positions of the columns that are read.
 struct Columns {
@@ -71,10 +31,10 @@ struct Reading {
 
   /// Takes over the current row; everything is checked before anything is kept.
   void add(const DelimitedRows& rows, const Columns& columns, std::optional<double> min_rating, ReadReport& report) {
-    const std::string_view user = parse_id(rows, columns.user);
-    const std::string_view item = parse_id(rows, columns.item);
-    const float rating = columns.rating ? parse_rating(rows, *columns.rating) : 0.0F;
-    const double time = columns.order ? parse_time(rows, *columns.order) : 0.0;
+    const std::string_view user = read_id(rows, columns.user);
+    const std::string_view item = read_id(rows, columns.item);
+    const double rating = columns.rating ? read_rating(rows, *columns.rating) : 0.0;
+    const double time = columns.order ? read_time(rows, *columns.order) : 0.0;
     if (min_rating && rating < *min_rating) {
       ++report.below_min_rating;
       return;
@@ -85,7 +45,7 @@ struct Reading {
     }
     events.users.push_back(last_user_index);
     events.items.push_back(items.add(item));
-    if (columns.rating) events.ratings.push_back(rating);
+    if (columns.rating) events.ratings.push_back(static_cast<float>(rating));
     if (columns.order) events.times.push_back(time);
   }
 };
@@ -121,6 +81,23 @@ Json ReadReport::to_json() const {
                        {"duplicates", duplicates}});
 }
 
+void for_each_row(DelimitedRows& rows, BadRows bad_rows, ReadReport& report, const std::function<void()>& take) {
+  for (bool more = true; more;) {
+    try {
+      more = rows.next();
+      report.rows += more;
+      if (more) take();
+    } catch (const RowError& error) {
+      if (bad_rows == BadRows::error) throw;
+      ++report.bad_rows;
+      if (report.bad_row_messages.size() < ReadReport::kMessagesKept) {
+        report.bad_row_messages.emplace_back(error.what());
+      }
+    }
+  }
+  check<IoError>(report.rows + report.bad_rows > 0, rows.name(), "has no rows");
+}
+
 Interactions read_interactions(const std::filesystem::path& path, const ReadOptions& options, ReadReport* report) {
   check<ValueError>(!options.min_rating || !options.rating_column.empty(), "read_interactions",
                     "needs a rating column to apply a least rating");
@@ -128,20 +105,7 @@ Interactions read_interactions(const std::filesystem::path& path, const ReadOpti
   const Columns columns(rows, options);
   ReadReport counted;
   Reading reading;
-  for (bool more = true; more;) {
-    try {
-      more = rows.next();
-      counted.rows += more;
-      if (more) reading.add(rows, columns, options.min_rating, counted);
-    } catch (const RowError& error) {
-      if (options.bad_rows == BadRows::error) throw;
-      ++counted.bad_rows;
-      if (counted.bad_row_messages.size() < ReadReport::kMessagesKept) {
-        counted.bad_row_messages.emplace_back(error.what());
-      }
-    }
-  }
-  check<IoError>(counted.rows + counted.bad_rows > 0, rows.name(), "has no rows");
+  for_each_row(rows, options.bad_rows, counted, [&] { reading.add(rows, columns, options.min_rating, counted); });
   const auto taken = static_cast<std::int64_t>(reading.events.users.size());
   check<IoError>(taken > 0, rows.name(), "has no rows left: ", counted.bad_rows, " are malformed and ",
                  counted.below_min_rating, " below the least rating");

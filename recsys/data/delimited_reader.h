@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,7 +25,7 @@ struct ReadOptions {
   std::string rating_column;         ///< "": ratings are not read
   std::string order_column;          ///< numbers that order a user's events; "": the file is in order
   OrderOptions order;                ///< rules for equal times and for repeated items
-  std::optional<double> min_rating;  ///< rows below are left out (and counted)
+  std::optional<double> min_rating;  ///< rows rated below, in double, are left out (and counted)
   BadRows bad_rows = BadRows::error;
 };
 
@@ -46,12 +47,17 @@ struct ReadReport {
   Json to_json() const;
 };
 
+/// Calls take() on each row up to the end. A RowError of the row, or out of take(), ends the reading or is counted and
+/// named, as `bad_rows` says. Throws IoError for a file without rows.
+void for_each_row(DelimitedRows& rows, BadRows bad_rows, ReadReport& report, const std::function<void()>& take);
+
 /// Reads interactions from delimited text, plain or gzip'd, streamed: memory is that of the result. Ids are any
 /// non-empty strings, numbered in order of first appearance. Users and items of rows that are left out do not appear.
 ///
 /// Throws IoError in one sentence naming file, line and byte: a missing column (listing those present), a row with too
-/// few or too many fields, an empty id, a rating or time that is not a finite number, gzip data that ends early, a file
-/// without rows. Throws ValueError for options that contradict each other.
+/// few or too many fields, an id that is empty or unfit (`fault_of_id`), a rating or time that is not a finite number,
+/// a time that a double does not tell apart, gzip data that ends early, a file without rows. Throws ValueError for
+/// options that contradict each other.
 Interactions read_interactions(const std::filesystem::path& path, const ReadOptions& options,
                                ReadReport* report = nullptr);
 

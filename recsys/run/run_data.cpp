@@ -26,7 +26,7 @@ ReadOptions read_options(const DataConfig& given) {
   options.order.duplicates = config.duplicates == "first"  ? Duplicates::first
                              : config.duplicates == "last" ? Duplicates::last
                                                            : Duplicates::keep;
-  if (config.min_rating != 0) options.min_rating = config.min_rating;
+  options.min_rating = config.min_rating;
   options.bad_rows = config.bad_rows == "skip" ? BadRows::skip : BadRows::error;
   return options;
 }
@@ -43,7 +43,7 @@ std::string data_rules(const DataConfig& given) {
   if (!config.order_column.empty()) rules += ", equal ones by " + config.tie_rule;
   if (!config.order_column.empty() && config.tie_rule == "random") rules += '(' + std::to_string(config.tie_seed) + ')';
   if (config.duplicates != "keep") rules += ", " + config.duplicates + " of repeated items";
-  if (config.min_rating != 0) rules += ", ratings from " + Json(config.min_rating).dump();
+  if (config.min_rating) rules += ", ratings from " + Json(*config.min_rating).dump();
   const FilterOptions filters = filter_options(config);
   if (!filters.users.is_everything()) rules += ", users of " + config.user_inter_num_interval + " events";
   if (!filters.items.is_everything()) rules += ", items of " + config.item_inter_num_interval + " events";
@@ -79,25 +79,8 @@ RunData read_run_data(const DataConfig& config) {
   return data;
 }
 
-namespace {
-
-/// A run's files have ids in lines of cells with tabs between them. Quoted fields can hold what would break these.
-void check_fits_cells(const IdMap& ids, std::string_view what, const std::string& path) {
-  for (std::int32_t i = 0; i < static_cast<std::int32_t>(ids.size()); ++i) {
-    const std::string_view id = ids.name(i);
-    check<IoError>(id.find_first_of("\t\r\n") == std::string_view::npos && !id.starts_with("\xEF\xBB\xBF"), path,
-                   "needs ids without tabs, line breaks and byte order marks, which the files of a run could not hold; "
-                   "got a",
-                   what, " '", id, "'");
-  }
-}
-
-}  // namespace
-
 RunData load_run_data(const DataConfig& config) {
   RunData data = read_run_data(config);
-  check_fits_cells(data.interactions->users, " user", config.path);
-  check_fits_cells(data.interactions->items, "n item", config.path);
   check<IoError>(!data.split->targets(Part::test).empty(), config.path, "has no user with ", config.min_length,
                  " events or more: nothing could be evaluated");
   return data;

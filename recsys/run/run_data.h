@@ -36,8 +36,7 @@ struct RunData {
 /// Reads what the config names. Throws IoError (file, line) and ConfigError; a data set of which the filters leave
 /// nothing is an error.
 RunData read_run_data(const DataConfig& config);
-/// The same for a run: a data set without a test user is an error too, and so is an id that a file of lines and tabs
-/// could not hold.
+/// The same for a run: a data set without a test user is an error too.
 RunData load_run_data(const DataConfig& config);
 
 }  // namespace tally::recsys

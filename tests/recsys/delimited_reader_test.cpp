@@ -1,10 +1,13 @@
 #include "tally/recsys/data/delimited_reader.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <fstream>
 #include <sstream>
 
+#include "tally/recsys/data/event_fields.h"
 #include "tally/recsys/data/titles.h"
+#include "tests/support/gzip.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tally::recsys {
@@ -170,6 +173,143 @@ TEST_CASE("rows below the least rating are left out and counted", "[data]") {
   CHECK(report.rows == 4);
   CHECK(report.below_min_rating == 1);
   CHECK(report.duplicates == 1);
+}
+
+TEST_CASE("ratings are compared with the least rating as they were read", "[data]") {
+  const TemporaryDirectory directory;
+  const auto left_out = [&](const std::string& rating, double least) {
+    const auto path = directory.write("ratings.csv", std::string(kHeader) + "1,a," + rating + ",1\n1,b,1e30,2\n");
+    ReadOptions options = movielens_csv_options();
+    options.min_rating = least;
+    ReadReport report;
+    read_interactions(path, options, &report);
+    return report.below_min_rating;
+  };
+  // In f32, 0.7, 0.1 and 4.4 lie below the doubles, 0.9, 2^24 + 1 and 0.30000001 are rounded up or down.
+  for (const auto& [text, value] : std::vector<std::pair<std::string, double>>{{"0.7", 0.7},
+                                                                               {"0.70", 0.7},
+                                                                               {"7e-1", 0.7},
+                                                                               {"0.9", 0.9},
+                                                                               {"0.1", 0.1},
+                                                                               {"4.4", 4.4},
+                                                                               {"-0.3", -0.3},
+                                                                               {"16777217", 16777217},
+                                                                               {"-16777217", -16777217},
+                                                                               {"1234567890.5", 1234567890.5},
+                                                                               {"0", 0},
+                                                                               {"-0.0", 0}}) {
+    INFO(text);
+    CHECK(left_out(text, value) == 0);
+    CHECK(left_out(text, std::nextafter(value, 1e30)) == 1);
+    CHECK(left_out(text, std::nextafter(value, -1e30)) == 0);
+  }
+  CHECK(left_out("16777216", 16777217) == 1);
+  CHECK(left_out("0.6999999", 0.7) == 1);
+  CHECK(left_out("-1", 0) == 1);
+  CHECK(left_out("-1e-300", 0) == 1);
+  // What is kept is f32: it must hold the rating.
+  CHECK_THAT(refusal(std::string(kHeader) + "1,a,1e39,1\n"), Contains("needs a finite number as rating; got '1e39'"));
+}
+
+TEST_CASE("times that a double does not tell apart are refused in every spelling", "[data]") {
+  const auto time_of = [](const std::string& text) {
+    const TemporaryDirectory directory;
+    const auto path = directory.write("ratings.csv", std::string(kHeader) + "1,a,3," + text + "\n");
+    return read_interactions(path, movielens_csv_options()).times.at(0);
+  };
+  for (const std::string large :
+       {"9007199254740993", "-9007199254740993", "9007199254740993.0", "9007199254740992.5", "9007199254740994",
+        "9007199254740994.0", "9.007199254740993e15", "900719925474099.3e1", "1546300800000000005", "1.5e18", "1E16",
+        "1546300800000000005.0", "1.546300800000000005e18", "-1.546300800000000005e18", "15463008000000000005",
+        "00015463008000000000005", "1e300"}) {
+    INFO(large);
+    CHECK_THAT(
+        refusal(std::string(kHeader) + "1,2,3," + large + "\n"),
+        Contains("ratings.csv:2:7] needs a timestamp of at most 2^53, beyond which times are not told apart; got " +
+                 large));
+  }
+  for (const std::string fine : {"1546300800.123456789", "1546300800.12345678", "1.546300800123456789e9",
+                                 "0.10000000000000000001", "123456789012345.123", "4503599627370497.25"}) {
+    INFO(fine);
+    CHECK_THAT(refusal(std::string(kHeader) + "1,2,3," + fine + "\n"),
+               Contains("ratings.csv:2:7] needs a timestamp of no more digits than a double holds") && Contains(fine));
+  }
+  // Whatever was written out of doubles, shortest, with 17 digits or in full, and what is padded with zeros.
+  for (const auto& [text, value] :
+       std::vector<std::pair<std::string, double>>{{"9007199254740992", 9007199254740992.0},
+                                                   {"9007199254740992.0", 9007199254740992.0},
+                                                   {"-9007199254740992", -9007199254740992.0},
+                                                   {"9.007199254740991e15", 9007199254740991.0},
+                                                   {"1546300800.123456", 1546300800.123456},
+                                                   {"1546300800.1234567", 1546300800.1234567},
+                                                   {"1546300800.12345671653747558594", 1546300800.1234567},
+                                                   {"1546300800.500000000000000000000", 1546300800.5},
+                                                   {"0.10000000000000001", 0.1},
+                                                   {"000000000000000000000000012.5", 12.5},
+                                                   {"8.74965758e8", 874965758},
+                                                   {"0.00000000000000000000000000001", 1e-29},
+                                                   {"0.0", 0}}) {
+    INFO(text);
+    CHECK(time_of(text) == value);
+  }
+}
+
+TEST_CASE("ids that lines, cells and JSON could not hold are refused where they are read", "[data]") {
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool control = byte < 0x20 || byte == 0x7f;
+    const std::string id = "a" + std::string(1, static_cast<char>(byte)) + "b";
+    INFO(byte);
+    CHECK((fault_of_id(id) == "without control characters, tabs and line breaks") == control);
+    CHECK((fault_of_id(id) == "in UTF-8") == (byte >= 0x80));
+  }
+  for (const char* fine :
+       {" ", "a b", "\"", "\\", "caf\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x8e\xb5", "a\xEF\xBB\xBFz", "-"}) {
+    CHECK(fault_of_id(fine).empty());
+  }
+  for (const char* bad : {"\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xff\xfe", "caf\xe9"})
+    CHECK(fault_of_id(bad) == "in UTF-8");
+  CHECK(fault_of_id("\xEF\xBB\xBFz") == "without a byte order mark");
+
+  const std::string header = kHeader;
+  const std::string nul("n\0l", 3);
+  CHECK_THAT(
+      refusal(header + "1,2,3,4\n" + nul + ",2,3,4\n"),
+      Contains("ratings.csv:3:1] needs a userId without control characters, tabs and line breaks; got 'n\\x00l'"));
+  CHECK_THAT(refusal(header + "1,\"x\ty\",3,4\n"),
+             Contains("ratings.csv:2:3] needs a movieId") && Contains("'x\\x09y'"));
+  CHECK_THAT(refusal(header + "1,\"x\r\ny\",3,4\n"),
+             Contains("ratings.csv:2:3] needs a movieId") && Contains("\\x0ay"));
+  CHECK_THAT(refusal(header + "caf\xe9,2,3,4\n"), Contains("ratings.csv:2:1] needs a userId in UTF-8"));
+  // The second of two files that were put one behind the other.
+  CHECK_THAT(refusal(header + "1,2,3,4\n\xEF\xBB\xBF" + "1,3,3,4\n"),
+             Contains("ratings.csv:3:1] needs a userId without a byte order mark"));
+  const TemporaryDirectory directory;
+  ReadOptions skipping = movielens_csv_options();
+  skipping.bad_rows = BadRows::skip;
+  ReadReport report;
+  const auto path = directory.write("ratings.csv", header + "1,2,3,4\n" + nul + ",2,3,4\n1,\x7f,3,4\n");
+  const Interactions data = read_interactions(path, skipping, &report);
+  CHECK(data.num_users() == 1);
+  CHECK(data.num_items() == 1);
+  CHECK(report.bad_rows == 2);
+  // Other columns may hold anything.
+  const auto noted = directory.write("noted.csv", "userId,movieId,rating,timestamp,note\n1,2,3,4,\"a\tb\nc\"\n");
+  CHECK(read_interactions(noted, movielens_csv_options()).size() == 1);
+}
+
+TEST_CASE("a byte order mark is skipped wherever text comes in", "[data]") {
+  const TemporaryDirectory directory;
+  const std::string mark = "\xEF\xBB\xBF";
+  const auto quoted = directory.write("ratings.csv", mark + "\"userId\",movieId,rating,timestamp\n1,2,3,4\n");
+  CHECK(read_interactions(quoted, movielens_csv_options()).size() == 1);
+  const auto zipped = directory.write("ratings.csv.gz", tally::test::gzip(mark + kHeader + "1,2,3,4\n"));
+  CHECK(read_interactions(zipped, movielens_csv_options()).size() == 1);
+  ReadOptions plain;
+  plain.format = {.separator = " ", .quoted = false, .columns = {"user_id", "item_id"}};
+  const Interactions pairs = read_interactions(directory.write("pairs.txt", mark + "u a\nu b\n"), plain);
+  CHECK(pairs.num_users() == 1);
+  CHECK(read_titles(directory.write("movies.csv", mark + "movieId,title\n1,a\n")).at("1") == "a");
+  CHECK(read_json(directory.write("config.json", mark + "{\"a\": 1}")).at("a").as_integer() == 1);
 }
 
 TEST_CASE("titles of the shipped data set", "[data]") {

@@ -1,6 +1,7 @@
 // Every form of file is read through a config, plain and gzip'd, and refused with file and line when it is bad.
 #include "tally/recsys/run/run_data.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 #include "tally/recsys/run/data_report.h"
@@ -95,17 +96,61 @@ TEST_CASE("separator, columns and order of a file may be named", "[data]") {
   CHECK(read("x.txt", "u1|\"a\nu1|b\nu1|c\n", R"(, "separator": "|")") == "u1:\"abc ");
 }
 
-TEST_CASE("ids that a run's files could not hold are refused", "[data]") {
+TEST_CASE("ids that a run's files could not hold are refused before any work", "[data]") {
   const TemporaryDirectory directory;
   for (const auto& [user, item, what] :
-       {std::tuple{"u9", "b\n", "an item 'b\n'"}, {"u\t9", "b", "a user 'u\t9'"}, {"u9", "\xEF\xBB\xBFz", "an item"}}) {
-    std::string rows = kCsv;
-    for (const char* time : {"1", "2", "3", "4", "5"}) {
-      rows += detail::join('"', user, "\",\"", item, "\",", time, '\n');
+       {std::tuple{"u9", "b\n", "data.csv:12:6] needs a item_id without control characters, tabs and line breaks"},
+        {"u\t9", "b", "data.csv:12:1] needs a user_id without control characters, tabs and line breaks"},
+        {"u9", "\xEF\xBB\xBFz", "data.csv:12:6] needs a item_id without a byte order mark"},
+        {"u9", "caf\xe9", "data.csv:12:6] needs a item_id in UTF-8"}}) {
+    const DataConfig config =
+        config_of(directory.write("data.csv", kCsv + detail::join('"', user, "\",\"", item, "\",1\n")));
+    CHECK_THAT(message_of<IoError>([&] { read_run_data(config); }), Contains(what));
+    CHECK_THAT(message_of<IoError>([&] { load_run_data(config); }), Contains(what));
+  }
+}
+
+TEST_CASE("a least rating of zero is one, and none is null", "[data]") {
+  const TemporaryDirectory directory;
+  std::string text = "user_id,item_id,rating,timestamp\n";
+  for (int user = 0; user < 4; ++user) {
+    for (const int rating : {-1, 8, 0, -2, 7, 9, 0}) {
+      const auto place = std::to_string(text.size());
+      text += "u" + std::to_string(user) + ",i" + place + ',' + std::to_string(rating) + ',' + place + '\n';
     }
-    const DataConfig config = config_of(directory.write("data.csv", rows));
-    CHECK(read_run_data(config).interactions->size() > 0);
-    CHECK_THAT(message_of<IoError>([&] { load_run_data(config); }), Contains(what) && Contains("data.csv"));
+  }
+  const auto path = directory.write("r.csv", text);
+  const auto left_out = [&](const std::string& further) {
+    const DataConfig config = config_of(path, R"(, "RATING_FIELD": "rating")" + further);
+    const std::int64_t count = load_run_data(config).report.below_min_rating;
+    CHECK((data_rules(config).find("ratings from") != std::string::npos) == config.min_rating.has_value());
+    return count;
+  };
+  CHECK(left_out("") == 0);
+  CHECK(left_out(R"(, "min_rating": null)") == 0);
+  CHECK(left_out(R"(, "min_rating": 0)") == 8);
+  CHECK(left_out(R"(, "min_rating": -0.0)") == 8);
+  CHECK(left_out(R"(, "min_rating": -1)") == 4);
+  CHECK(left_out(R"(, "min_rating": -1.5)") == 4);
+  CHECK(left_out(R"(, "min_rating": -2)") == 0);
+  CHECK(left_out(R"(, "min_rating": 0.5)") == 16);
+  CHECK_THAT(data_rules(config_of(path, R"(, "RATING_FIELD": "rating", "min_rating": 0)")), Contains("ratings from 0"));
+
+  // Without ratings 0 is none, as configs of before wrote it; another least rating has nothing to compare with.
+  CHECK_FALSE(config_of(path, R"(, "min_rating": 0)").min_rating.has_value());
+  CHECK_FALSE(config_of(path, R"(, "min_rating": 0.0)").min_rating.has_value());
+  CHECK_THROWS_WITH(config_of(path, R"(, "min_rating": -1)"), Contains("needs data.RATING_FIELD"));
+  CHECK_THROWS_WITH(config_of(path, R"(, "RATING_FIELD": "rating", "min_rating": "NaN")"), Contains("finite"));
+  CHECK_THROWS_AS(config_of(path, R"(, "RATING_FIELD": "rating", "min_rating": "0")"), ConfigError);
+
+  // What a run records reads back to the same.
+  for (const char* value : {"null", "0", "-1", "3.5"}) {
+    const std::string json =
+        R"({"data": {"path": "r.csv", "RATING_FIELD": "rating", "min_rating": )" + std::string(value) + "}}";
+    const RunConfig config = parse_config(parse_json(json));
+    const Json recorded = to_json(config).at("data").at("min_rating");
+    CHECK(recorded.is(Json::Kind::null) == (std::string(value) == "null"));
+    CHECK(parse_config(parse_json(to_json(config).dump())).data.min_rating == config.data.min_rating);
   }
 }
 

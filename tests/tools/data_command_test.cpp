@@ -1,7 +1,9 @@
 // `tally data stats` and `tally recommend --input`.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <sstream>
 
+#include "tally/core/blas.h"
 #include "tally/core/file.h"
 #include "tests/tools/small_runs.h"
 
@@ -160,4 +162,89 @@ TEST_CASE("data stats reads what no model could be trained on", "[data]") {
   check_refused(tally_command({"data", "stats", path, "--core=onepass"}), 2, {"core", "one_pass"});
   check_refused(tally_command({"data", "stats", directory / "none.tsv"}), 1, {"none.tsv"});
   check_refused(tally_command({"data", "stats", path, "user"}), 2, {"user"});
+}
+
+TEST_CASE("data stats tells data sets apart whose lines are the same", "[data]") {
+  const TemporaryDirectory directory;
+  const auto figures = [&](const std::string& text) {
+    const CommandResult result = tally_command({"data", "stats", directory.write("r.tsv", text), "--json"});
+    INFO(result.error);
+    REQUIRE(result.exit_code == 0);
+    return parse_json(result.out);
+  };
+  const std::string header = "user_id\titem_id\ttimestamp\n";
+  const Json a = figures(header + "u1 x\ti1\t0\nu2\ti2\t0\n"), b = figures(header + "u1\tx i1\t0\nu2\ti2\t0\n");
+  CHECK(a.at("git_blob") == b.at("git_blob"));
+  CHECK_FALSE(a.at("content_sha256") == b.at("content_sha256"));
+  CHECK(figures(header + "u2\ti2\t0\nu1\tx i1\t0\n").at("content_sha256") == b.at("content_sha256"));
+  CHECK_FALSE(figures(header + "u2\ti2\t0\nu1\tx i1\t1\n").at("content_sha256") == b.at("content_sha256"));
+}
+
+TEST_CASE("data stats leaves out what is rated below a decimal, zero or a negative number", "[data]") {
+  const TemporaryDirectory directory;
+  const std::string path =
+      directory.write("r.csv", "user_id,item_id,rating,timestamp\nu,a,-1,1\nu,b,0.7,2\nu,c,0.9,3\nu,d,0,4\n");
+  const auto left_out = [&](const std::string& least) {
+    const CommandResult result =
+        tally_command({"data", "stats", path, "--RATING_FIELD=rating", "--min_rating=" + least, "--json"});
+    INFO(result.error);
+    REQUIRE(result.exit_code == 0);
+    const Json json = parse_json(result.out);
+    CHECK((json.at("rules").as_string().find("ratings from") != std::string::npos) == (least != "null"));
+    return json.at("reading").at("below_min_rating").as_integer();
+  };
+  CHECK(left_out("0.7") == 2);
+  CHECK(left_out("0.9") == 3);
+  CHECK(left_out("0") == 1);
+  CHECK(left_out("-1") == 0);
+  CHECK(left_out("-0.5") == 1);
+  CHECK(left_out("null") == 0);
+}
+
+TEST_CASE("ids that no table could hold are refused by every command that reads data", "[data]") {
+  const Workshop workshop;
+  const std::string walks = walks_csv();
+  const std::string line = std::to_string(1 + std::count(walks.begin(), walks.end(), '\n'));
+  for (const auto& [id, shown] : {std::pair<std::string, std::string>{std::string("a\0b", 3), "'a\\x00b'"},
+                                  {"\"a\tb\"", "'a\\x09b'"},
+                                  {"\"a\nb\"", "'a\\x0ab'"},
+                                  {"a\x1b[31mb", "'a\\x1b[31mb'"}}) {
+    workshop.files().write("ratings.csv", walks + "u1," + id + ",5,1000\n");
+    const std::string where = "ratings.csv:" + line + ":4] needs a movieId without control characters";
+    check_refused(workshop.train(), 1, {where, shown});
+    check_refused(tally_command({"data", "stats", workshop.config()}), 1, {where, shown});
+    CHECK_FALSE(fs::exists(workshop.output()));
+  }
+}
+
+TEST_CASE("a config file may begin with a byte order mark", "[data]") {
+  const Workshop workshop;
+  const std::string config = workshop.files().write("config.json", "\xEF\xBB\xBF" + read_file(workshop.config()));
+  const CommandResult result = tally_command({"data", "stats", config});
+  INFO(result.error);
+  CHECK(result.exit_code == 0);
+}
+
+TEST_CASE("version and training warn of kernels for older CPUs", "[version]") {
+  const Workshop workshop;
+  const auto under = [](const std::string& kernels, std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"OPENBLAS_CORETYPE=" + kernels, TALLY_COMMAND});
+    const CommandResult result = run_command("/usr/bin/env", arguments);
+    INFO(result.error);
+    REQUIRE(result.exit_code == 0);
+    return result.out;
+  };
+  for (const std::string kernels : {"Prescott", "Nehalem", "Sandybridge", "Haswell"}) {
+    // What is not known to the library, or not for this machine, it replaces itself.
+    const std::string version = under(kernels, {"version"});
+    const std::string warning = blas::fallback_warning(kernels, blas::vector_width());
+    if (version.find(kernels + " kernels") == std::string::npos) continue;
+    INFO(version);
+    CHECK((version.find(warning) != std::string::npos &&
+           warning.empty() == (version.find("warning") == std::string::npos)));
+    if (kernels != "Prescott") continue;
+    const std::string log = under(kernels, workshop.train_arguments({"--epochs=1"}));
+    CHECK((log.find("warning: OpenBLAS") == std::string::npos) == warning.empty());
+    CHECK(log.find(warning) < log.find("epoch   1"));
+  }
 }

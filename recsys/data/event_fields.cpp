@@ -1,0 +1,113 @@
+#include "tally/recsys/data/event_fields.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "tally/core/json.h"
+#include "tally/core/line_reader.h"
+
+namespace tally::recsys {
+namespace {
+
+bool is_control(char c) {
+  const auto byte = static_cast<unsigned char>(c);
+  return byte < 0x20 || byte == 0x7f;
+}
+
+/// The number that the whole field is, or nothing. `Number` is integral or floating.
+template <class Number>
+std::optional<Number> parse(std::string_view field) {
+  Number value{};
+  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
+  if (error != std::errc() || end != field.data() + field.size()) return std::nullopt;
+  return value;
+}
+
+[[noreturn]] void refuse_number(const DelimitedRows& rows, std::size_t column) {
+  rows.refuse(column, "needs a finite number as ", rows.columns()[column], "; got '", printable(rows.field(column)),
+              "'");
+}
+
+/// The digits of a decimal number that count, without sign, point, exponent and zeros at either end.
+std::string significant_digits(std::string_view number) {
+  std::string digits;
+  for (const char c : number.substr(0, number.find_first_of("eE"))) {
+    if (c >= '0' && c <= '9' && !(c == '0' && digits.empty())) digits += c;
+  }
+  digits.erase(digits.find_last_not_of('0') + 1);
+  return digits;
+}
+
+/// Whether a double holds all digits of the number that it was read from: written with as many digits it is the same
+/// number again. So it is for whatever a program wrote out of doubles.
+bool holds_digits(double value, std::string_view number) {
+  constexpr std::size_t kLongest = 767;  // digits of a double written in full
+  const std::string digits = significant_digits(number);
+  if (static_cast<int>(digits.size()) <= std::numeric_limits<double>::digits10) return true;
+  return digits.size() <= kLongest && significant_digits(fmt::format("{:.{}e}", value, digits.size() - 1)) == digits;
+}
+
+}  // namespace
+
+std::string_view fault_of_id(std::string_view id) {
+  const bool plain = std::all_of(id.begin(), id.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
+  if (plain) return "";
+  if (std::any_of(id.begin(), id.end(), is_control)) return "without control characters, tabs and line breaks";
+  if (find_invalid_utf8(id) != std::string_view::npos) return "in UTF-8";
+  if (without_byte_order_mark(id).size() != id.size()) return "without a byte order mark";
+  return "";
+}
+
+std::string printable(std::string_view text) {
+  std::string shown;
+  for (const char c : text) {
+    if (is_control(c)) {
+      shown += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else {
+      shown += c;
+    }
+  }
+  return shown;
+}
+
+std::string_view read_id(const DelimitedRows& rows, std::size_t column) {
+  const std::string_view field = rows.field(column);
+  const std::string& name = rows.columns()[column];
+  if (field.empty()) rows.refuse(column, "needs a ", name, "; got an empty field");
+  const std::string_view fault = fault_of_id(field);
+  if (!fault.empty()) rows.refuse(column, "needs a ", name, ' ', fault, "; got '", printable(field), "'");
+  return field;
+}
+
+double read_rating(const DelimitedRows& rows, std::size_t column) {
+  const std::optional<double> value = parse<double>(rows.field(column));
+  if (!value || !std::isfinite(static_cast<float>(*value))) refuse_number(rows, column);
+  return *value;
+}
+
+double read_time(const DelimitedRows& rows, std::size_t column) {
+  constexpr std::int64_t kExact = std::int64_t{1} << 53;
+  const std::string_view field = rows.field(column);
+  const std::optional<std::int64_t> whole = parse<std::int64_t>(field);
+  if (whole && *whole >= -kExact && *whole <= kExact) return static_cast<double>(*whole);
+  const std::optional<double> value = parse<double>(field);
+  if (!value || !std::isfinite(*value)) refuse_number(rows, column);
+  const bool held = holds_digits(*value, field);
+  const double magnitude = std::abs(*value);
+  if (magnitude > static_cast<double>(kExact) || (magnitude == static_cast<double>(kExact) && !held)) {
+    rows.refuse(column, "needs a ", rows.columns()[column],
+                " of at most 2^53, beyond which times are not told apart; got ", field);
+  }
+  if (!held) {
+    rows.refuse(column, "needs a ", rows.columns()[column],
+                " of no more digits than a double holds, beyond which times are not told apart; got ", field);
+  }
+  return *value;
+}
+
+}  // namespace tally::recsys
