@@ -9,8 +9,46 @@ DelimitedFormat csv_format() { return {.separator = ",", .quoted = true, .column
 
 DelimitedRows::DelimitedRows(const std::filesystem::path& path, DelimitedFormat format)
     : reader_(path), format_(std::move(format)), has_header_(format_.columns.empty()) {
-  check<ValueError>(!format_.separator.empty(), "DelimitedRows", "needs a separator");
+  check_separator();
   if (has_header_) read_header();
+  check_columns();
+}
+
+DelimitedRows::DelimitedRows(const std::filesystem::path& path, std::span<const DelimitedFormat> forms,
+                             const std::function<bool(const std::vector<std::string>& names)>& is_header)
+    : reader_(path) {
+  check<ValueError>(!forms.empty(), "DelimitedRows", "needs a form");
+  line_held_ = read_line();
+  const auto fits = [&](const DelimitedFormat& form) {
+    format_ = form;
+    check_separator();
+    return line_held_ && fits_line(is_header);
+  };
+  if (std::find_if(forms.begin(), forms.end(), fits) == forms.end()) {
+    const auto given = std::find_if(forms.begin(), forms.end(), [](const auto& form) { return !form.columns.empty(); });
+    format_ = given == forms.end() ? forms.back() : *given;
+  }
+  has_header_ = format_.columns.empty();
+  if (has_header_) read_header();
+  check_columns();
+}
+
+void DelimitedRows::check_separator() const {
+  check<ValueError>(!format_.separator.empty(), "DelimitedRows", "needs a separator");
+}
+
+bool DelimitedRows::fits_line(const std::function<bool(const std::vector<std::string>& names)>& is_header) {
+  // A quote that is open at the end of the line would make the splitting read on.
+  if (format_.quoted && std::count(line_.begin(), line_.end(), '"') % 2 != 0) return false;
+  try {
+    split_line();
+  } catch (const RowError&) {
+    return false;
+  }
+  return format_.columns.empty() ? is_header(names_in_line()) : fields_.size() == format_.columns.size();
+}
+
+void DelimitedRows::check_columns() const {
   for (auto name = format_.columns.begin(); name != format_.columns.end(); ++name) {
     check<IoError>(std::find(format_.columns.begin(), name, *name) == name, where(), "names the column '", *name,
                    "' twice");
@@ -21,7 +59,13 @@ std::string DelimitedRows::where() const { return detail::join(reader_.name(), '
 
 void DelimitedRows::read_header() {
   check<IoError>(read_record(), reader_.name(), "is empty; needs a header line that names the columns");
-  for (const std::string_view field : fields_) format_.columns.emplace_back(field.substr(0, field.find(':')));
+  format_.columns = names_in_line();
+}
+
+std::vector<std::string> DelimitedRows::names_in_line() const {
+  std::vector<std::string> names;
+  for (const std::string_view field : fields_) names.emplace_back(field.substr(0, field.find(':')));
+  return names;
 }
 
 std::size_t DelimitedRows::column(std::string_view name) const {
@@ -68,6 +112,11 @@ bool DelimitedRows::read_line() {
 bool DelimitedRows::read_record() {
   if (!read_line()) return false;
   line_number_ = reader_.line_number();
+  split_line();
+  return true;
+}
+
+void DelimitedRows::split_line() {
   fields_.clear();
   starts_.clear();
   if (format_.quoted && line_.find('"') != std::string_view::npos) {
@@ -75,7 +124,6 @@ bool DelimitedRows::read_record() {
   } else {
     split_plain();
   }
-  return true;
 }
 
 void DelimitedRows::split_plain() {

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +35,11 @@ class DelimitedRows {
  public:
   /// Throws IoError when the file cannot be read, or has neither a header nor given columns, or names a column twice.
   explicit DelimitedRows(const std::filesystem::path& path, DelimitedFormat format = {});
+  /// In the first of several forms that fits the first line: one without given columns fits a line of names that
+  /// `is_header` accepts, one with given columns a line of as many fields. When none fits, in the first with given
+  /// columns, or else in the last, and so to the errors of that form.
+  DelimitedRows(const std::filesystem::path& path, std::span<const DelimitedFormat> forms,
+                const std::function<bool(const std::vector<std::string>& names)>& is_header);
 
   /// Position of the column of this name. Throws IoError that lists the columns there are.
   std::size_t column(std::string_view name) const;
@@ -56,9 +63,14 @@ class DelimitedRows {
  private:
   bool read_line();
   bool read_record();
+  void split_line();
   void split_plain();
   void split_quoted();
   void read_header();
+  void check_separator() const;
+  void check_columns() const;
+  bool fits_line(const std::function<bool(const std::vector<std::string>& names)>& is_header);
+  std::vector<std::string> names_in_line() const;
   std::string listed() const;  // names of the columns
 
   LineReader reader_;

@@ -1,48 +1,112 @@
 #include "tally/recsys/data/histories.h"
 
-#include <numeric>
+#include <algorithm>
+#include <array>
+
+#include "tally/recsys/data/event_fields.h"
+#include "tally/recsys/data/file_forms.h"
 
 namespace tally::recsys {
+namespace {
+
+using Names = std::vector<std::string>;
+
+bool contains(const Names& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+/// The name under which a file has a column: the training data's, or the usual one.
+std::string_view name_in(const Names& names, std::string_view own, std::string_view usual) {
+  return contains(names, own) ? own : usual;
+}
+
+DelimitedRows open_rows(const std::filesystem::path& path, const HistoryOptions& options) {
+  const std::array<const DelimitedFormat*, 2> formats{&options.format, &file_form_of(path).format};
+  std::vector<DelimitedFormat> forms;
+  for (const DelimitedFormat* format : formats) forms.push_back({format->separator, format->quoted, {}});
+  for (const DelimitedFormat* format : formats) {
+    if (!format->columns.empty()) forms.push_back(*format);
+  }
+  return DelimitedRows(path, forms, [&](const Names& names) {
+    return contains(names, name_in(names, options.user_column, "user_id")) &&
+           contains(names, name_in(names, options.item_column, "item_id"));
+  });
+}
+
+struct Reading {
+  Reading(const DelimitedRows& read, const IdMap& known, const HistoryOptions& wanted)
+      : rows(read),
+        options(wanted),
+        user_column(rows.column(name_in(rows.columns(), options.user_column, "user_id"))),
+        item_column(rows.column(name_in(rows.columns(), options.item_column, "item_id"))),
+        known_items(known.size()),
+        items(known) {
+    if (options.min_rating && rows.has_column(options.rating_column)) rating = rows.column(options.rating_column);
+    if (rows.has_column(options.order_column)) order = rows.column(options.order_column);
+  }
+
+  /// Takes over the current row; everything is checked before anything is kept.
+  void add(Histories& result) {
+    const std::string_view user = read_id(rows, user_column);
+    if (rows.field(item_column).empty()) {
+      result.users.add(user);
+      return;
+    }
+    const std::string_view item = read_id(rows, item_column);
+    const double time = order ? read_time(rows, *order) : 0.0;
+    if (rating && read_rating(rows, *rating) < *options.min_rating) {
+      ++result.report.below_min_rating;
+      return;
+    }
+    const auto index = items.find(item);
+    if (!index || *index >= known_items) note_unknown(item, result);
+    events.users.push_back(result.users.add(user));
+    events.items.push_back(items.add(item));
+    if (order) events.times.push_back(time);
+  }
+
+  void note_unknown(std::string_view item, Histories& result) const {
+    try {
+      rows.refuse(item_column, "needs an item that the model was trained with; got '", item, "'");
+    } catch (const RowError& error) {
+      // No malformed row, which a rule of the training data might skip.
+      if (options.unknown == UnknownItems::error) throw IoError(error.what());
+      ++result.unknown_items;
+      if (result.unknown_messages.size() < Histories::kMessagesKept) result.unknown_messages.emplace_back(error.what());
+    }
+  }
+
+  const DelimitedRows& rows;
+  const HistoryOptions& options;
+  std::size_t user_column, item_column;
+  std::optional<std::size_t> rating, order;
+  std::int64_t known_items;
+  IdMap items;  // those that are not known stand behind the others
+  EventColumns events;
+};
+
+}  // namespace
 
 Histories read_histories(const std::filesystem::path& path, const IdMap& items, const HistoryOptions& options) {
-  DelimitedRows rows(path, options.format);
-  const std::size_t user_column = rows.column(rows.has_column(options.user_column) ? options.user_column : "user_id");
-  const std::size_t item_column = rows.column(rows.has_column(options.item_column) ? options.item_column : "item_id");
+  DelimitedRows rows = open_rows(path, options);
   Histories result;
-  std::vector<std::int32_t> event_users, event_items;
-  bool any = false;
-  while (rows.next()) {
-    any = true;
-    const std::string_view user = rows.field(user_column);
-    const std::string_view id = rows.field(item_column);
-    if (user.empty()) rows.refuse(user_column, "needs a ", rows.columns()[user_column], "; got an empty field");
-    const std::optional<std::int32_t> item = items.find(id);
-    if (!id.empty() && !item) {
-      try {
-        rows.refuse(item_column, "needs an item that the model was trained with; got '", id, "'");
-      } catch (const RowError& error) {
-        if (options.unknown == UnknownItems::error) throw;
-        ++result.unknown_items;
-        if (result.unknown_messages.size() < Histories::kMessagesKept)
-          result.unknown_messages.emplace_back(error.what());
-      }
-    }
-    const std::int32_t index = result.users.add(user);
-    if (!item) continue;
-    event_users.push_back(index);
-    event_items.push_back(*item);
-  }
-  check<IoError>(any, rows.name(), "has no rows");
+  Reading reading(rows, items, options);
+  for_each_row(rows, options.bad_rows, result.report, [&] { reading.add(result); });
+  check<IoError>(result.users.size() > 0, rows.name(), "has no rows left: ", result.report.bad_rows,
+                 " are malformed and ", result.report.below_min_rating, " below the least rating");
 
-  std::vector<std::int64_t> lengths(static_cast<std::size_t>(result.users.size()), 0);
-  for (const std::int32_t user : event_users) ++lengths[static_cast<std::size_t>(user)];
-  result.sequences.offsets = Offsets::from_lengths(lengths);
-  result.sequences.items = Tensor({result.sequences.offsets.total()}, DType::i32);
-  std::int32_t* const out = result.sequences.items.mutable_data<std::int32_t>();
-  std::vector<std::int64_t> next(lengths.size(), 0);
-  std::exclusive_scan(lengths.begin(), lengths.end(), next.begin(), std::int64_t{0});
-  for (std::size_t i = 0; i < event_users.size(); ++i)
-    out[next[static_cast<std::size_t>(event_users[i])]++] = event_items[i];
+  const auto taken = static_cast<std::int64_t>(reading.events.users.size());
+  Interactions data =
+      group_by_user(std::move(result.users), std::move(reading.items), std::move(reading.events), options.order);
+  result.report.duplicates = taken - data.size();
+  std::vector<std::vector<std::int32_t>> histories(static_cast<std::size_t>(data.num_users()));
+  for (std::int64_t user = 0; user < data.num_users(); ++user) {
+    for (const std::int32_t item : data.sequence(user)) {
+      if (item < items.size()) histories[static_cast<std::size_t>(user)].push_back(item);
+    }
+  }
+  result.sequences = Sequences::from(histories, items.size());
+  result.users = std::move(data.users);
   return result;
 }
 

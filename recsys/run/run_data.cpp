@@ -31,6 +31,20 @@ ReadOptions read_options(const DataConfig& given) {
   return options;
 }
 
+HistoryOptions history_options(const DataConfig& config) {
+  ReadOptions read = read_options(config);
+  HistoryOptions options;
+  options.format = std::move(read.format);
+  options.user_column = std::move(read.user_column);
+  options.item_column = std::move(read.item_column);
+  options.rating_column = std::move(read.rating_column);
+  options.order_column = std::move(read.order_column);
+  options.order = read.order;
+  options.min_rating = read.min_rating;
+  options.bad_rows = read.bad_rows;
+  return options;
+}
+
 FilterOptions filter_options(const DataConfig& config) {
   return {.users = CountIntervals::parse(config.user_inter_num_interval),
           .items = CountIntervals::parse(config.item_inter_num_interval),

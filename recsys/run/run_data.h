@@ -8,6 +8,7 @@
 #include "tally/recsys/config.h"
 #include "tally/recsys/data/delimited_reader.h"
 #include "tally/recsys/data/filters.h"
+#include "tally/recsys/data/histories.h"
 #include "tally/recsys/data/split.h"
 
 namespace tally::recsys {
@@ -15,6 +16,8 @@ namespace tally::recsys {
 /// The options that a config stands for. Throws ConfigError.
 ReadOptions read_options(const DataConfig& config);
 FilterOptions filter_options(const DataConfig& config);
+/// How histories are read for a model that was trained on this data.
+HistoryOptions history_options(const DataConfig& config);
 
 /// What decides which events there are and in which order, for protocol lines: "events by timestamp, equal ones by
 /// file_order, users with [5,inf) events (iterative)".

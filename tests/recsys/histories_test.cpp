@@ -62,6 +62,95 @@ TEST_CASE("histories keep the order of users and of each user's rows", "[recomme
   CHECK(sequences(usual) == std::vector<std::vector<std::int32_t>>{{1}});
 }
 
+TEST_CASE("the first line of a file of histories tells its form", "[recommend]") {
+  const std::vector<std::vector<std::int32_t>> expected{{2, 0}, {1}};
+  HistoryOptions semicolons;
+  semicolons.format = {.separator = ";", .quoted = true, .columns = {}};
+  semicolons.user_column = "who";
+  semicolons.item_column = "what";
+  HistoryOptions columns;
+  columns.format = {.separator = "\t", .quoted = false, .columns = {"what", "x", "who"}};
+  columns.user_column = "who";
+  columns.item_column = "what";
+  const TemporaryDirectory directory;
+  const auto read_as = [&](const std::string& name, const std::string& text, const HistoryOptions& options) {
+    return sequences(read_histories(directory.write(name, text), items(), options));
+  };
+  for (const HistoryOptions& options : {semicolons, columns}) {
+    // Any form of a header that the training data's form or the name tells, with either names, typed or quoted.
+    const std::string own = options.format.separator;
+    CHECK(read_as("h.data", "who" + own + "what\nu" + own + "c\nw" + own + "b\nu" + own + "a\n", options) == expected);
+    CHECK(read_as("h.csv", "item_id" + own + "user_id\nc" + own + "u\nb" + own + "w\na" + own + "u\n", options) ==
+          expected);
+    CHECK(read_as("h.csv", "\"who\",what:token\nu,c\nw,b\nu,\"a\"\n", options) == expected);
+    CHECK(read_as("h.tsv", "\xEF\xBB\xBFuser_id\titem_id\nu\tc\nw\tb\nu\ta\n", options) == expected);
+    CHECK(read_as("h.inter.gz", tally::test::gzip("user_id:token\titem_id:token\nu\tc\nw\tb\nu\ta\n"), options) ==
+          expected);
+    CHECK(read_as("h.txt", "what who\nc u\nb w\na u\n", options) == expected);
+    // Without a header: what the name tells.
+    CHECK(read_as("h.txt", "u c\nw b\nu a\n", options) == expected);
+    CHECK(read_as("h.dat", "u::c::5::1\nw::b::5::1\nu::a::5::1\n", options) == expected);
+  }
+  // Or the columns that the training data were given.
+  for (const char* name : {"h", "h.txt", "h.csv", "h.dat", "u.data"}) {
+    CHECK(read_as(name, "c\t1\tu\nb\t1\tw\na\t1\tu\n", columns) == expected);
+    const std::string message = message_of<IoError>([&] { read_as(name, "c\t1\tu\nb\t1\tw\na\tu\n", columns); });
+    CHECK_THAT(message, Contains(":3] needs 3 fields (what, x, who); got 2"));
+  }
+  // A first row that a quote carries on over the line is no header; its columns are known.
+  HistoryOptions quoted = columns;
+  quoted.format = {.separator = ",", .quoted = true, .columns = {"what", "x", "who"}};
+  CHECK(read_as("h", "c,\"1\n2\",u\nb,,w\na,,u\n", quoted) == expected);
+  CHECK_THAT(message_of<IoError>([&] { read_as("h.csv", "u;c\nw;b\n", semicolons); }),
+             Contains("needs a column 'user_id'; the columns are u;c"));
+  CHECK_THAT(message_of<IoError>([&] { read_as("h", "c\t1\n", columns); }), Contains("h:1] needs 3 fields"));
+  CHECK_THAT(message_of<IoError>([&] { read_as("h.csv", "", semicolons); }), Contains("h.csv] is empty"));
+  CHECK_THAT(message_of<IoError>([&] { read_as("h", "", columns); }), Contains("h] has no rows"));
+}
+
+TEST_CASE("histories stand in the time order of the training data, where the file has times", "[recommend]") {
+  HistoryOptions options;
+  options.order_column = "when";
+  options.rating_column = "stars";
+  options.min_rating = 0.7;
+  options.order.duplicates = Duplicates::last;
+  const std::string all =
+      "user_id\tstars\titem_id\twhen\nu\t1\tb\t9\nw\t1\ta\t5\nu\t0.7\tc\t2\nu\t0.6\ta\t1\nu\t1\ta\t10\nu\t1\tc\t3\n";
+  const TemporaryDirectory directory;
+  const auto read_all = [&](const std::string& text) {
+    return read_histories(directory.write("h.tsv", text), items(), options);
+  };
+  const Histories histories = read_all(all);
+  CHECK(sequences(histories) == std::vector<std::vector<std::int32_t>>{{2, 1, 0}, {0}});
+  CHECK(histories.users.name(0) == "u");
+  CHECK(histories.report.rows == 6);
+  CHECK(histories.report.below_min_rating == 1);
+  CHECK(histories.report.duplicates == 1);
+  // Without times in order, without ratings none too low.
+  CHECK(sequences(read_all("user_id\titem_id\nu\tb\nu\ta\nw\tc\nw\t\n")) ==
+        std::vector<std::vector<std::int32_t>>{{1, 0}, {2}});
+  CHECK_THAT(message_of<IoError>([&] { read_all("user_id\titem_id\twhen\nu\ta\tx\n"); }),
+             Contains("h.tsv:2:5] needs a finite number as when; got 'x'"));
+  CHECK_THAT(message_of<IoError>([&] { read_all("user_id\titem_id\tstars\nu\ta\t0\n"); }),
+             Contains("has no rows left: 0 are malformed and 1 below"));
+  // An item that is not known is no malformed row, which may be skipped.
+  options.bad_rows = BadRows::skip;
+  CHECK_THAT(message_of<IoError>([&] { read_all("user_id\titem_id\nu\ta\nu\tx\n"); }),
+             Contains("h.tsv:3:3] needs an item"));
+  CHECK(read_all("user_id\titem_id\nu\ta\nu\n").report.bad_rows == 1);
+}
+
+TEST_CASE("ids of histories are checked as those of training data", "[recommend]") {
+  CHECK_THAT(refusal("h.csv", "user_id,item_id\ne,a\n\"a\tb\",a\n"),
+             Contains("h.csv:3:1] needs a user_id without control characters, tabs and line breaks; got 'a\\x09b'"));
+  CHECK_THAT(refusal("h.csv", "user_id,item_id\n\"c\nd\",a\n"), Contains("h.csv:2:1]") && Contains("'c\\x0ad'"));
+  CHECK_THAT(refusal("h.csv", "user_id,item_id\n\"c\nd\",\n"), Contains("h.csv:2:1]"));
+  CHECK_THAT(refusal("h.txt", std::string("u a\nu\0 a\n", 9)), Contains("h.txt:2:1]") && Contains("'u\\x00'"));
+  CHECK_THAT(refusal("h.txt", "u a\x7f\n"), Contains("h.txt:1:3] needs a item_id"));
+  CHECK_THAT(refusal("h.txt", "u a\n\xEF\xBB\xBFu a\n"),
+             Contains("h.txt:2:1] needs a user_id without a byte order mark"));
+}
+
 TEST_CASE("items that are not known are refused, or skipped and counted", "[recommend]") {
   CHECK_THAT(refusal("h.tsv", "user_id\titem_id\nu\ta\nu\tx\n"),
              Contains("h.tsv:3:3] needs an item that the model was trained with; got 'x'"));

@@ -272,4 +272,79 @@ TEST_CASE("targets that are never trained on are unreachable", "[data]") {
   CHECK(count_unreachable(*data.split, Part::validation) == 0);
 }
 
+TEST_CASE("a file that a model was trained on gives the histories that it was trained on", "[data][recommend]") {
+  struct Form {
+    std::string name, text, further;
+  };
+  std::string unsorted = "user_id,rating,item_id,timestamp\n";
+  for (int row = 0; row < 400; ++row) {
+    const int item = row * 7 % 23, user = row * 5 % 11, rating = row % 6 - 2, time = row * 37 % 40;
+    unsorted += detail::join('u', user, ',', rating, ",i", item, ',', time, '\n');
+  }
+  const auto with = [](std::string text, char separator) {
+    std::replace(text.begin(), text.end(), ',', separator);
+    return text;
+  };
+  const std::string bare = unsorted.substr(unsorted.find('\n') + 1);
+  const std::string rated = R"(, "RATING_FIELD": "rating", "min_rating": 0)";
+  const std::vector<Form> forms = {
+      {"ratings.csv", kCsv, ""},
+      {"beauty.inter", kInter, ""},
+      {"ratings.dat", kMovieLens, ""},
+      {"Beauty.txt", kUserItem, ""},
+      {"interactions.tsv", kTsv, R"(, "TIME_FIELD": "position")"},
+      {"r.csv", unsorted, ""},
+      {"r.csv", unsorted, R"(, "TIME_FIELD": "")"},
+      {"r.csv", unsorted, R"(, "tie_rule": "item_id")" + rated},
+      {"r.csv", unsorted, R"(, "tie_rule": "random", "tie_seed": 5)"},
+      {"r.csv", unsorted, R"(, "tie_rule": "random", "tie_seed": 5)" + rated},
+      {"r.csv", unsorted, R"(, "rm_dup_inter": "first")" + rated},
+      {"r.csv", unsorted, R"(, "rm_dup_inter": "last", "tie_rule": "random")"},
+      {"r.csv", unsorted + "u1,1,i1\nu1,x,i1,2\n,1,i1,1\n", R"(, "bad_rows": "skip", "tie_rule": "random")" + rated},
+      {"r.dat", with(unsorted, ';'), R"(, "format": "csv", "separator": ";")"},
+      {"u.data", with(bare, '\t'), R"(, "columns": ["user_id", "rating", "item_id", "timestamp"])"},
+      {"r.txt", with(bare, '|'), R"(, "separator": "|", "columns": ["user_id", "rating", "item_id", "timestamp"])"},
+      {"r.csv", with(bare, ' '),
+       R"(, "separator": " ", "columns": ["who", "r", "what", "when"], "USER_ID_FIELD": "who", "ITEM_ID_FIELD": "what",
+          "TIME_FIELD": "when", "RATING_FIELD": "r", "min_rating": 1)"}};
+  for (const Form& form : forms) {
+    const TemporaryDirectory directory;
+    for (const bool zipped : {false, true}) {
+      INFO(form.name << form.further << zipped);
+      const auto path = directory.write(form.name + (zipped ? ".gz" : ""), zipped ? gzip(form.text) : form.text);
+      const DataConfig config = config_of(path, form.further);
+      const RunData data = load_run_data(config);
+      const Histories histories = read_histories(path, data.interactions->items, history_options(config));
+      REQUIRE(histories.users.size() == data.interactions->num_users());
+      for (std::int32_t user = 0; user < histories.users.size(); ++user) {
+        CHECK(histories.users.name(user) == data.interactions->users.name(user));
+        const auto given = histories.sequences.sequence(user), trained = data.interactions->sequence(user);
+        CHECK(std::vector(given.begin(), given.end()) == std::vector(trained.begin(), trained.end()));
+      }
+      CHECK(histories.report.to_text() == data.report.to_text());
+    }
+  }
+}
+
+TEST_CASE("items that filters took out do not change the order of the others in histories", "[data][recommend]") {
+  std::string text = "user_id\titem_id\ttimestamp\n";
+  for (int row = 0; row < 300; ++row) text += detail::join('u', row % 9, "\ti", row * row % 61, "\t7\n");
+  const TemporaryDirectory directory;
+  const auto path = directory.write("r.tsv", text);
+  const DataConfig config = config_of(
+      path, R"x(, "tie_rule": "random", "item_inter_num_interval": "[6,inf)", "user_inter_num_interval": "[3,inf)")x");
+  const RunData data = load_run_data(config);
+  REQUIRE(data.filters.items > 0);
+  HistoryOptions options = history_options(config);
+  CHECK_THROWS_AS(read_histories(path, data.interactions->items, options), IoError);
+  options.unknown = UnknownItems::skip;
+  const Histories histories = read_histories(path, data.interactions->items, options);
+  CHECK(histories.unknown_items > 0);
+  for (std::int32_t user = 0; user < data.interactions->num_users(); ++user) {
+    const auto given = histories.sequences.sequence(*histories.users.find(data.interactions->users.name(user)));
+    const auto trained = data.interactions->sequence(user);
+    CHECK(std::vector(given.begin(), given.end()) == std::vector(trained.begin(), trained.end()));
+  }
+}
+
 }  // namespace tally::recsys
