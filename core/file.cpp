@@ -157,6 +157,22 @@ std::filesystem::path parent_directory(const std::filesystem::path& path) {
   return parent.empty() ? std::filesystem::path(".") : parent;
 }
 
+std::filesystem::path resolve_links(const std::filesystem::path& path) {
+  constexpr int kMaxLinks = 40;  // as the system's own
+  std::filesystem::path resolved = path;
+  for (int links = 0;; ++links) {
+    if (!resolved.has_filename()) resolved = resolved.parent_path();  // "checkpoint/" names the same as "checkpoint"
+    std::error_code error;
+    const std::filesystem::path name = resolved.filename();
+    if (name == "." || name == "..") resolved = std::filesystem::canonical(resolved, error);
+    check<IoError>(!error && resolved.has_filename(), path.string(), "needs the name of a directory");
+    check<IoError>(links <= kMaxLinks, path.string(), "is a circle of symbolic links");
+    const std::filesystem::path target = std::filesystem::read_symlink(resolved, error);
+    if (error) return resolved;
+    resolved = parent_directory(resolved) / target;
+  }
+}
+
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0)
     fail_with(to, "cannot rename the finished temporary to this name", errno);

@@ -51,6 +51,9 @@ class FileDescriptor {
 void sync_directory(const std::filesystem::path& directory);
 /// The directory that holds `path`: "." for a plain name.
 std::filesystem::path parent_directory(const std::filesystem::path& path);
+/// Where a directory of this name really lies or would lie: symbolic links are followed, dangling ones too, and the
+/// result has a plain name at its end. Throws IoError for a name that names nothing ("", "/"), or links in a circle.
+std::filesystem::path resolve_links(const std::filesystem::path& path);
 /// Renames, replacing a file of the new name.
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
 /// A name for a temporary sibling that no other process or thread uses: `.tmp-NAME-PID-TOKEN-COUNT`.
