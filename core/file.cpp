@@ -184,7 +184,8 @@ std::string temporary_name(const std::filesystem::path& path) {
          std::to_string(counter++);
 }
 
-void remove_leftovers(const std::filesystem::path& path) {
+std::vector<std::filesystem::path> leftovers(const std::filesystem::path& path) {
+  std::vector<std::filesystem::path> found;
   const std::string prefix = temporary_prefix(path);
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(parent_directory(path), ignored)) {
@@ -193,10 +194,9 @@ void remove_leftovers(const std::filesystem::path& path) {
     const std::optional<TemporaryOwner> owner = read_owner(std::string_view(name).substr(prefix.size()));
     if (!owner) continue;
     const bool was_other_process = owner->process == ::getpid() && owner->token != process_token();
-    if (was_other_process || (::kill(owner->process, 0) != 0 && errno == ESRCH)) {
-      std::filesystem::remove_all(entry.path(), ignored);
-    }
+    if (was_other_process || (::kill(owner->process, 0) != 0 && errno == ESRCH)) found.push_back(entry.path());
   }
+  return found;
 }
 
 }  // namespace detail
@@ -218,7 +218,7 @@ AtomicFile::AtomicFile(std::filesystem::path destination) : destination_(std::mo
     check<IoError>(S_ISREG(status.st_mode), destination_.string(), "cannot be replaced by a file: it is ",
                    kind_of(status.st_mode));
   }
-  detail::remove_leftovers(destination_);
+  for (const std::filesystem::path& leftover : detail::leftovers(destination_)) ::unlink(leftover.c_str());
   // The system applies the umask to 0666 here. mkstemp's 0600 would survive the rename and lock other users out.
   file_ = detail::FileDescriptor(detail::parent_directory(destination_) / detail::temporary_name(destination_),
                                  O_WRONLY | O_CREAT | O_EXCL, 0666);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace tally {
 
@@ -58,8 +59,8 @@ std::filesystem::path resolve_links(const std::filesystem::path& path);
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
 /// A name for a temporary sibling that no other process or thread uses: `.tmp-NAME-PID-TOKEN-COUNT`.
 std::string temporary_name(const std::filesystem::path& path);
-/// Removes the temporary siblings of `path` that processes now gone left behind.
-void remove_leftovers(const std::filesystem::path& path);
+/// The temporary siblings of `path` that processes now gone left behind.
+std::vector<std::filesystem::path> leftovers(const std::filesystem::path& path);
 
 }  // namespace detail
 
@@ -99,6 +100,8 @@ class LineWriter {
   void write_line(std::string_view line);
   /// Makes what was written survive a power loss.
   void sync() { file_.sync(); }
+  /// Bytes of the log; 0 for a pipe or a device that nothing was written to yet.
+  std::int64_t size() const { return end_; }
 
  private:
   void drop_torn_line();

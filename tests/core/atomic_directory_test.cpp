@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -91,6 +92,172 @@ TEST_CASE("a directory that was set aside when its successor never came is taken
   CHECK(parent.entries() == 1);
 }
 
+TEST_CASE("what somebody else put into a directory survives its replacement", "[atomic_directory]") {
+  namespace fs = std::filesystem;
+  const TemporaryDirectory parent;
+  const auto path = parent / "best";
+  commit_generation(path, 1);
+  parent.write("best/notes.txt", "mine");
+  parent.write("best/.hidden", "hidden");
+  fs::create_directories(path / "plots/old");
+  parent.write("best/plots/old/a.svg", "<svg/>");
+  fs::create_symlink("nowhere", path / "link");
+  REQUIRE(::mkfifo((path / "pipe").c_str(), 0600) == 0);
+  const auto check_kept = [&](const char* notes) {
+    CHECK(read_file(path / "notes.txt") == notes);
+    CHECK(read_file(path / ".hidden") == "hidden");
+    CHECK(read_file(path / "plots/old/a.svg") == "<svg/>");
+    CHECK(fs::read_symlink(path / "link") == "nowhere");
+    CHECK(fs::is_fifo(path / "pipe"));
+    CHECK(parent.entries() == 1);
+  };
+  commit_generation(path, 2);
+  check_kept("mine");
+  CHECK(verify_directory(path).at("step") == Json(2));
+  CHECK(read_json(path / "manifest.json").at("files").size() == 2);
+  // Changed, removed and added while a replacement is written.
+  {
+    AtomicDirectory next(path);
+    next.write("weights", "w");
+    parent.write("best/other", "new");
+    fs::remove(path / "notes.txt");
+    parent.write("best/notes.txt", "mine, again");
+    next.commit();
+  }
+  check_kept("mine, again");
+  CHECK(read_file(path / "other") == "new");
+  CHECK_FALSE(fs::exists(path / "state"));  // named by the manifest of before, and not written again
+  fs::remove(path / "other");
+  {
+    AtomicDirectory next(path);
+    fs::remove(path / "notes.txt");
+    next.commit();
+  }
+  CHECK_FALSE(fs::exists(path / "notes.txt"));
+  parent.write("best/notes.txt", "mine");
+  check_kept("mine");
+  // A name that somebody else has is not taken.
+  {
+    AtomicDirectory next(path);
+    CHECK_THAT(message_of<IoError>([&] { next.write("notes.txt", "theirs"); }),
+               Contains("best/notes.txt] is in the way"));
+    CHECK_THAT(message_of<IoError>([&] { next.expect_later("notes.txt"); }), Contains("is in the way"));
+    next.write("late", "theirs");
+    parent.write("best/late", "mine");
+    CHECK_THAT(message_of<IoError>([&] { next.commit(); }), Contains("best/late] is in the way"));
+  }
+  CHECK(read_file(path / "late") == "mine");
+  check_kept("mine");
+}
+
+TEST_CASE("a directory without a manifest is replaced only if it is empty", "[atomic_directory]") {
+  namespace fs = std::filesystem;
+  const TemporaryDirectory parent;
+  const auto path = parent / "best";
+  fs::create_directory(path);
+  commit_generation(path, 1);
+  CHECK(verify_directory(path).at("step") == Json(1));
+  CHECK(parent.entries() == 1);
+  for (const char* entry : {"notes.txt", ".hidden", "sub"}) {
+    fs::remove_all(path);
+    fs::create_directories(path / (std::string(entry) == "sub" ? "sub" : ""));
+    if (std::string(entry) != "sub") parent.write(std::string("best/") + entry, "mine");
+    CHECK_THAT(message_of<IoError>([&] { AtomicDirectory directory(path); }),
+               Contains("best] cannot be replaced: it holds files") && Contains(entry));
+    CHECK(fs::exists(path / entry));
+  }
+  // Filled while its replacement is written.
+  fs::remove_all(path);
+  fs::create_directory(path);
+  {
+    AtomicDirectory next(path);
+    parent.write("best/notes.txt", "mine");
+    CHECK_THROWS_AS(next.commit(), IoError);
+  }
+  CHECK(read_file(path / "notes.txt") == "mine");
+  CHECK(parent.entries() == 1);
+}
+
+TEST_CASE("a file that is expected later goes with its directory", "[atomic_directory]") {
+  const TemporaryDirectory parent;
+  const auto path = parent / "best";
+  for (int step = 0; step < 3; ++step) {
+    AtomicDirectory next(path);
+    next.write("weights", "w");
+    next.expect_later("log");
+    next.commit(Json::object({{"step", step}}));
+    CHECK_FALSE(std::filesystem::exists(path / "log"));
+    parent.write("best/log", "of this directory");
+    parent.write("best/notes", "mine");
+    CHECK(verify_directory(path).at("step") == Json(step));
+  }
+  std::string text = read_file(path / "manifest.json");
+  text.replace(text.find("\"log\""), 5, "\"lag\"");
+  parent.write("best/manifest.json", text);
+  CHECK_THAT(message_of<IoError>([&] { verify_directory(path); }), Contains("does not match its own checksum"));
+}
+
+TEST_CASE("leftovers of a killed replacement give back what is somebody else's", "[atomic_directory]") {
+  namespace fs = std::filesystem;
+  const TemporaryDirectory parent;
+  const auto path = parent / "best";
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  ::waitpid(child, nullptr, 0);
+  const auto leftover = parent / (".tmp-best-" + std::to_string(child) + "-1-0");
+  commit_generation(path, 0);
+  // Killed after the exchange: the old directory bears the temporary's name.
+  commit_generation(leftover, 1);
+  parent.write(leftover.filename().string() + "/late.txt", "mine");
+  parent.write(leftover.filename().string() + "/notes.txt", "mine");
+  fs::create_directory(leftover / "plots");
+  commit_generation(path, 2);
+  for (const char* name : {"late.txt", "notes.txt", "plots"}) CHECK(fs::exists(path / name));
+  CHECK(parent.entries() == 1);
+  // Both have the name: each stays where it is.
+  commit_generation(leftover, 1);
+  parent.write(leftover.filename().string() + "/notes.txt", "another's");
+  commit_generation(path, 3);
+  CHECK(read_file(path / "notes.txt") == "mine");
+  CHECK(read_file(leftover / "notes.txt") == "another's");
+  CHECK_FALSE(fs::exists(leftover / "weights"));
+  fs::remove_all(leftover);
+  // Killed before it was finished.
+  fs::create_directory(leftover);
+  parent.write(leftover.filename().string() + "/weights", "half");
+  commit_generation(path, 4);
+  CHECK(parent.entries() == 1);
+  // The same for a directory that was set aside, with its successor in place.
+  commit_generation(parent / ".previous-best", 1);
+  parent.write(".previous-best/aside.txt", "mine");
+  commit_generation(path, 5);
+  CHECK(read_file(path / "aside.txt") == "mine");
+  CHECK(verify_directory(path).at("step") == Json(5));
+  CHECK(parent.entries() == 1);
+}
+
+TEST_CASE("a symbolic link to a directory is followed", "[atomic_directory]") {
+  namespace fs = std::filesystem;
+  const TemporaryDirectory parent;
+  fs::create_directory(parent / "disk");
+  fs::create_symlink("disk/best", parent / "link");
+  // To nothing yet, and to a directory.
+  for (int step = 0; step < 3; ++step) {
+    commit_generation(step == 1 ? parent.path().string() + "/link/" : (parent / "link").string(), step);
+    CHECK(fs::is_symlink(parent / "link"));
+    CHECK_FALSE(fs::is_symlink(parent / "disk/best"));
+    CHECK(verify_directory(parent / "link").at("step") == Json(step));
+    CHECK(verify_directory(parent / "disk/best").at("step") == Json(step));
+    CHECK(directory_committed(parent / "link"));
+  }
+  fs::rename(parent / "disk/best", parent / "disk/.previous-best");
+  CHECK(verify_directory(parent / "link").at("step") == Json(2));
+  fs::create_symlink("file", parent / "to file");
+  parent.write("file", "");
+  CHECK_THAT(message_of<IoError>([&] { AtomicDirectory directory(parent / "to file"); }), Contains("something else"));
+  CHECK(parent.entries() == 4);
+}
+
 TEST_CASE("verification finds every kind of damage", "[atomic_directory]") {
   const TemporaryDirectory parent;
   const auto path = parent / "best";
@@ -113,6 +280,11 @@ TEST_CASE("verification finds every kind of damage", "[atomic_directory]") {
   CHECK_THAT(manifest(R"({"format": 1, "files": 3})"), Contains("is no manifest"));
   CHECK_THAT(manifest(R"({"format": 1, "files": {"weights": {"bytes": "x"}}})"), Contains("is no manifest"));
   CHECK_THAT(manifest(R"({"format": 1, "files": {"../../etc/passwd": {}}})"), Contains("plain file names"));
+  // What is in it cannot be told from somebody else's files, so it is not replaced.
+  CHECK_THAT(message_of<IoError>([&] { commit_generation(path, 3); }),
+             Contains("best] cannot be replaced, as nobody can tell") && Contains("plain file names"));
+  CHECK(std::filesystem::exists(path / "weights"));
+  std::filesystem::remove_all(path);
   commit_generation(path, 3);
   std::string text = read_file(path / "manifest.json");
   const std::size_t generation = text.find("3", text.find("\"fields\""));
@@ -125,7 +297,9 @@ TEST_CASE("a process killed while it replaces a directory leaves a whole one", "
   const TemporaryDirectory parent;
   const auto path = parent / "best";
   commit_generation(path, 0);
-  std::int64_t last = 0, changes = 0;
+  parent.write("best/notes.txt", "mine");
+  std::filesystem::create_directory(path / "plots");
+  std::int64_t last = 0, changes = 0, misplaced = 0;
   // On a busy machine few children get as far as a commit: go on until ten did.
   for (int round = 0; round < 100 || (changes < 10 && round < 2000); ++round) {
     const pid_t child = ::fork();
@@ -139,8 +313,15 @@ TEST_CASE("a process killed while it replaces a directory leaves a whole one", "
     const std::int64_t step = verify_directory(path).at("step").as_integer();
     REQUIRE(step >= last);
     REQUIRE(read_file(path / "state") == std::to_string(step));
+    REQUIRE(read_file(path / "notes.txt") == "mine");
+    if (!std::filesystem::exists(path / "plots")) {
+      ++misplaced;
+      { AtomicDirectory next(path); }
+      REQUIRE(std::filesystem::exists(path / "plots"));
+    }
     changes += step != last ? 1 : 0;
     last = step;
   }
   CHECK(changes >= 10);
+  CHECK(misplaced < changes);
 }
