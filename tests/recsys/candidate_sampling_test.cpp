@@ -30,6 +30,19 @@ std::set<std::int32_t> forbidden(const Split& split, const Target& target, Exclu
   return items;
 }
 
+/// A ranker of equal scores that says when it is asked.
+template <class OnScore>
+struct Watched {
+  std::int64_t items;
+  OnScore on_score;
+  std::string name() const { return "watched"; }
+  std::int64_t num_items() const { return items; }
+  Tensor score(const Sequences& histories) const {
+    on_score();
+    return Tensor::zeros({histories.count(), items});
+  }
+};
+
 }  // namespace
 
 TEST_CASE("negatives keep out what is excluded, and nothing else", "[sampling]") {
@@ -94,10 +107,13 @@ TEST_CASE("fewer negatives than a label says are refused for the part and the us
   const Split split = leave_one_out(data);
   const auto refusal = [&](Part part, const std::vector<Target>& targets, CandidateSampling sampling) {
     sampling.replacement = false;
-    const Popularity popularity(split);
+    bool scored = false;
+    const auto score = [&] { scored = true; };
+    const Watched<decltype(score)> ranker{split.data().num_items(), score};
     EvaluationOptions options;
     options.sampled = sampling;
-    const std::string message = message_of<ValueError>([&] { evaluate(popularity, split, part, targets, options); });
+    const std::string message = message_of<ValueError>([&] { evaluate(ranker, split, part, targets, options); });
+    CHECK(scored == (message == "nothing was thrown"));
     CHECK(message_of<ValueError>([&] { check_candidates(split, part, targets, sampling); }) == message);
     return message;
   };
