@@ -20,12 +20,16 @@ constexpr std::size_t kBucketBytes = sizeof(void*);
 }  // namespace
 
 Sessions::Sessions(std::shared_ptr<const RecurrentModel> model, IdMap items, SessionsOptions options)
+    : Sessions(std::move(model), std::make_shared<const IdMap>(std::move(items)), options) {}
+
+Sessions::Sessions(std::shared_ptr<const RecurrentModel> model, std::shared_ptr<const IdMap> items,
+                   SessionsOptions options)
     : model_(std::move(model)),
       items_(std::move(items)),
       options_(options),
       stripes_(std::make_unique<Stripe[]>(kStripes)) {
-  check<ShapeError>(items_.size() == model_->num_items(), kName, "needs a name for each of the model's ",
-                    model_->num_items(), " items; got ", items_.size());
+  check<ShapeError>(items_->size() == model_->num_items(), kName, "needs a name for each of the model's ",
+                    model_->num_items(), " items; got ", items_->size());
 }
 
 void Sessions::take(Users& users, const UserEvent& event, std::int32_t item, std::uint64_t now) const {
@@ -33,13 +37,13 @@ void Sessions::take(Users& users, const UserEvent& event, std::int32_t item, std
   if (found == users.end()) {
     Session begun{model_->initial_state(), {}, now};
     model_->append(begun.state, item);
-    if (options_.keep_seen) begun.seen.insert(item, items_.size());
+    if (options_.keep_seen) begun.seen.insert(item, items_->size());
     users.try_emplace(std::string(event.user), std::move(begun));
     return;
   }
   Session& session = found->second;
   model_->append(session.state, item);
-  if (options_.keep_seen) session.seen.insert(item, items_.size());
+  if (options_.keep_seen) session.seen.insert(item, items_->size());
   session.used = std::max(session.used, now);
 }
 
@@ -48,7 +52,7 @@ void Sessions::append(std::span<const UserEvent> events) {
   items.reserve(events.size());
   for (const auto& [user, item] : events) {
     check<ValueError>(!user.empty(), kName, "needs the name of a user; got an empty one, with item '", item, "'");
-    const auto index = items_.find(item);
+    const auto index = items_->find(item);
     check<ValueError>(index.has_value(), kName, "knows no item '", item, "'");
     items.push_back(*index);
   }
@@ -113,6 +117,16 @@ std::vector<std::vector<ScoredItem>> Sessions::recommend(std::span<const std::st
     }
   });
   return lists;
+}
+
+bool Sessions::use(std::string_view user) {
+  const std::uint64_t now = clock_.fetch_add(1) + 1;
+  Stripe& stripe = stripes_[stripe_of(user)];
+  const std::lock_guard lock(stripe.mutex);
+  const auto found = stripe.users.find(user);
+  if (found == stripe.users.end()) return false;
+  found->second.used = std::max(found->second.used, now);
+  return true;
 }
 
 bool Sessions::contains(std::string_view user) const {

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "tally/core/json.h"
 #include "tally/recsys/data/id_map.h"
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/recurrent_model.h"
@@ -42,7 +43,7 @@ class Sessions {
   Sessions(std::shared_ptr<const RecurrentModel> model, IdMap items, SessionsOptions options = {});
 
   const RecurrentModel& model() const { return *model_; }
-  const IdMap& items() const { return items_; }
+  const IdMap& items() const { return *items_; }
 
   /// Takes an event; a user who was not there begins with it. Throws ValueError for an empty name of a user, or naming
   /// an item that the model does not know.
@@ -60,6 +61,9 @@ class Sessions {
   /// The same for many users, in parallel.
   std::vector<std::vector<ScoredItem>> recommend(std::span<const std::string_view> users, std::int64_t k);
 
+  /// Counts as a user's latest use, as a recommendation does. Returns false for one who is not there.
+  bool use(std::string_view user);
+
   bool contains(std::string_view user) const;
   /// A copy of a user's state, or nothing.
   std::optional<ModelState> state(std::string_view user) const;
@@ -73,12 +77,13 @@ class Sessions {
   /// A user who is active meanwhile stays.
   std::int64_t evict_least_recent(std::int64_t keep);
 
-  /// Writes all sessions as a directory that appears whole or not at all, in place of one of that name. Each user is
-  /// saved as of some moment during the call. Throws IoError.
+  /// Writes all sessions as a directory that appears whole or not at all, in place of one of that name and of the log
+  /// in it (DurableSessions). Each user is saved as of some moment during the call. Takes little memory. Throws
+  /// IoError.
   void save(const std::filesystem::path& directory) const;
-  /// Replaces all sessions by saved ones. Throws IoError for files that are missing, damaged or of another version, and
-  /// ValueError for sessions of another model or other items, or saved without seen items that are to be kept; then
-  /// nothing changed.
+  /// Replaces all sessions by saved ones and what the log beside them says. Throws IoError for files that are missing,
+  /// damaged or of another version, and ValueError for sessions of another model or other items, or saved without seen
+  /// items that are to be kept; then nothing changed.
   void load(const std::filesystem::path& directory);
 
  private:
@@ -102,12 +107,15 @@ class Sessions {
   void take(Users& users, const UserEvent& event, std::int32_t item, std::uint64_t now) const;
   /// Writes the user's hidden row and returns the items to leave out.
   ItemSet read(std::string_view user, std::uint64_t now, std::span<float> row);
+  Sessions(std::shared_ptr<const RecurrentModel> model, std::shared_ptr<const IdMap> items, SessionsOptions options);
   std::string names_fingerprint() const;
-  static std::string save_session(std::string_view user, const Session& session);
-  void load_session(ByteReader& bytes, std::vector<Users>& into) const;
+  static void save_session(std::string_view user, const Session& session, std::string& to);
+  void load_session(ByteReader& bytes);
+  /// Into sessions that nobody else sees. Returns the fields of the manifest.
+  Json load_snapshot(const std::filesystem::path& directory);
 
   std::shared_ptr<const RecurrentModel> model_;
-  IdMap items_;
+  std::shared_ptr<const IdMap> items_;
   SessionsOptions options_;
   std::unique_ptr<Stripe[]> stripes_;
   mutable std::shared_mutex whole_;  // before any stripe's: held alone while load() replaces all users

@@ -8,88 +8,28 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
-#include <map>
 #include <set>
 #include <thread>
 
 #include "tally/core/file.h"
 #include "tally/core/parallel.h"
-#include "tally/recsys/models/gru4rec.h"
-#include "tally/recsys/models/lisa.h"
-#include "tally/recsys/models/neural_ranker.h"
-#include "tally/recsys/models/sasrec.h"
+#include "tests/recsys/session_samples.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
-using tally::test::message_of;
-using tally::test::TemporaryDirectory;
+using namespace tally::test;
 
 namespace {
 
-constexpr std::int64_t kItems = 700, kWidth = 16;
-
-LisaOptions lisa_options() {
-  LisaOptions options;
-  options.items = kItems;
-  options.width = kWidth;
-  options.window = 100;
-  options.codebooks = 2;
-  options.codewords = 8;
-  return options;
-}
-
-std::unique_ptr<SequenceModel> model_named(const std::string& name, std::uint64_t seed = 1) {
-  if (name == "gru4rec") {
-    return std::make_unique<SequenceModelOf<Gru4Rec>>(
-        name, Gru4Rec::make({.items = kItems, .width = kWidth, .window = 100, .deviation = 0.5}, RngKey{seed}));
-  }
-  if (name == "sasrec") {
-    return std::make_unique<SequenceModelOf<SasRec>>(
-        name, SasRec::make({.items = kItems, .width = kWidth, .window = 100, .deviation = 0.3}, RngKey{seed}));
-  }
-  return std::make_unique<SequenceModelOf<Lisa>>(name, Lisa::make(lisa_options(), RngKey{seed}));
-}
-
-IdMap item_names() {
-  IdMap names;
-  for (std::int64_t i = 0; i < kItems; ++i) names.add("item-" + std::to_string(i));
-  return names;
-}
-
-/// Events of users named u0, u1, ..., mixed.
-struct Stream {
-  std::vector<std::string> users, items;
-  std::map<std::string, std::vector<std::int32_t>> histories;
-
-  Stream(std::size_t count, std::uint64_t users_of, std::uint64_t seed = 99) {
-    std::uint64_t x = seed;
-    const auto draw = [&](std::uint64_t n) {
-      x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-      return (x >> 33) % n;
-    };
-    for (std::size_t i = 0; i < count; ++i) {
-      users.push_back("u" + std::to_string(draw(users_of)));
-      const auto item = static_cast<std::int32_t>(draw(kItems));
-      items.push_back("item-" + std::to_string(item));
-      histories[users.back()].push_back(item);
-    }
-  }
-  std::vector<UserEvent> events(std::size_t begin = 0, std::size_t end = std::size_t(-1)) const {
-    std::vector<UserEvent> all;
-    for (std::size_t i = begin; i < std::min(end, users.size()); ++i) all.push_back({users[i], items[i]});
-    return all;
-  }
-};
-
-std::vector<std::string> names_of(const Stream& stream) {
+std::vector<std::string> names_of(const EventStream& stream) {
   std::vector<std::string> names;
   for (const auto& [name, history] : stream.histories) names.push_back(name);
   return names;
 }
 
-std::vector<std::vector<ScoredItem>> recommend_all(Sessions& sessions, const Stream& stream, std::int64_t k = 10) {
+std::vector<std::vector<ScoredItem>> recommend_all(Sessions& sessions, const EventStream& stream, std::int64_t k = 10) {
   const std::vector<std::string> names = names_of(stream);
   const std::vector<std::string_view> views(names.begin(), names.end());
   return sessions.recommend(views, k);
@@ -133,7 +73,7 @@ TEST_CASE("a set of items", "[sessions]") {
 }
 
 TEST_CASE("sessions recommend what the model recommends for each history", "[sessions]") {
-  const Stream stream(400, 20);
+  const EventStream stream(400, 20);
   for (const char* name : {"lisa", "gru4rec", "sasrec"}) {
     INFO(name);
     const auto model = model_named(name);
@@ -170,7 +110,7 @@ TEST_CASE("sessions recommend what the model recommends for each history", "[ses
 }
 
 TEST_CASE("states do not depend on threads, batches or other users", "[sessions]") {
-  const Stream stream(600, 30);
+  const EventStream stream(600, 30);
   const auto recurrent = model_named("lisa")->recurrent();
   Sessions one_by_one(recurrent, item_names());
   for (const UserEvent& event : stream.events()) one_by_one.append(event.user, event.item);
@@ -189,7 +129,7 @@ TEST_CASE("states do not depend on threads, batches or other users", "[sessions]
 }
 
 TEST_CASE("many threads at once", "[sessions]") {
-  const Stream stream(2000, 40);
+  const EventStream stream(2000, 40);
   const auto recurrent = model_named("gru4rec")->recurrent();
   Sessions alone(recurrent, item_names());
   alone.append(stream.events());
@@ -306,7 +246,7 @@ TEST_CASE("sessions refuse names that they do not know", "[sessions]") {
 }
 
 TEST_CASE("sessions are saved and loaded whole", "[sessions]") {
-  const Stream stream(300, 25);
+  const EventStream stream(300, 25);
   const TemporaryDirectory parent;
   for (const char* name : {"lisa", "gru4rec", "sasrec"}) {
     INFO(name);

@@ -1,0 +1,113 @@
+#include "tally/recsys/sessions/durable_sessions.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "tally/core/atomic_directory.h"
+#include "tally/core/file.h"
+
+namespace tally::recsys {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kName = "Sessions";
+constexpr std::chrono::seconds kSyncInterval{1};
+
+/// As Sessions::append() does, and that the log, lines with tabs, can hold them.
+void check_names(std::span<const UserEvent> events, const IdMap& items) {
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  for (const auto& [user, item] : events) {
+    check<ValueError>(!user.empty(), kName, "needs the name of a user; got an empty one, with item '", item, "'");
+    check<ValueError>(items.find(item).has_value(), kName, "knows no item '", item, "'");
+    check<ValueError>(std::none_of(user.begin(), user.end(), is_control), kName,
+                      "needs names of users without control characters, for item '", item, "' too");
+  }
+}
+
+}  // namespace
+
+DurableSessions::DurableSessions(const fs::path& directory, std::shared_ptr<const RecurrentModel> model, IdMap items,
+                                 SessionsOptions options, DurableOptions durable)
+    : options_(durable), sessions_(std::move(model), std::move(items), options) {
+  if (directory.empty()) return;
+  directory_ = detail::resolve_links(directory);
+  lock_.emplace(DirectoryLock::beside(directory_));
+  std::error_code error;
+  const bool exists = directory_committed(directory_) || fs::exists(directory_, error);
+  check<IoError>(!exists || fs::is_directory(directory_, error), directory.string(),
+                 "needs to be a directory of sessions, or nothing yet");
+  if (!exists || fs::is_empty(directory_)) {
+    save();
+    return;
+  }
+  sessions_.load(directory_);
+  open_log();
+}
+
+void DurableSessions::open_log() {
+  const Json manifest = read_json(directory_ / AtomicDirectory::kManifest);
+  snapshot_bytes_ = 0;
+  for (const auto& [name, listed] : manifest.at("files").members()) snapshot_bytes_ += listed.at("bytes").as_integer();
+  // One of version 1 can have no log.
+  if (manifest.at("fields").find("generation") == nullptr) return save();
+  log_.emplace(directory_, manifest.at("fields"));
+}
+
+template <class Change>
+auto DurableSessions::logged(Change&& change) {
+  if (directory_.empty()) return change();
+  if (log_lacks_some_) save();
+  log_lacks_some_ = true;
+  auto result = change();
+  log_lacks_some_ = false;
+  if (log_->bytes() > std::max(options_.min_log_bytes, snapshot_bytes_)) {
+    save();
+  } else {
+    sync();
+  }
+  return result;
+}
+
+void DurableSessions::append(std::span<const UserEvent> events) {
+  check_names(events, sessions_.items());
+  logged([&] {
+    sessions_.append(events);
+    if (log_) log_->append(events);
+    return events.size();
+  });
+}
+
+std::vector<ScoredItem> DurableSessions::recommend(std::string_view user, std::int64_t k) {
+  if (k < 1 || !sessions_.contains(user)) return sessions_.recommend(user, k);  // throws
+  return logged([&] {
+    auto list = sessions_.recommend(user, k);
+    if (log_) log_->append_use(user);
+    return list;
+  });
+}
+
+std::int64_t DurableSessions::evict_least_recent(std::int64_t keep) {
+  return logged([&] {
+    const std::int64_t evicted = sessions_.evict_least_recent(keep);
+    if (log_ && evicted > 0) log_->append_eviction(keep);
+    return evicted;
+  });
+}
+
+void DurableSessions::sync() {
+  if (log_) log_->sync(kSyncInterval);
+}
+
+void DurableSessions::save() {
+  if (directory_.empty()) return;
+  // Until it is done, nobody knows to which snapshot the open log belongs.
+  log_lacks_some_ = true;
+  sessions_.save(directory_);
+  log_.reset();
+  open_log();
+  log_lacks_some_ = false;
+}
+
+}  // namespace tally::recsys

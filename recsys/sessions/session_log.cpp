@@ -1,0 +1,142 @@
+#include "tally/recsys/sessions/session_log.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <system_error>
+#include <vector>
+
+#include "tally/core/line_reader.h"
+#include "tally/recsys/models/state_bytes.h"
+
+namespace tally::recsys {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kFormat = "tally session log";
+constexpr std::int64_t kVersion = 1;
+constexpr std::size_t kLine = std::size_t{1} << 16;  // bytes after which a line is ended: a large batch is several
+
+// A line is `HASH TAB operation TAB operation ...`; these are operations, with tabs between their parts.
+constexpr std::string_view kEvent = "e";     // user, item
+constexpr std::string_view kUse = "u";       // user
+constexpr std::string_view kEviction = "k";  // how many users are kept
+
+/// What a log and its snapshot must have in common.
+Json identity_of(const Json& fields) {
+  return Json::object({{"format", kFormat},
+                       {"version", kVersion},
+                       {"generation", fields.at("generation")},
+                       {"fingerprint", fields.at("fingerprint")},
+                       {"items", fields.at("items")}});
+}
+
+/// Takes the text up to the next tab.
+std::string_view take_part(std::string_view& rest) {
+  const std::size_t end = std::min(rest.find('\t'), rest.size());
+  const std::string_view part = rest.substr(0, end);
+  rest.remove_prefix(std::min(end + 1, rest.size()));
+  return part;
+}
+
+void replay_line(std::string_view operations, const LineReader& lines, Sessions& sessions) {
+  std::vector<UserEvent> events;
+  const auto take_events = [&] {
+    sessions.append(events);
+    events.clear();
+  };
+  while (!operations.empty()) {
+    const std::string_view operation = take_part(operations);
+    if (operation == kEvent) {
+      const std::string_view user = take_part(operations);
+      events.push_back({user, take_part(operations)});
+      continue;
+    }
+    take_events();
+    const std::string_view value = take_part(operations);
+    if (operation == kUse) {
+      if (!sessions.use(value)) lines.refuse("names user '", value, "', who has no events");
+    } else {
+      std::int64_t keep = 0;
+      const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), keep);
+      if (operation != kEviction || error != std::errc() || end != value.data() + value.size()) {
+        lines.refuse("has an operation that this program does not know: '", operation, "'");
+      }
+      sessions.evict_least_recent(keep);
+    }
+  }
+  take_events();
+}
+
+}  // namespace
+
+std::string hexadecimal(std::uint64_t value) { return fmt::format("{:016x}", value); }
+
+SessionLog::SessionLog(const fs::path& directory, const Json& fields) : file_(directory / kFile) {
+  if (file_.size() > 0) return;
+  write(identity_of(fields).dump());
+  sync();
+  detail::sync_directory(directory);
+}
+
+void SessionLog::append(std::span<const UserEvent> events) {
+  std::string operations;
+  for (const auto& [user, item] : events) {
+    if (!operations.empty()) operations += '\t';
+    ((((operations += kEvent) += '\t') += user) += '\t') += item;
+    if (operations.size() < kLine) continue;
+    write(operations);
+    operations.clear();
+  }
+  if (!operations.empty()) write(operations);
+}
+
+void SessionLog::append_use(std::string_view user) { write(detail::join(kUse, '\t', user)); }
+
+void SessionLog::append_eviction(std::int64_t keep) { write(detail::join(kEviction, '\t', keep)); }
+
+void SessionLog::write(std::string_view content) {
+  line_ = hexadecimal(fingerprint(content));
+  line_ += '\t';
+  line_ += content;
+  file_.write_line(line_);
+  synced_ = false;
+}
+
+void SessionLog::sync(std::chrono::milliseconds interval) {
+  const auto now = std::chrono::steady_clock::now();
+  if (synced_ || now - last_sync_ < interval) return;
+  file_.sync();
+  synced_ = true;
+  last_sync_ = now;
+}
+
+void SessionLog::replay(const fs::path& directory, const Json& fields, Sessions& sessions) {
+  const fs::path path = directory / kFile;
+  std::error_code error;
+  const std::uintmax_t size = fs::file_size(path, error);
+  if (error == std::errc::no_such_file_or_directory) return;
+  check<IoError>(!error, path.string(), "cannot be examined: ", error.message());
+  LineReader lines(path, std::numeric_limits<std::size_t>::max() / 2);
+  std::uintmax_t read = 0;
+  for (std::string_view line; lines.next(line);) {
+    read += line.size() + 1;
+    if (read > size) break;  // without an end: it was never written whole
+    const std::string_view hash = take_part(line);
+    if (hash != hexadecimal(fingerprint(line))) {
+      lines.refuse("is damaged; to go on without this line and those after it, cut the log before it");
+    }
+    if (lines.line_number() > 1) {
+      replay_line(line, lines, sessions);
+      continue;
+    }
+    const std::string expected = identity_of(fields).dump();
+    check<ValueError>(line == expected, path.string(), "belongs to other sessions than those beside it: it says ", line,
+                      ", they need ", expected);
+  }
+}
+
+}  // namespace tally::recsys
