@@ -1,16 +1,18 @@
 #include "tools/stream_recommendations.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <exception>
+#include <functional>
 #include <iostream>
 #include <optional>
 #include <utility>
 
-#include "tally/core/atomic_directory.h"
-#include "tally/recsys/sessions/sessions.h"
+#include "tally/recsys/sessions/durable_sessions.h"
 #include "tools/recommendation_rows.h"
 #include "tools/signals.h"
 
@@ -23,10 +25,31 @@ constexpr std::string_view kInput = "standard input";
 constexpr std::size_t kMaxLine = std::size_t{1} << 20;
 constexpr std::size_t kMaxPending = 4096;
 
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+
+/// Text of the input for a message: of bounded length, and of one line whatever is in it.
+std::string shown(std::string_view text) {
+  constexpr std::size_t kShown = 200;
+  std::string result;
+  for (const char c : text.substr(0, kShown)) {
+    if (is_control(c) && c != '\t') {
+      result += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else {
+      result += c;
+    }
+  }
+  return text.size() > kShown ? result + "..." : result;
+}
+
 /// Lines of standard input as they come. Unlike core's LineReader it wakes up for signals.
 class LineStream {
  public:
   enum class Next { line, end, stopped };
+
+  /// `while_waiting` is called now and then while no input comes.
+  explicit LineStream(std::function<void()> while_waiting) : while_waiting_(std::move(while_waiting)) {}
 
   /// Waits for a line, without its end. Once a stop is asked for nothing more is read, but whole lines that were read
   /// are given out: the writer cannot write them again.
@@ -58,18 +81,28 @@ class LineStream {
     begin_ = 0;
     // A signal may arrive between the look at it and the wait, or on another thread, so the wait is a short one.
     pollfd input{STDIN_FILENO, POLLIN, 0};
-    if (::poll(&input, 1, 100) <= 0) return;
+    if (::poll(&input, 1, 100) <= 0) return while_waiting_();
     char block[1 << 16];
     const ssize_t got = ::read(STDIN_FILENO, block, sizeof(block));
     check<IoError>(got >= 0 || errno == EINTR || errno == EAGAIN, kInput, "could not be read");
     if (got > 0) buffer_.append(block, static_cast<std::size_t>(got));
     ended_ = got == 0;
+    skip_byte_order_mark();
   }
 
+  /// The mark may come in pieces, none of which ends a line.
+  void skip_byte_order_mark() {
+    if (!at_start_ || (!ended_ && buffer_.size() < kByteOrderMark.size() && kByteOrderMark.starts_with(buffer_)))
+      return;
+    if (buffer_.starts_with(kByteOrderMark)) begin_ = kByteOrderMark.size();
+    at_start_ = false;
+  }
+
+  std::function<void()> while_waiting_;
   std::string buffer_;
   std::size_t begin_ = 0;
   std::int64_t number_ = 0;
-  bool ended_ = false;
+  bool ended_ = false, at_start_ = true;
 };
 
 class Streaming {
@@ -77,15 +110,11 @@ class Streaming {
   Streaming(const Recommender& recommender, const StreamOptions& options)
       : recommender_(recommender),
         options_(options),
-        sessions_(recommender.recurrent(), recommender.items, {.keep_seen = options.filter_seen}) {
-    if (!options.state.empty() && (directory_committed(options.state) || std::filesystem::exists(options.state))) {
-      sessions_.load(options.state);
-    }
-  }
+        sessions_(options.state, recommender.recurrent(), recommender.items, {.keep_seen = options.filter_seen}) {}
 
   int run() {
     std::cout << recommendation_head(recommender_) << std::flush;
-    LineStream input;
+    LineStream input([&] { sessions_.sync(); });
     std::string line;
     LineStream::Next next = LineStream::Next::end;
     while ((next = input.next(line)) == LineStream::Next::line) {
@@ -100,7 +129,21 @@ class Streaming {
 
   void save() {
     append_pending();
-    if (!options_.state.empty()) sessions_.save(options_.state);
+    sessions_.save();
+  }
+
+  /// After an exception, which is what will be reported: what can be saved is. What cannot was never answered, and the
+  /// log has the rest.
+  void save_what_can_be() noexcept {
+    const auto attempt = [](auto&& action) {
+      try {
+        action();
+      } catch (const std::exception&) {
+        return;
+      }
+    };
+    attempt([&] { append_pending(); });
+    attempt([&] { sessions_.save(); });
   }
 
  private:
@@ -108,22 +151,28 @@ class Streaming {
   std::optional<std::string> take(const std::string& line) {
     const std::size_t tab = line.find('\t');
     if (tab == std::string::npos || line.find('\t', tab + 1) != std::string::npos) {
-      return "needs two columns, a user and an item, with a tab between them; got '" + line + "'";
+      return "needs two columns, a user and an item, with a tab between them; got '" + shown(line) + "'";
     }
     std::string user = line.substr(0, tab), item = line.substr(tab + 1);
-    if (user.empty() || item.empty()) return "needs a user and an item; got '" + line + "'";
+    if (user.empty() || item.empty()) return "needs a user and an item; got '" + shown(line) + "'";
+    if (std::any_of(user.begin(), user.end(), is_control)) {
+      return "needs a user without control characters; got '" + shown(user) + "'";
+    }
     if (item == "?") {
       append_pending();
-      if (!sessions_.contains(user)) return "asks for user '" + user + "', who has no events";
-      answer(user);
+      if (!sessions_.sessions().contains(user)) return "asks for user '" + shown(user) + "', who has no events";
+      answer(user, sessions_.recommend(user, options_.k));
       return std::nullopt;
     }
-    if (!sessions_.items().find(item)) return "item '" + item + "' is not among those that the model was trained with";
-    pending_.emplace_back(std::move(user), std::move(item));
+    if (!sessions_.sessions().items().find(item)) {
+      return "item '" + shown(item) + "' is not among those that the model was trained with";
+    }
     if (options_.answer_events) {
-      const std::string owner = pending_.back().first;
-      append_pending();
-      answer(owner);
+      const UserEvent event{user, item};
+      answer(user, sessions_.append_and_recommend(event, options_.k));
+      bound_sessions();
+    } else {
+      pending_.emplace_back(std::move(user), std::move(item));
     }
     return std::nullopt;
   }
@@ -142,18 +191,22 @@ class Streaming {
     events.reserve(taken.size());
     for (const auto& [user, item] : taken) events.push_back({user, item});
     sessions_.append(events);
-    if (options_.max_sessions > 0 && sessions_.size() > options_.max_sessions) {
+    bound_sessions();
+  }
+
+  void bound_sessions() {
+    if (options_.max_sessions > 0 && sessions_.sessions().size() > options_.max_sessions) {
       sessions_.evict_least_recent(options_.max_sessions - options_.max_sessions / 10);
     }
   }
 
-  void answer(const std::string& user) {
-    std::cout << recommendation_rows(recommender_, user, sessions_.recommend(user, options_.k)) << std::flush;
+  void answer(const std::string& user, const std::vector<ScoredItem>& list) {
+    std::cout << recommendation_rows(recommender_, user, list) << std::flush;
   }
 
   const Recommender& recommender_;
   const StreamOptions& options_;
-  Sessions sessions_;
+  DurableSessions sessions_;
   std::vector<std::pair<std::string, std::string>> pending_;
   std::int64_t bad_lines_ = 0;
   std::string first_fault_;
@@ -167,8 +220,8 @@ int stream_recommendations(const Recommender& recommender, const StreamOptions& 
   int exit_code = 0;
   try {
     exit_code = streaming.run();
-  } catch (const Error&) {
-    streaming.save();
+  } catch (const std::exception&) {
+    streaming.save_what_can_be();
     throw;
   }
   streaming.save();

@@ -13,13 +13,15 @@ struct StreamOptions {
   bool answer_events = true;      ///< else only query lines are answered
   bool skip_bad_lines = false;    ///< else the first ends the stream
   std::int64_t max_sessions = 0;  ///< beyond, a tenth of the users is forgotten, the least recently used; 0: no bound
-  std::filesystem::path state;    ///< loaded at the start when it is there, saved at the end; empty: none
+  std::filesystem::path state;    ///< where users are kept (DurableSessions); empty: in memory alone
 };
 
 /// Reads lines `user TAB item` (an event) and `user TAB ?` (a query) from standard input and writes each answer, up to
-/// k lines `user_id item_id score rank` and the title when there are titles, to standard output at once. Ends with
-/// the input, or after the line in work when a stop signal came; either way, and when a bad line ends it, sessions are
-/// saved. Returns the exit code. Throws IoError for a bad line, naming it, or when answers cannot be written.
+/// k lines `user_id item_id score rank` and the title when there are titles, to standard output at once. An event is
+/// logged in the state before it is answered. Ends with the input, or after the line in work when a stop signal came;
+/// either way, and when a bad line or any other exception ends it, sessions are saved. Returns the exit code. Throws
+/// IoError for a bad line, naming it, when answers cannot be written, and before the first line is read when the state
+/// cannot be written or another process writes it.
 int stream_recommendations(const Recommender& recommender, const StreamOptions& options);
 
 }  // namespace tally::tools

@@ -61,6 +61,7 @@ auto DurableSessions::logged(Change&& change) {
   if (log_lacks_some_) save();
   log_lacks_some_ = true;
   auto result = change();
+  log_->write();
   log_lacks_some_ = false;
   if (log_->bytes() > std::max(options_.min_log_bytes, snapshot_bytes_)) {
     save();
@@ -70,28 +71,45 @@ auto DurableSessions::logged(Change&& change) {
   return result;
 }
 
+void DurableSessions::take(std::span<const UserEvent> events) {
+  sessions_.append(events);
+  if (!log_) return;
+  for (const UserEvent& event : events) log_->add_event(event);
+}
+
+std::vector<ScoredItem> DurableSessions::answer(std::string_view user, std::int64_t k) {
+  auto list = sessions_.recommend(user, k);
+  if (log_) log_->add_use(user);
+  return list;
+}
+
 void DurableSessions::append(std::span<const UserEvent> events) {
   check_names(events, sessions_.items());
   logged([&] {
-    sessions_.append(events);
-    if (log_) log_->append(events);
+    take(events);
     return events.size();
   });
 }
 
 std::vector<ScoredItem> DurableSessions::recommend(std::string_view user, std::int64_t k) {
   if (k < 1 || !sessions_.contains(user)) return sessions_.recommend(user, k);  // throws
+  return logged([&] { return answer(user, k); });
+}
+
+std::vector<ScoredItem> DurableSessions::append_and_recommend(const UserEvent& event, std::int64_t k) {
+  check<ValueError>(k >= 1, kName, "needs k of at least 1; got ", k);
+  const std::span events(&event, 1);
+  check_names(events, sessions_.items());
   return logged([&] {
-    auto list = sessions_.recommend(user, k);
-    if (log_) log_->append_use(user);
-    return list;
+    take(events);
+    return answer(event.user, k);
   });
 }
 
 std::int64_t DurableSessions::evict_least_recent(std::int64_t keep) {
   return logged([&] {
     const std::int64_t evicted = sessions_.evict_least_recent(keep);
-    if (log_ && evicted > 0) log_->append_eviction(keep);
+    if (log_ && evicted > 0) log_->add_eviction(keep);
     return evicted;
   });
 }

@@ -42,6 +42,8 @@ class DurableSessions {
   void append(std::span<const UserEvent> events);
   /// As Sessions::recommend(); the use is logged.
   std::vector<ScoredItem> recommend(std::string_view user, std::int64_t k);
+  /// An event and the recommendations after it, logged at once.
+  std::vector<ScoredItem> append_and_recommend(const UserEvent& event, std::int64_t k);
   std::int64_t evict_least_recent(std::int64_t keep);
 
   /// Makes what was logged survive a power loss, at most once a second: else it returns at once.
@@ -50,9 +52,11 @@ class DurableSessions {
   void save();
 
  private:
-  /// Runs `change`, which changes the sessions and logs that it did.
+  /// Runs `change`, which changes the sessions and adds to the log what it did, and writes the log.
   template <class Change>
   auto logged(Change&& change);
+  void take(std::span<const UserEvent> events);
+  std::vector<ScoredItem> answer(std::string_view user, std::int64_t k);
   void open_log();
 
   std::filesystem::path directory_;  ///< where it really lies

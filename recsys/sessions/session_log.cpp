@@ -8,7 +8,6 @@
 #include <system_error>
 #include <vector>
 
-#include "tally/core/line_reader.h"
 #include "tally/recsys/models/state_bytes.h"
 
 namespace tally::recsys {
@@ -19,11 +18,6 @@ namespace fs = std::filesystem;
 constexpr std::string_view kFormat = "tally session log";
 constexpr std::int64_t kVersion = 1;
 constexpr std::size_t kLine = std::size_t{1} << 16;  // bytes after which a line is ended: a large batch is several
-
-// A line is `HASH TAB operation TAB operation ...`; these are operations, with tabs between their parts.
-constexpr std::string_view kEvent = "e";     // user, item
-constexpr std::string_view kUse = "u";       // user
-constexpr std::string_view kEviction = "k";  // how many users are kept
 
 /// What a log and its snapshot must have in common.
 Json identity_of(const Json& fields) {
@@ -42,7 +36,43 @@ std::string_view take_part(std::string_view& rest) {
   return part;
 }
 
-void replay_line(std::string_view operations, const LineReader& lines, Sessions& sessions) {
+}  // namespace
+
+std::string hexadecimal(std::uint64_t value) { return fmt::format("{:016x}", value); }
+
+SessionLog::SessionLog(const fs::path& directory, const Json& fields) : file_(directory / kFile) {
+  if (file_.size() > 0) return;
+  add({identity_of(fields).dump()});
+  write();
+  sync();
+  detail::sync_directory(directory);
+}
+
+void SessionLog::add(std::initializer_list<std::string_view> operation) {
+  for (const std::string_view part : operation) {
+    if (!line_.empty()) line_ += '\t';
+    line_ += part;
+  }
+  if (line_.size() >= kLine) write();
+}
+
+void SessionLog::write() {
+  if (line_.empty()) return;
+  line_.insert(0, hexadecimal(fingerprint(line_)) + '\t');
+  file_.write_line(line_);
+  line_.clear();
+  synced_ = false;
+}
+
+void SessionLog::sync(std::chrono::milliseconds interval) {
+  const auto now = std::chrono::steady_clock::now();
+  if (synced_ || now - last_sync_ < interval) return;
+  file_.sync();
+  synced_ = true;
+  last_sync_ = now;
+}
+
+void SessionLog::replay_line(std::string_view operations, const LineReader& lines, Sessions& sessions) {
   std::vector<UserEvent> events;
   const auto take_events = [&] {
     sessions.append(events);
@@ -69,49 +99,6 @@ void replay_line(std::string_view operations, const LineReader& lines, Sessions&
     }
   }
   take_events();
-}
-
-}  // namespace
-
-std::string hexadecimal(std::uint64_t value) { return fmt::format("{:016x}", value); }
-
-SessionLog::SessionLog(const fs::path& directory, const Json& fields) : file_(directory / kFile) {
-  if (file_.size() > 0) return;
-  write(identity_of(fields).dump());
-  sync();
-  detail::sync_directory(directory);
-}
-
-void SessionLog::append(std::span<const UserEvent> events) {
-  std::string operations;
-  for (const auto& [user, item] : events) {
-    if (!operations.empty()) operations += '\t';
-    ((((operations += kEvent) += '\t') += user) += '\t') += item;
-    if (operations.size() < kLine) continue;
-    write(operations);
-    operations.clear();
-  }
-  if (!operations.empty()) write(operations);
-}
-
-void SessionLog::append_use(std::string_view user) { write(detail::join(kUse, '\t', user)); }
-
-void SessionLog::append_eviction(std::int64_t keep) { write(detail::join(kEviction, '\t', keep)); }
-
-void SessionLog::write(std::string_view content) {
-  line_ = hexadecimal(fingerprint(content));
-  line_ += '\t';
-  line_ += content;
-  file_.write_line(line_);
-  synced_ = false;
-}
-
-void SessionLog::sync(std::chrono::milliseconds interval) {
-  const auto now = std::chrono::steady_clock::now();
-  if (synced_ || now - last_sync_ < interval) return;
-  file_.sync();
-  synced_ = true;
-  last_sync_ = now;
 }
 
 void SessionLog::replay(const fs::path& directory, const Json& fields, Sessions& sessions) {

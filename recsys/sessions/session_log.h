@@ -3,12 +3,13 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
-#include <span>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
 #include "tally/core/file.h"
 #include "tally/core/json.h"
+#include "tally/core/line_reader.h"
 #include "tally/recsys/sessions/sessions.h"
 
 namespace tally::recsys {
@@ -27,11 +28,13 @@ class SessionLog {
   /// Opens the log beside a snapshot, or begins it. `fields` are those of the snapshot's manifest. Throws IoError.
   SessionLog(const std::filesystem::path& directory, const Json& fields);
 
-  /// Names have no tabs and no line breaks. Throw IoError when the write fails; of a batch, the first events may then
-  /// be in the log.
-  void append(std::span<const UserEvent> events);
-  void append_use(std::string_view user);
-  void append_eviction(std::int64_t keep);
+  /// Adds to the line that write() hands to the system, before which nothing is certain; a line that has grown long is
+  /// written at once. Names have no tabs and no line breaks. Throw IoError when a write fails: the log then ends with
+  /// the line before, and what was added since is to be given up with this object.
+  void add_event(const UserEvent& event) { add({kEvent, event.user, event.item}); }
+  void add_use(std::string_view user) { add({kUse, user}); }
+  void add_eviction(std::int64_t keep) { add({kEviction, std::to_string(keep)}); }
+  void write();
 
   std::int64_t bytes() const { return file_.size(); }
   /// Makes what was logged survive a power loss, if `interval` has passed since it was done last.
@@ -42,12 +45,18 @@ class SessionLog {
   static void replay(const std::filesystem::path& directory, const Json& fields, Sessions& sessions);
 
  private:
-  void write(std::string_view content);
+  // A line is `HASH TAB operation TAB operation ...`; these are operations, with tabs between their parts.
+  static constexpr std::string_view kEvent = "e";     // user, item
+  static constexpr std::string_view kUse = "u";       // user
+  static constexpr std::string_view kEviction = "k";  // how many users are kept
+
+  void add(std::initializer_list<std::string_view> operation);
+  static void replay_line(std::string_view operations, const LineReader& lines, Sessions& sessions);
 
   LineWriter file_;
+  std::string line_;  ///< without its hash
   bool synced_ = true;
   std::chrono::steady_clock::time_point last_sync_ = std::chrono::steady_clock::now();
-  std::string line_;
 };
 
 }  // namespace tally::recsys

@@ -1,7 +1,6 @@
 #include "tally/core/atomic_directory.h"
 
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include <catch2/catch.hpp>
 
 #include "tally/core/file.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;
@@ -67,14 +67,10 @@ TEST_CASE("a failed write keeps the directory that was there", "[atomic_director
   const TemporaryDirectory parent;
   const auto path = parent / "best";
   commit_generation(path, 1);
-  ignore_write_signals();
-  rlimit before{};
-  ::getrlimit(RLIMIT_FSIZE, &before);
-  rlimit limit = before;
-  limit.rlim_cur = 1000;
-  ::setrlimit(RLIMIT_FSIZE, &limit);
-  CHECK_THAT(message_of<IoError>([&] { commit_generation(path, 2, 2000); }), Contains("File too large"));
-  ::setrlimit(RLIMIT_FSIZE, &before);
+  {
+    const FileSizeLimit limit(1000);
+    CHECK_THAT(message_of<IoError>([&] { commit_generation(path, 2, 2000); }), Contains("File too large"));
+  }
   CHECK(verify_directory(path).at("step") == Json(1));
   CHECK(parent.entries() == 1);
 }

@@ -1,7 +1,6 @@
 #include "tally/core/file.h"
 
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,31 +9,12 @@
 #include <cstdlib>
 
 #include "tally/core/error.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
-
-namespace {
-
-/// Caps the size of files this process may write, as a full disk would, for a scope.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    ignore_write_signals();
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    rlimit limit = before_;
-    limit.rlim_cur = bytes;
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  rlimit before_{};
-};
-
-}  // namespace
 
 TEST_CASE("read_file gives the bytes of regular files only", "[file]") {
   const TemporaryDirectory directory;

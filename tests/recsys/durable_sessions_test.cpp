@@ -1,14 +1,14 @@
 // Sessions that live in a directory, against sessions in memory that were never killed.
 #include "tally/recsys/sessions/durable_sessions.h"
 
-#include <sys/resource.h>
-
 #include <catch2/catch.hpp>
+#include <optional>
 #include <set>
 
 #include "tally/core/atomic_directory.h"
 #include "tally/core/file.h"
 #include "tests/recsys/session_samples.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;
@@ -78,6 +78,11 @@ TEST_CASE("what a kill leaves is what there was, at any moment", "[durable_sessi
         begin = end;
         const std::string& user = stream.users[begin - 1];
         if (draw(2) == 0) CHECK(sessions.recommend(user, 3) == expected.recommend(user, 3));
+        if (draw(2) == 0) {
+          expected.append(user, "item-9");
+          const auto list = expected.recommend(user, 3);
+          CHECK(sessions.append_and_recommend({user, "item-9"}, 3) == list);
+        }
         if (draw(8) == 0) CHECK(sessions.evict_least_recent(20) == expected.evict_least_recent(20));
         generations.insert(manifest_fields(parent / "state").at("generation").as_string());
         if (draw(6) != 0) continue;
@@ -265,12 +270,7 @@ TEST_CASE("a log that cannot be written is an error, and what was logged is ther
   const TemporaryDirectory parent;
   const auto model = model_named("lisa")->recurrent();
   DurableSessions sessions(parent / "state", model, item_names());
-  ignore_write_signals();
-  rlimit before{};
-  ::getrlimit(RLIMIT_FSIZE, &before);
-  rlimit limit = before;
-  limit.rlim_cur = 2000;
-  ::setrlimit(RLIMIT_FSIZE, &limit);
+  std::optional<FileSizeLimit> limit(2000);
   std::int64_t logged = 0;
   const auto next = [&] {
     const std::string user = "u" + std::to_string(logged);
@@ -281,7 +281,7 @@ TEST_CASE("a log that cannot be written is an error, and what was logged is ther
     while (logged < 1000) next();
   });
   const std::string second = message_of<IoError>([&] { sessions.recommend("u0", 1); });
-  ::setrlimit(RLIMIT_FSIZE, &before);
+  limit.reset();
   CHECK_THAT(message, Contains("events.log] cannot write: File too large"));
   CHECK_THAT(second, Contains("File too large"));  // a snapshot has to come first, and has no room either
   CHECK(logged > 10);
@@ -309,6 +309,10 @@ TEST_CASE("what is refused leaves sessions and log alike", "[durable_sessions]")
                                       std::string_view("\x7f"), std::string_view("\x1b[1m")}) {
     refused(user, "item-1");
   }
+  for (const auto& [user, item] : std::vector<UserEvent>{{"ann", "item-700"}, {"", "item-1"}, {"a\tb", "item-1"}}) {
+    CHECK_THROWS_AS(sessions.append_and_recommend({user, item}, 1), ValueError);
+  }
+  CHECK_THROWS_AS(sessions.append_and_recommend({"ann", "item-1"}, 0), ValueError);
   CHECK_THROWS_AS(sessions.recommend("bob", 1), ValueError);
   CHECK_THROWS_AS(sessions.recommend("ann", 0), ValueError);
   CHECK(sessions.evict_least_recent(5) == 0);
@@ -317,12 +321,7 @@ TEST_CASE("what is refused leaves sessions and log alike", "[durable_sessions]")
 }
 
 TEST_CASE("an event that the model throws at does not come back with the log", "[durable_sessions]") {
-  LisaOptions options = lisa_options();
-  options.layers = 2;
-  Lisa lisa = Lisa::make(options, RngKey{1});
-  for (float& weight : lisa.blocks[0].feed_forward.outer.weight.mutable_value().mutable_span<float>()) weight = 1e38f;
-  for (float& weight : lisa.blocks[0].feed_forward.inner.weight.mutable_value().mutable_span<float>()) weight *= 1e20f;
-  const auto model = SequenceModelOf<Lisa>("lisa", std::move(lisa)).recurrent();
+  const auto model = overflowing_model()->recurrent();
   const TemporaryDirectory parent;
   DurableSessions sessions(parent / "state", model, item_names());
   CHECK_THROWS_WITH(sessions.append(std::vector<UserEvent>{{"ann", "item-3"}}), Contains("finite rows"));

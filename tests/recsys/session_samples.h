@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tally/recsys/models/gru4rec.h"
@@ -40,6 +41,16 @@ inline std::unique_ptr<SequenceModel> model_named(const std::string& name, std::
         name, SasRec::make({.items = kItems, .width = kWidth, .window = 100, .deviation = 0.3}, RngKey{seed}));
   }
   return std::make_unique<SequenceModelOf<Lisa>>(name, Lisa::make(lisa_options(), RngKey{seed}));
+}
+
+/// Throws at every event: the first block's rows overflow, so the second cannot quantize them.
+inline std::unique_ptr<SequenceModel> overflowing_model() {
+  LisaOptions options = lisa_options();
+  options.layers = 2;
+  Lisa lisa = Lisa::make(options, RngKey{1});
+  for (float& weight : lisa.blocks[0].feed_forward.outer.weight.mutable_value().mutable_span<float>()) weight = 1e38f;
+  for (float& weight : lisa.blocks[0].feed_forward.inner.weight.mutable_value().mutable_span<float>()) weight *= 1e20f;
+  return std::make_unique<SequenceModelOf<Lisa>>("lisa", std::move(lisa));
 }
 
 inline IdMap item_names() {

@@ -191,14 +191,7 @@ TEST_CASE("a save beside loads holds one load's users, not some of each", "[sess
 }
 
 TEST_CASE("an event that the model throws at leaves no trace", "[sessions]") {
-  LisaOptions options = lisa_options();
-  options.layers = 2;
-  Lisa lisa = Lisa::make(options, RngKey{1});
-  // The first block's rows overflow, so the second cannot quantize them.
-  for (float& weight : lisa.blocks[0].feed_forward.outer.weight.mutable_value().mutable_span<float>()) weight = 1e38f;
-  for (float& weight : lisa.blocks[0].feed_forward.inner.weight.mutable_value().mutable_span<float>()) weight *= 1e20f;
-  const SequenceModelOf<Lisa> model("lisa", std::move(lisa));
-  const auto recurrent = model.recurrent();
+  const auto recurrent = overflowing_model()->recurrent();
   ModelState state = recurrent->initial_state();
   const std::string before = state.save();
   CHECK_THROWS_WITH(recurrent->append(state, 3), Contains("finite rows"));

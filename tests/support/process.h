@@ -3,11 +3,14 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -52,6 +55,15 @@ class Process {
 
   /// What it has written to standard output so far.
   std::string output() const { return std::filesystem::exists(scratch_ / "out") ? read_file(scratch_ / "out") : ""; }
+  /// Leaves it `bytes` of memory beyond what it has now: a program that starts with too little may not get far enough.
+  void limit_memory(std::size_t bytes) const {
+    std::ifstream sizes("/proc/" + std::to_string(id_) + "/statm");
+    rlim_t pages = 0;
+    sizes >> pages;
+    const rlim_t most = pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + bytes;
+    const rlimit limit{most, most};
+    check<IoError>(pages > 0 && ::prlimit(id_, RLIMIT_AS, &limit, nullptr) == 0, "Process", "cannot limit memory");
+  }
   /// Does nothing to a process that has ended already.
   void signal(int number) const { ::kill(id_, number); }
   /// Whether it goes on running; it stays to be waited for in either case.
