@@ -82,6 +82,11 @@ void ignore_write_signals() {
   ::signal(SIGPIPE, SIG_IGN);
 }
 
+bool is_there(const std::filesystem::path& path) {
+  std::error_code none;
+  return std::filesystem::exists(path, none);
+}
+
 namespace detail {
 
 FileDescriptor::FileDescriptor(std::filesystem::path path, int flags, unsigned mode) : path_(std::move(path)) {

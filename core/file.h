@@ -13,6 +13,9 @@ namespace tally {
 /// that they arrive as EFBIG and EPIPE. Programs call it once at the start; the library itself never touches signals.
 void ignore_write_signals();
 
+/// Is there anything of this name? What cannot be looked at is not there.
+bool is_there(const std::filesystem::path& path);
+
 /// The bytes of a regular file. Throws IoError naming the path when it cannot be opened, is not a regular file (a pipe,
 /// a directory, a device), is larger than `max_bytes`, or shrinks while it is read.
 std::string read_file(const std::filesystem::path& path, std::int64_t max_bytes = std::int64_t{1} << 30);

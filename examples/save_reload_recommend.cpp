@@ -60,7 +60,7 @@ int main(int argc, char** argv) {
   std::cout << "Who watched\n";
   for (const std::int32_t item : history) std::cout << "  " << title(item) << '\n';
   std::cout << "may like\n";
-  const std::vector<ScoredItem> best = recommend(ranker, histories, 10)[0];
+  const std::vector<ScoredItem> best = recommend(ranker, histories, {.k = 10})[0];
   bool unseen = true;
   for (const auto& [item, score] : best) {
     std::cout << "  " << title(item) << "  " << score << '\n';

@@ -74,7 +74,7 @@ int main(int argc, char** argv) {
   // What was streamed is what the model says of the whole history.
   const std::string user(data.users.name(7));
   const std::vector<std::int32_t> history(first(7).begin(), first(7).end());
-  const auto whole = recommend(make_ranker(model), Sequences::from({history}, data.num_items()), 10)[0];
+  const auto whole = recommend(make_ranker(model), Sequences::from({history}, data.num_items()), {.k = 10})[0];
   const auto streamed = sessions.recommend(user, 10);
   double difference = 0;
   for (std::size_t r = 0; r < whole.size(); ++r) {

@@ -36,17 +36,4 @@ std::map<std::string, std::string> load_state(const std::filesystem::path& path,
   return file.metadata;
 }
 
-std::vector<std::string> load_matching_state(const std::filesystem::path& path, const TensorList& state) {
-  const TensorFile file = load_safetensors(path);
-  std::vector<std::string> copied;
-  for (const auto& [name, tensor] : state) {
-    const auto found = file.tensors.find(name);
-    if (found == file.tensors.end()) continue;
-    if (found->second.shape() != tensor->shape() || found->second.dtype() != tensor->dtype()) continue;
-    tensor->copy_from(found->second);
-    copied.push_back(name);
-  }
-  return copied;
-}
-
 }  // namespace tally::nn

@@ -17,10 +17,6 @@ void save_state(const std::filesystem::path& path, const TensorList& state,
 /// missing, left over, or of another shape or type (with both); then nothing was changed. Returns the metadata.
 std::map<std::string, std::string> load_state(const std::filesystem::path& path, const TensorList& state);
 
-/// Copies the tensors of such a file that have the path, shape and type of one of `state`; the others stay as they are.
-/// Returns the paths of those that were copied.
-std::vector<std::string> load_matching_state(const std::filesystem::path& path, const TensorList& state);
-
 template <Module M>
 void save(const std::filesystem::path& path, const M& module) {
   // The list is only read from: saving does not change the module.

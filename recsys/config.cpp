@@ -328,6 +328,7 @@ RunConfig parse_config(const Json& json) {
     fields.finish();
   });
   config.output = top.get("output", config.output);
+  config.keep_histories = top.get("keep_histories", config.keep_histories);
   config.show_user = top.get("show_user", config.show_user);
   top.finish();
   // Before null stood for it, no least rating was written as 0; where no ratings are read it can mean nothing else.
@@ -346,6 +347,7 @@ Json to_json(const RunConfig& config) {
     json.set(name, std::move(object));
   });
   json.set("output", config.output);
+  json.set("keep_histories", config.keep_histories);
   json.set("show_user", config.show_user);
   return json;
 }

@@ -108,7 +108,7 @@ struct TrainConfig {
   std::string valid_metric = "NDCG@10";
   std::int64_t checkpoint_steps = 0;  ///< steps between checkpoints, beside one after each epoch
   std::int64_t seed = 42;
-  std::string start_from;  ///< directory of a finished run on the same data, whose weights are begun with; empty: none
+  std::string start_from;  ///< directory of a run whose weights are begun with, items matched by id; empty: none
   bool flush_denormals = true;
   bool detect_anomaly = false;  ///< search every op's values for NaN and infinity
 };
@@ -133,6 +133,7 @@ struct RunConfig {
   TrainConfig train;
   EvaluationConfig evaluation;
   std::string output = "runs";  ///< directory that run directories go into
+  bool keep_histories = true;   ///< in the run directory, so that it recommends for its users without the data
   std::string show_user;        ///< user id whose recommendations are printed at the end; empty: the first test user
 };
 

@@ -4,28 +4,24 @@
 #include <filesystem>
 #include <iostream>
 
-#include "tally/core/atomic_directory.h"
-#include "tally/core/version.h"
+#include "tally/core/file.h"
 #include "tally/recsys/models/lisa_serving.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/run/run_evaluation.h"
-#include "tally/recsys/run/train_run.h"
+#include "tally/recsys/run/trained_model.h"
+#include "tally/recsys/serving/served_directory.h"
 #include "tally/recsys/study/table.h"
 #include "tools/commands.h"
-#include "tools/recommendation_rows.h"
-#include "tools/served_files.h"
 
 namespace tally::tools {
 namespace {
 
 using namespace recsys;
 
-using namespace served_files;
-
-const Lisa& lisa_of(const OpenedRun& run) {
-  const auto* lisa = dynamic_cast<const SequenceModelOf<Lisa>*>(run.model.get());
+const Lisa& lisa_of(const SequenceModel& model) {
+  const auto* lisa = dynamic_cast<const SequenceModelOf<Lisa>*>(&model);
   check<ConfigError>(lisa != nullptr, "compress", "needs a run of LISA, whose items have codes; got one of ",
-                     run.model->name());
+                     model.name());
   check<ConfigError>(
       !lisa->module().full_targets, "compress",
       "needs hard codes as targets (lisa_variant base or mini, quantized: all); this model scores the full "
@@ -64,57 +60,65 @@ std::int64_t count_moved(const Evaluation& a, const Evaluation& b) {
   return moved;
 }
 
+/// The run with its data, or without where these are elsewhere, and what is missing then.
+struct CompressedRun {
+  TrainedModel trained;
+  std::optional<RunData> data;
+  std::string missing;
+};
+
+CompressedRun open_to_compress(const RunDirectory& directory) {
+  const std::string data = read_run_config(directory).data.path;
+  std::error_code none;
+  if (!std::filesystem::exists(data, none))
+    return {open_model(directory), {}, "not evaluated: " + data + " is not there"};
+  OpenedRun run = open_run(directory);
+  return {std::move(run.trained), std::move(run.data), {}};
+}
+
 void compress(const std::string& run_directory, const std::filesystem::path& output) {
-  const OpenedRun run = open_run({run_directory});
-  const LisaServing made = LisaServing::from(lisa_of(run));
-  check<ConfigError>(!std::filesystem::exists(output) || std::filesystem::exists(output / kReport), output.string(),
-                     "is there already, and no compressed model");
-  AtomicDirectory directory(output);
-  made.save(directory.file(kModel), {{"tally", version()}});
-  std::string items, titles;
-  for (std::int32_t i = 0; i < static_cast<std::int32_t>(made.num_items()); ++i) {
-    const std::string_view id = run.data.interactions->items.name(i);
-    items += std::string(id) + '\n';
-    titles += in_one_cell(run.data.label(i)) + '\n';
-  }
-  directory.write(kItems, items);
-  if (!run.data.titles.empty()) directory.write(kTitles, titles);
+  const RunDirectory directory{run_directory};
+  const CompressedRun run = open_to_compress(directory);
+  const SequenceModel& trained = *run.trained.model;
+  ServedDirectory files(output);
+  files.write(LisaServing::from(lisa_of(trained)), run.trained, directory);
 
   // What is evaluated is what was written.
-  const LisaServing served = LisaServing::load(directory.file(kModel));
+  const LisaServing served = files.read_model();
   const LisaServingSize size = served.size();
-  const std::vector<Target> targets = evaluated_targets(run.config, *run.data.split, Part::test);
-  const auto tested = [&](const Ranker& ranker) {
-    return evaluate(ranker, *run.data.split, Part::test, targets, evaluation_options(run.config));
-  };
-  const std::vector<Evaluation> evaluations{tested(make_ranker(*run.model)), tested(Ranker(served))};
-  const std::int64_t moved = count_moved(evaluations[0], evaluations[1]);
-  directory.write(kReport, Json::object({{"bytes", Json::object({{"codes", size.codes},
-                                                                 {"codebooks", size.codebooks},
-                                                                 {"tables", size.tables},
-                                                                 {"positions", size.positions},
-                                                                 {"layers", size.layers},
-                                                                 {"total", size.total()},
-                                                                 {"embedding_table", size.embedding_table},
-                                                                 {"trained_model", bytes_of_weights(*run.model)}})},
-                                         {"targets_of_another_rank", moved},
-                                         {"test", Json::array({to_json(evaluations[0]), to_json(evaluations[1])})}})
-                                   .dump(2) +
-                               "\n");
-  directory.commit(Json::object({{kUserColumn, run.config.data.user_column},
-                                 {kItemColumn, run.config.data.item_column},
-                                 {kFlushDenormals, run.config.train.flush_denormals}}));
+  Json report = Json::object({{"bytes", Json::object({{"codes", size.codes},
+                                                      {"codebooks", size.codebooks},
+                                                      {"tables", size.tables},
+                                                      {"positions", size.positions},
+                                                      {"layers", size.layers},
+                                                      {"total", size.total()},
+                                                      {"embedding_table", size.embedding_table},
+                                                      {"trained_model", bytes_of_weights(trained)}})}});
+  std::string evaluated = run.missing;
+  if (run.data) {
+    const Split& split = *run.data->split;
+    const std::vector<Target> targets = evaluated_targets(run.trained.config, split, Part::test);
+    const auto tested = [&](const Ranker& ranker) {
+      return evaluate(ranker, split, Part::test, targets, evaluation_options(run.trained.config));
+    };
+    const std::vector<Evaluation> evaluations{tested(make_ranker(trained)), tested(Ranker(served))};
+    const std::int64_t moved = count_moved(evaluations[0], evaluations[1]);
+    report.set("targets_of_another_rank", moved);
+    report.set("test", Json::array({to_json(evaluations[0]), to_json(evaluations[1])}));
+    evaluated =
+        metrics_table(evaluations) + evaluations[0].protocol +
+        fmt::format("\n{} of {} targets have another rank than the trained model gives them", moved, targets.size());
+  }
+  files.commit(report);
 
-  std::cout << table_of(size, bytes_of_weights(*run.model))
+  std::cout << table_of(size, bytes_of_weights(trained))
             << fmt::format(
                    "\n{} items of width {}: the embedding table has {:.1f} times the bytes of codes and "
-                   "codebooks;\nthe trained model has {:.1f} times the bytes of this one.\n\n",
+                   "codebooks;\nthe trained model has {:.1f} times the bytes of this one.\n\n{}\n{}\n",
                    served.num_items(), served.width(),
                    static_cast<double>(size.embedding_table) / static_cast<double>(size.items()),
-                   static_cast<double>(bytes_of_weights(*run.model)) / static_cast<double>(size.total()))
-            << metrics_table(evaluations) << evaluations[0].protocol
-            << fmt::format("\n{} of {} targets have another rank than the trained model gives them\n{}\n", moved,
-                           targets.size(), output.string());
+                   static_cast<double>(bytes_of_weights(trained)) / static_cast<double>(size.total()), evaluated,
+                   output.string());
 }
 
 }  // namespace
@@ -126,7 +130,8 @@ void add_compress(CLI::App& app, int& exit_code) {
       "compress", "Write a trained LISA model without its embedding table, and evaluate it beside the model");
   command->add_option("run", *run, "Run directory")->required();
   command
-      ->add_option("--output", *output, "Directory for model.safetensors, items.txt, titles.txt and compression.json")
+      ->add_option("--output", *output,
+                   "Directory for model.safetensors, items.tsv, the users that the run kept, and compression.json")
       ->required();
   command->callback([=, &exit_code] {
     compress(*run, *output);

@@ -1,16 +1,17 @@
-// tally recommend: items for a history, for the histories of a file, or for users whose events come through a pipe.
+// tally recommend: items for a history, for the histories of a file, for users of the run, or for users whose events
+// come through a pipe.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <iostream>
 
 #include "tally/core/file.h"
-#include "tally/recsys/data/file_forms.h"
 #include "tally/recsys/data/histories.h"
-#include "tally/recsys/evaluation/top_k.h"
+#include "tally/recsys/data/item_lists.h"
+#include "tally/recsys/run/run_data.h"
+#include "tally/recsys/serving/recommender.h"
 #include "tools/commands.h"
 #include "tools/recommendation_rows.h"
-#include "tools/recommender.h"
 #include "tools/stream_recommendations.h"
 
 namespace tally::tools {
@@ -18,77 +19,120 @@ namespace {
 
 using namespace recsys;
 
-struct RecommendOptions {
-  std::string directory, history, input, out;
+struct Options {
+  std::string directory, history, input, items, exclude, out;
+  std::vector<std::string> users;
   std::string unknown_items = "error", bad_lines = "error", answer = "events", state;
   std::int64_t k = 10, max_sessions = 0;
   bool filter_seen = true, stream = false;
 
-  SeenFilter seen() const { return filter_seen ? SeenFilter::full : SeenFilter::none; }
+  UnknownItems unknown() const { return unknown_items == "skip" ? UnknownItems::skip : UnknownItems::error; }
 };
 
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> parts;
-  std::size_t begin = 0;
-  while (begin <= text.size()) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    if (end > begin) parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
+/// Says on the error stream what a file had that the model has not.
+void report_unknown(std::int64_t rows, const std::vector<std::string>& messages) {
+  if (rows == 0) return;
+  std::cerr << "left out: " << rows << " rows with items that the model was not trained with\n";
+  for (const std::string& message : messages) std::cerr << "  " << message << '\n';
+}
+
+ItemLists item_lists(const Recommender& from, const std::string& path, UnknownItems unknown) {
+  ItemLists lists = read_item_lists(path, from.items.ids, from.data.user_column, from.data.item_column, unknown);
+  report_unknown(lists.unknown_items, lists.unknown_messages);
+  return lists;
+}
+
+/// Recommends to `histories` of the users named, under --items and --exclude.
+std::vector<Recommendation> recommend_to(const Recommender& from, const Options& options, const Sequences& histories,
+                                         const std::vector<std::string>& users) {
+  std::vector<std::uint8_t> among;
+  if (!options.items.empty()) {
+    const ItemLists chosen = item_lists(from, options.items, options.unknown());
+    check<ConfigError>(chosen.of_user.empty(), "--items", "needs one list of items for all users; got one with users");
+    among.assign(static_cast<std::size_t>(from.items.size()), 0);
+    for (const std::int32_t item : chosen.of_all) among[static_cast<std::size_t>(item)] = 1;
   }
-  return parts;
+  std::vector<std::vector<std::int32_t>> left_out;
+  if (!options.exclude.empty()) {
+    const ItemLists lists = item_lists(from, options.exclude, options.unknown());
+    for (const std::string& user : users) left_out.push_back(lists.of(user));
+  }
+  return from.recommend(histories, {.k = options.k,
+                                    .seen = options.filter_seen ? SeenFilter::full : SeenFilter::none,
+                                    .candidates = among,
+                                    .left_out = left_out});
 }
 
 /// A table of the items for one history.
-std::string recommend_for_history(const Recommender& from, const RecommendOptions& options) {
-  const IdMap& items = from.items;
+std::string recommend_for_history(const Recommender& from, const Options& options) {
   std::vector<std::int32_t> history;
-  for (const std::string& id : split_list(options.history)) {
-    const auto item = items.find(id);
+  for (std::size_t begin = 0; begin < options.history.size();) {
+    const std::size_t end = std::min(options.history.find(',', begin), options.history.size());
+    const std::string id = options.history.substr(begin, end - begin);
+    begin = end + 1;
+    if (id.empty()) continue;
+    const auto item = from.items.ids.find(id);
     check<ConfigError>(item.has_value(), "--history", "item '", id, "' is not in ", from.source);
     history.push_back(*item);
   }
-  check<ConfigError>(!history.empty(), "--history", "needs at least one item id");
-  const auto lists = recommend(from.ranker, Sequences::from({history}, items.size()), options.k, options.seen());
-  std::string text = "rank\titem_id\tscore\ttitle\n";
-  for (std::size_t r = 0; r < lists[0].size(); ++r) {
-    const ScoredItem& scored = lists[0][r];
-    text += fmt::format("{}\t{}\t{:g}\t{}\n", r + 1, items.name(scored.item), scored.score, from.label(scored.item));
+  const auto lists = recommend_to(from, options, Sequences::from({history}, from.items.size()), {""});
+  std::string text = "rank\titem_id\tscore\ttitle\tranker\n";
+  for (std::size_t r = 0; r < lists[0].items.size(); ++r) {
+    const auto& [item, score] = lists[0].items[r];
+    text += fmt::format("{}\t{}\t{:g}\t{}\t{}\n", r + 1, from.items.ids.name(item), score,
+                        in_one_cell(from.items.label(item)), ranker_of(lists[0]));
   }
   return text;
 }
 
-/// A table of the items for every user of a file, users in the order of the file.
-std::string recommend_for_file(const Recommender& from, const RecommendOptions& options) {
-  const IdMap& items = from.items;
-  const Histories histories =
-      read_histories(options.input, items,
-                     {.format = file_form_of(options.input).format,
-                      .user_column = from.user_column,
-                      .item_column = from.item_column,
-                      .unknown = options.unknown_items == "skip" ? UnknownItems::skip : UnknownItems::error});
-  if (histories.unknown_items > 0) {
-    std::cerr << "left out: " << histories.unknown_items << " rows with items that the model was not trained with\n";
-    for (const std::string& message : histories.unknown_messages) std::cerr << "  " << message << '\n';
+/// A table of the items for every user of a file, or for some of the run's, in their order.
+std::string recommend_for_users(const Recommender& from, const Options& options) {
+  Sequences histories;
+  std::vector<std::string> users;
+  if (options.users.empty()) {
+    HistoryOptions reading = history_options(from.data);
+    reading.unknown = options.unknown();
+    Histories read = read_histories(options.input, from.items.ids, reading);
+    report_unknown(read.unknown_items, read.unknown_messages);
+    for (std::int32_t user = 0; user < read.users.size(); ++user) users.emplace_back(read.users.name(user));
+    histories = std::move(read.sequences);
+  } else {
+    const RunUsers known = from.read_users();
+    std::vector<std::vector<std::int32_t>> chosen;
+    for (const std::string& user : options.users) {
+      const auto index = known.ids.find(user);
+      check<ConfigError>(index.has_value(), "--user", "user '", user, "' is not in ", from.source);
+      const auto history = known.histories->sequence(*index);
+      chosen.emplace_back(history.begin(), history.end());
+    }
+    users = options.users;
+    histories = Sequences::from(chosen, from.items.size());
   }
-  const auto lists = recommend(from.ranker, histories.sequences, options.k, options.seen());
+  const auto lists = recommend_to(from, options, histories, users);
   std::string text = recommendation_head(from);
-  for (std::size_t user = 0; user < lists.size(); ++user) {
-    text += recommendation_rows(from, histories.users.name(static_cast<std::int32_t>(user)), lists[user]);
-  }
+  for (std::size_t user = 0; user < lists.size(); ++user) text += recommendation_rows(from, users[user], lists[user]);
   return text;
 }
 
 }  // namespace
 
 void add_recommend(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<RecommendOptions>();
+  auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("recommend", "Recommend items for histories, of users known or not");
-  command->add_option("run", options->directory, "Run directory, or one that compress wrote")->required();
-  command->add_option("--history", options->history, "Item ids, oldest first, separated by commas");
+  command->add_option("run", options->directory, "Run directory, or one that compress wrote; the data are not needed")
+      ->required();
+  command->add_option("--history", options->history, "Item ids, oldest first, separated by commas; may be empty");
   command->add_option("--input", options->input,
-                      "File of histories, oldest event first: columns user_id and item_id (.tsv, .csv), or lines "
-                      "`user item` (.txt), plain or gzip'd; - for standard input");
-  command->add_option("--unknown-items", options->unknown_items, "error or skip: items of --input the model has not")
+                      "File of histories in the form and order of time of the run's data, or with a header line that "
+                      "names user_id and item_id; plain or gzip'd; - for standard input");
+  command->add_option("--user", options->users, "A user of the run, by the history that it kept; may be repeated")
+      ->allow_extra_args(false);
+  command->add_option("--items", options->items, "File of the items to choose from");
+  command->add_option("--exclude", options->exclude,
+                      "File of items that are not recommended: one list, or with users beside the items one a user");
+  command
+      ->add_option("--unknown-items", options->unknown_items,
+                   "error or skip: items of --input, --items and --exclude that the model has not")
       ->check(CLI::IsMember({"error", "skip"}));
   command->add_option("--k", options->k, "Number of items");
   command->add_flag("--filter-seen,!--no-filter-seen,!--keep-seen", options->filter_seen,
@@ -113,22 +157,24 @@ void add_recommend(CLI::App& app, int& exit_code) {
       ->needs(stream);
   command->callback([=, &exit_code] {
     check<ConfigError>(options->k >= 1, "--k", "needs at least 1; got ", options->k);
-    check<ConfigError>((command->count("--history") > 0) + (command->count("--input") > 0) + options->stream == 1,
-                       "recommend", "needs --history, --input or --stream, one of the three");
-    check<ConfigError>(!options->stream || options->out.empty(), "--out", "does not go with --stream");
-    if (options->stream) {
-      exit_code =
-          stream_recommendations(open_recommender(options->directory), {.k = options->k,
-                                                                        .filter_seen = options->filter_seen,
-                                                                        .answer_events = options->answer == "events",
-                                                                        .skip_bad_lines = options->bad_lines == "skip",
-                                                                        .max_sessions = options->max_sessions,
-                                                                        .state = options->state});
-      return;
+    const bool one_history = command->count("--history") > 0;
+    check<ConfigError>(
+        one_history + (command->count("--input") > 0) + (command->count("--user") > 0) + options->stream == 1,
+        "recommend", "needs --history, --input, --user or --stream, one of the four");
+    for (const char* option : {"--out", "--items", "--exclude"}) {
+      check<ConfigError>(!options->stream || command->count(option) == 0, option, "does not go with --stream");
     }
     const Recommender from = open_recommender(options->directory);
-    const std::string text =
-        command->count("--input") > 0 ? recommend_for_file(from, *options) : recommend_for_history(from, *options);
+    if (options->stream) {
+      exit_code = stream_recommendations(from, {.k = options->k,
+                                                .filter_seen = options->filter_seen,
+                                                .answer_events = options->answer == "events",
+                                                .skip_bad_lines = options->bad_lines == "skip",
+                                                .max_sessions = options->max_sessions,
+                                                .state = options->state});
+      return;
+    }
+    const std::string text = one_history ? recommend_for_history(from, *options) : recommend_for_users(from, *options);
     if (options->out.empty()) {
       std::cout << text;
     } else {

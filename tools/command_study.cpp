@@ -3,6 +3,7 @@
 
 #include <iostream>
 
+#include "tally/core/directory_lock.h"
 #include "tally/core/parallel.h"
 #include "tally/recsys/study/run_study.h"
 #include "tally/recsys/study/study_tables.h"
@@ -53,6 +54,7 @@ void add_study(CLI::App& app, int& exit_code) {
     if (options->table_only) {
       check<IoError>(std::filesystem::is_directory(output), output.string(), "is no directory of a study");
       check_study_items(study_items(study, output, options->only), output);
+      const DirectoryLock lock = DirectoryLock::inside(output);
       write_study(study, output);
       std::cout << (output / "study.md").string() << '\n';
       return;

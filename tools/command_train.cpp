@@ -7,6 +7,7 @@
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/run/train_run.h"
+#include "tally/recsys/run/trained_model.h"
 #include "tools/commands.h"
 #include "tools/signals.h"
 
@@ -62,10 +63,11 @@ void add_evaluate(CLI::App& app, int& exit_code) {
   command->add_option("--part", *part, "test or validation")->check(CLI::IsMember({"test", "validation"}));
   command->callback([=, &exit_code] {
     const OpenedRun run = open_run({*directory});
+    const RunConfig& config = run.trained.config;
     const Part chosen = *part == "test" ? Part::test : Part::validation;
     const Evaluation evaluation =
-        evaluate(make_ranker(*run.model), *run.data.split, chosen,
-                 evaluated_targets(run.config, *run.data.split, chosen), evaluation_options(run.config));
+        evaluate(make_ranker(*run.trained.model), *run.data.split, chosen,
+                 evaluated_targets(config, *run.data.split, chosen), evaluation_options(config));
     std::cout << evaluation.to_text();
     exit_code = 0;
   });

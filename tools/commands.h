@@ -17,6 +17,8 @@ void add_study(CLI::App& app, int& exit_code);
 void add_config(CLI::App& app, int& exit_code);
 void add_data(CLI::App& app, int& exit_code);
 void add_compress(CLI::App& app, int& exit_code);
+void add_embed(CLI::App& app, int& exit_code);
+void add_similar(CLI::App& app, int& exit_code);
 
 void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code);
 void add_ops(CLI::App& app, const ops::Catalog& catalog);

@@ -2,27 +2,23 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 namespace tally::tools {
 
-std::string in_one_cell(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; }, ' ');
-  return text;
+std::string recommendation_head(const recsys::Recommender& from) {
+  return from.items.titles.empty() ? "user_id\titem_id\tscore\trank\tranker\n"
+                                   : "user_id\titem_id\tscore\trank\ttitle\tranker\n";
 }
 
-std::string recommendation_head(const Recommender& from) {
-  return from.titles.empty() ? "user_id\titem_id\tscore\trank\n" : "user_id\titem_id\tscore\trank\ttitle\n";
-}
+const char* ranker_of(const recsys::Recommendation& list) { return list.popular ? "popularity" : "model"; }
 
-std::string recommendation_rows(const Recommender& from, std::string_view user,
-                                const std::vector<recsys::ScoredItem>& list) {
+std::string recommendation_rows(const recsys::Recommender& from, std::string_view user,
+                                const recsys::Recommendation& list) {
   std::string text;
-  for (std::size_t r = 0; r < list.size(); ++r) {
-    text += fmt::format("{}\t{}\t{:g}\t{}", user, from.items.name(list[r].item), list[r].score, r + 1);
-    if (!from.titles.empty()) text += '\t' + in_one_cell(from.label(list[r].item));
-    text += '\n';
+  for (std::size_t r = 0; r < list.items.size(); ++r) {
+    const auto& [item, score] = list.items[r];
+    text += fmt::format("{}\t{}\t{:g}\t{}\t", user, from.items.ids.name(item), score, r + 1);
+    if (!from.items.titles.empty()) text += recsys::in_one_cell(from.items.label(item)) + '\t';
+    text.append(ranker_of(list)).append(1, '\n');
   }
   return text;
 }

@@ -2,19 +2,18 @@
 
 #include <string>
 #include <string_view>
-#include <vector>
 
-#include "tally/recsys/evaluation/top_k.h"
-#include "tools/recommender.h"
+#include "tally/recsys/serving/recommender.h"
 
 namespace tally::tools {
 
-/// A title in one cell of a table: what keeps cells and rows apart cannot stand in it.
-std::string in_one_cell(std::string text);
-/// The head of a table of users' recommendations: user_id, item_id, score, rank, and title when there are titles.
-std::string recommendation_head(const Recommender& from);
+/// The head of a table of users' recommendations: user_id, item_id, score, rank, title when there are titles, and
+/// ranker: `model`, or `popularity` for a user without a history.
+std::string recommendation_head(const recsys::Recommender& from);
 /// The rows of a user's list.
-std::string recommendation_rows(const Recommender& from, std::string_view user,
-                                const std::vector<recsys::ScoredItem>& list);
+std::string recommendation_rows(const recsys::Recommender& from, std::string_view user,
+                                const recsys::Recommendation& list);
+/// Who made a list, as the column ranker says.
+const char* ranker_of(const recsys::Recommendation& list);
 
 }  // namespace tally::tools

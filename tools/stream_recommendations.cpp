@@ -12,6 +12,8 @@
 #include <optional>
 #include <utility>
 
+#include "tally/core/line_reader.h"
+#include "tally/recsys/data/event_fields.h"
 #include "tally/recsys/sessions/durable_sessions.h"
 #include "tools/recommendation_rows.h"
 #include "tools/signals.h"
@@ -24,24 +26,6 @@ using namespace recsys;
 constexpr std::string_view kInput = "standard input";
 constexpr std::size_t kMaxLine = std::size_t{1} << 20;
 constexpr std::size_t kMaxPending = 4096;
-
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-
-bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
-
-/// Text of the input for a message: of bounded length, and of one line whatever is in it.
-std::string shown(std::string_view text) {
-  constexpr std::size_t kShown = 200;
-  std::string result;
-  for (const char c : text.substr(0, kShown)) {
-    if (is_control(c) && c != '\t') {
-      result += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    } else {
-      result += c;
-    }
-  }
-  return text.size() > kShown ? result + "..." : result;
-}
 
 /// Lines of standard input as they come. Unlike core's LineReader it wakes up for signals.
 class LineStream {
@@ -110,7 +94,8 @@ class Streaming {
   Streaming(const Recommender& recommender, const StreamOptions& options)
       : recommender_(recommender),
         options_(options),
-        sessions_(options.state, recommender.recurrent(), recommender.items, {.keep_seen = options.filter_seen}) {}
+        sessions_(options.state, recommender.recurrent(), recommender.items.ids,
+                  {.keep_seen = options.filter_seen, .candidates = recommender.candidate_bytes()}) {}
 
   int run() {
     std::cout << recommendation_head(recommender_) << std::flush;
@@ -151,25 +136,25 @@ class Streaming {
   std::optional<std::string> take(const std::string& line) {
     const std::size_t tab = line.find('\t');
     if (tab == std::string::npos || line.find('\t', tab + 1) != std::string::npos) {
-      return "needs two columns, a user and an item, with a tab between them; got '" + shown(line) + "'";
+      return "needs two columns, a user and an item, with a tab between them; got '" + printable(line) + "'";
     }
     std::string user = line.substr(0, tab), item = line.substr(tab + 1);
-    if (user.empty() || item.empty()) return "needs a user and an item; got '" + shown(line) + "'";
-    if (std::any_of(user.begin(), user.end(), is_control)) {
-      return "needs a user without control characters; got '" + shown(user) + "'";
+    if (user.empty() || item.empty()) return "needs a user and an item; got '" + printable(line) + "'";
+    if (const std::string_view fault = fault_of_id(user); !fault.empty()) {
+      return "needs a user " + std::string(fault) + "; got '" + printable(user) + "'";
     }
     if (item == "?") {
       append_pending();
-      if (!sessions_.sessions().contains(user)) return "asks for user '" + shown(user) + "', who has no events";
-      answer(user, sessions_.recommend(user, options_.k));
+      answer(user, sessions_.sessions().contains(user) ? Recommendation{sessions_.recommend(user, options_.k), false}
+                                                       : recommender_.recommend(nobody_, {.k = options_.k}).front());
       return std::nullopt;
     }
     if (!sessions_.sessions().items().find(item)) {
-      return "item '" + shown(item) + "' is not among those that the model was trained with";
+      return "item '" + printable(item) + "' is not among those that the model was trained with";
     }
     if (options_.answer_events) {
       const UserEvent event{user, item};
-      answer(user, sessions_.append_and_recommend(event, options_.k));
+      answer(user, {sessions_.append_and_recommend(event, options_.k), false});
       bound_sessions();
     } else {
       pending_.emplace_back(std::move(user), std::move(item));
@@ -200,12 +185,13 @@ class Streaming {
     }
   }
 
-  void answer(const std::string& user, const std::vector<ScoredItem>& list) {
+  void answer(const std::string& user, const Recommendation& list) {
     std::cout << recommendation_rows(recommender_, user, list) << std::flush;
   }
 
   const Recommender& recommender_;
   const StreamOptions& options_;
+  const Sequences nobody_ = Sequences::from({{}}, recommender_.items.size());  ///< one empty history
   DurableSessions sessions_;
   std::vector<std::pair<std::string, std::string>> pending_;
   std::int64_t bad_lines_ = 0;

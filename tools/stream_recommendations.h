@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 
-#include "tools/recommender.h"
+#include "tally/recsys/serving/recommender.h"
 
 namespace tally::tools {
 
@@ -17,11 +17,11 @@ struct StreamOptions {
 };
 
 /// Reads lines `user TAB item` (an event) and `user TAB ?` (a query) from standard input and writes each answer, up to
-/// k lines `user_id item_id score rank` and the title when there are titles, to standard output at once. An event is
+/// k lines of the table that recommendation_head begins, to standard output at once. An event is
 /// logged in the state before it is answered. Ends with the input, or after the line in work when a stop signal came;
 /// either way, and when a bad line or any other exception ends it, sessions are saved. Returns the exit code. Throws
 /// IoError for a bad line, naming it, when answers cannot be written, and before the first line is read when the state
 /// cannot be written or another process writes it.
-int stream_recommendations(const Recommender& recommender, const StreamOptions& options);
+int stream_recommendations(const recsys::Recommender& recommender, const StreamOptions& options);
 
 }  // namespace tally::tools

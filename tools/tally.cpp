@@ -12,6 +12,8 @@ int main(int argc, char** argv) {
   tally::tools::add_config(app, exit_code);
   tally::tools::add_data(app, exit_code);
   tally::tools::add_compress(app, exit_code);
+  tally::tools::add_embed(app, exit_code);
+  tally::tools::add_similar(app, exit_code);
   tally::tools::add_op_commands(app, tally::ops::standard_catalog(), exit_code);
   tally::tools::add_bench_lengths(app);
   tally::tools::add_bench_sessions(app);

@@ -64,15 +64,16 @@ std::string_view fault_of_id(std::string_view id) {
 }
 
 std::string printable(std::string_view text) {
+  constexpr std::size_t kShown = 200;
   std::string shown;
-  for (const char c : text) {
+  for (const char c : text.substr(0, kShown)) {
     if (is_control(c)) {
       shown += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
     } else {
       shown += c;
     }
   }
-  return shown;
+  return text.size() > kShown ? shown + "..." : shown;
 }
 
 std::string_view read_id(const DelimitedRows& rows, std::size_t column) {

@@ -21,6 +21,8 @@ class IdMap {
   /// The name of an index in [0, size()); valid until the next add().
   std::string_view name(std::int32_t index) const;
   std::int64_t size() const { return static_cast<std::int64_t>(ends_.size()) - 1; }
+  /// The same names in the same order.
+  friend bool operator==(const IdMap& a, const IdMap& b) { return a.ends_ == b.ends_ && a.bytes_ == b.bytes_; }
 
  private:
   struct Slot {

@@ -207,4 +207,55 @@ std::string git_blob_id(const Interactions& data) {
   return hash.hex();
 }
 
+namespace {
+
+/// The place in `to` of each id of `from`.
+std::vector<std::int32_t> places(const IdMap& from, const IdMap& to, std::string_view what) {
+  check<IoError>(from.size() == to.size(), "data", "needs the ", to.size(), ' ', what, "s of the run; got ",
+                 from.size());
+  std::vector<std::int32_t> result;
+  result.reserve(static_cast<std::size_t>(from.size()));
+  for (std::int32_t i = 0; i < from.size(); ++i) {
+    const std::optional<std::int32_t> place = to.find(from.name(i));
+    check<IoError>(place.has_value(), "data", "has ", what, " '", from.name(i), "', which the run does not know");
+    result.push_back(*place);
+  }
+  return result;
+}
+
+/// rows [old user's begin, end) of a column, in the order of the new users.
+template <class T>
+void move_rows(const Interactions& data, const std::vector<std::int32_t>& old_user, const std::vector<T>& from,
+               std::vector<T>& to) {
+  to.clear();
+  to.reserve(from.size());
+  if (from.empty()) return;
+  for (const std::int32_t user : old_user) {
+    to.insert(to.end(), from.begin() + data.begin_of(user), from.begin() + data.end_of(user));
+  }
+}
+
+}  // namespace
+
+Interactions renumbered(const Interactions& data, const IdMap& users, const IdMap& items) {
+  const std::vector<std::int32_t> new_user = places(data.users, users, "user"),
+                                  new_item = places(data.items, items, "item");
+  std::vector<std::int32_t> old_user(new_user.size());
+  for (std::size_t u = 0; u < new_user.size(); ++u) {
+    old_user[static_cast<std::size_t>(new_user[u])] = static_cast<std::int32_t>(u);
+  }
+  Interactions result;
+  result.users = users;
+  result.items = items;
+  result.offsets.reserve(data.offsets.size());
+  for (const std::int32_t user : old_user) {
+    result.offsets.push_back(result.offsets.back() + data.end_of(user) - data.begin_of(user));
+  }
+  move_rows(data, old_user, data.events, result.events);
+  move_rows(data, old_user, data.ratings, result.ratings);
+  move_rows(data, old_user, data.times, result.times);
+  for (std::int32_t& item : result.events) item = new_item[static_cast<std::size_t>(item)];
+  return result;
+}
+
 }  // namespace tally::recsys

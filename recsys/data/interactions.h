@@ -79,4 +79,8 @@ std::string content_hash(const Interactions& data);
 /// order: how published files are told apart. Ids that hold spaces can make two data sets of one such text.
 std::string git_blob_id(const Interactions& data);
 
+/// The same interactions with users and items numbered as they are here, whatever their order in `data`. Throws IoError
+/// naming an id that only one of them has.
+Interactions renumbered(const Interactions& data, const IdMap& users, const IdMap& items);
+
 }  // namespace tally::recsys

@@ -44,10 +44,12 @@ std::vector<ScoredItem> top_k(std::span<const float> scores, std::int64_t k, std
   return best;
 }
 
-std::vector<std::vector<ScoredItem>> recommend(const Ranker& ranker, const Sequences& histories, std::int64_t k,
-                                               SeenFilter seen, std::span<const std::uint8_t> candidates) {
+std::vector<std::vector<ScoredItem>> recommend(const Ranker& ranker, const Sequences& histories,
+                                               const RecommendOptions& options) {
   const std::int64_t n = histories.count();
   const std::int64_t items = ranker.num_items();
+  check<ShapeError>(options.left_out.empty() || static_cast<std::int64_t>(options.left_out.size()) == n, "recommend",
+                    "needs a list of items to leave out for each of ", n, " histories; got ", options.left_out.size());
   const std::int64_t step = users_per_block(items);
   std::vector<std::vector<ScoredItem>> result(static_cast<std::size_t>(n));
   for (std::int64_t block = 0; block < n; block += step) {
@@ -55,10 +57,19 @@ std::vector<std::vector<ScoredItem>> recommend(const Ranker& ranker, const Seque
     const Tensor scores = ranker.score(mine);
     const float* const rows = scores.data<float>();
     parallel_for(mine.count(), 8, [&](std::int64_t begin, std::int64_t end) {
+      std::vector<std::int32_t> excluded;
       for (std::int64_t i = begin; i < end; ++i) {
-        const auto own = seen == SeenFilter::full ? mine.sequence(i) : std::span<const std::int32_t>();
+        const auto at = static_cast<std::size_t>(block + i);
+        excluded.clear();
+        if (options.seen == SeenFilter::full) {
+          const auto own = mine.sequence(i);
+          excluded.assign(own.begin(), own.end());
+        }
+        if (!options.left_out.empty()) {
+          excluded.insert(excluded.end(), options.left_out[at].begin(), options.left_out[at].end());
+        }
         const std::span row(rows + i * items, static_cast<std::size_t>(items));
-        result[static_cast<std::size_t>(block + i)] = top_k(row, k, own, candidates);
+        result[at] = top_k(row, options.k, excluded, options.candidates);
       }
     });
   }

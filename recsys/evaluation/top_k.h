@@ -23,10 +23,16 @@ std::vector<ScoredItem> top_k(std::span<const float> scores, std::int64_t k,
                               std::span<const std::int32_t> excluded = {},
                               std::span<const std::uint8_t> candidates = {});
 
-/// top_k of every history, scored in blocks of `users_per_block`. With SeenFilter::full a history's own items are left
-/// out. Results do not depend on threads.
-std::vector<std::vector<ScoredItem>> recommend(const Ranker& ranker, const Sequences& histories, std::int64_t k,
-                                               SeenFilter seen = SeenFilter::full,
-                                               std::span<const std::uint8_t> candidates = {});
+struct RecommendOptions {
+  std::int64_t k = 10;
+  SeenFilter seen = SeenFilter::full;             ///< full: a history's own items are left out
+  std::span<const std::uint8_t> candidates = {};  ///< [items] 0 for those left out; empty: all are candidates
+  std::span<const std::vector<std::int32_t>> left_out = {};  ///< further items, of each history; empty: none
+};
+
+/// top_k of every history, scored in blocks of `users_per_block`. Results do not depend on threads. Throws ShapeError
+/// for a candidate byte or list too many or too few.
+std::vector<std::vector<ScoredItem>> recommend(const Ranker& ranker, const Sequences& histories,
+                                               const RecommendOptions& options = {});
 
 }  // namespace tally::recsys

@@ -4,7 +4,9 @@
 #include <string_view>
 #include <vector>
 
+#include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
+#include "tally/ops/decode_codes.h"
 
 namespace tally::recsys {
 namespace {
@@ -104,6 +106,12 @@ void ItemScorer::score(std::span<const float> rows, std::span<float> scores) con
   } else {
     score_codes<std::int32_t>(codes_, vectors_, count, rows.data(), scores.data());
   }
+}
+
+Tensor ItemScorer::vectors() const {
+  if (!codes_.defined()) return vectors_;
+  const Paused paused;
+  return ops::decode_codes(Var(vectors_), codes_).value();
 }
 
 }  // namespace tally::recsys

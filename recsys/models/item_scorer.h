@@ -26,6 +26,8 @@ class ItemScorer {
   /// rows [n, width()] to scores [n, num_items()], on the calling thread. A row's scores are the same bits whatever the
   /// other rows. Throws ShapeError for spans of other sizes.
   void score(std::span<const float> rows, std::span<float> scores) const;
+  /// The vectors as a table, f32 [num_items(), width()]; of codes, it is formed here.
+  Tensor vectors() const;
 
  private:
   ItemScorer(Tensor vectors, Tensor codes) : vectors_(std::move(vectors)), codes_(std::move(codes)) {}

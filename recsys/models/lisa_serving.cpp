@@ -108,17 +108,30 @@ Tensor LisaServing::encode(const Sequences& batch) const {
   return x.value();
 }
 
-Tensor LisaServing::score(const Sequences& all) const {
+Tensor LisaServing::user_vectors(const Sequences& all) const {
   const Sequences histories = cut_to_window(all, window());
-  const std::int64_t items = num_items();
-  Tensor scores = Tensor::zeros({histories.count(), items});
-  float* out = scores.mutable_data<float>();
-  parallel_for(histories.count(), 1, [&](std::int64_t i, std::int64_t) {
-    if (histories.offsets.length(i) == 0) return;
-    const std::span<const std::int32_t> history = histories.sequence(i);
-    const Tensor hidden = encode(pack_window(std::span(&history, 1)));
-    const float* last = hidden.data<float>() + (hidden.dim(0) - 1) * width();
-    scorer_.score({last, static_cast<std::size_t>(width())}, {out + i * items, static_cast<std::size_t>(items)});
+  Tensor vectors = Tensor::zeros({histories.count(), width()});
+  float* const rows = vectors.mutable_data<float>();
+  parallel_for(histories.count(), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      if (histories.offsets.length(i) == 0) continue;
+      const std::span<const std::int32_t> history = histories.sequence(i);
+      const Tensor hidden = encode(pack_window(std::span(&history, 1)));
+      std::copy_n(hidden.data<float>() + (hidden.dim(0) - 1) * width(), width(), rows + i * width());
+    }
+  });
+  return vectors;
+}
+
+Tensor LisaServing::score(const Sequences& histories) const {
+  const Tensor vectors = user_vectors(histories);
+  Tensor scores({histories.count(), num_items()});
+  float* const out = scores.mutable_data<float>();
+  parallel_for(histories.count(), 1, [&](std::int64_t begin, std::int64_t end) {
+    const auto part = [&](auto* from, std::int64_t columns) {
+      return std::span(from + begin * columns, static_cast<std::size_t>((end - begin) * columns));
+    };
+    scorer_.score(part(vectors.data<float>(), width()), part(out, num_items()));
   });
   return scores;
 }

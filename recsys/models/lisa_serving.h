@@ -96,6 +96,9 @@ class LisaServing {
   Tensor encode(const Sequences& batch) const;
   /// [histories.count(), num_items()]; an empty history scores every item 0.
   Tensor score(const Sequences& histories) const;
+  /// [histories.count(), D] the last hidden state of each history, zeros for an empty one: a score is its inner product
+  /// with a row of scorer().vectors().
+  Tensor user_vectors(const Sequences& histories) const;
   /// From hidden states to the scores of all items.
   const ItemScorer& scorer() const { return scorer_; }
   /// One event at a time, for sessions: lisa_recurrence.h. Throws ValueError as LisaRecurrence does.

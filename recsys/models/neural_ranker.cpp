@@ -48,11 +48,15 @@ std::int64_t group_for(const Tensor& table) {
                        [&](std::int64_t group) { return places_are_alike(group, table); });
 }
 
+}  // namespace
+
 /// What a model prepares, of all items, and the candidate table: computed once for each state of the weights, not for
 /// each block of histories.
 class PreparedModel {
  public:
   explicit PreparedModel(const SequenceModel& model) : model_(model) {}
+
+  const SequenceModel& model() const { return model_; }
 
   struct Values {
     Prepared prepared;
@@ -97,24 +101,42 @@ class PreparedModel {
   std::shared_ptr<const Values> values_;
 };
 
-Tensor score(const SequenceModel& model, PreparedModel& cache, const Sequences& all) {
+namespace {
+
+/// Writes the last hidden state of a history, [width]. One history at a time: in a product with others its rows would
+/// be rounded differently.
+void last_state(const SequenceModel& model, const Prepared& prepared, std::span<const std::int32_t> history,
+                float* row) {
+  const Var hidden = model.encode(pack_window(std::span(&history, 1)), prepared, {});
+  const std::int64_t width = hidden.dim(1);
+  std::memcpy(row, hidden.value().contiguous().data<float>() + (hidden.dim(0) - 1) * width,
+              static_cast<std::size_t>(width) * sizeof(float));
+}
+
+}  // namespace
+
+NeuralRanker::NeuralRanker(const SequenceModel& model) : model_(std::make_shared<PreparedModel>(model)) {}
+
+std::string NeuralRanker::name() const { return model_->model().name(); }
+
+std::int64_t NeuralRanker::num_items() const { return model_->model().num_items(); }
+
+Tensor NeuralRanker::score(const Sequences& all) const {
   const Paused paused;  // scoring while somebody records elsewhere on this thread must not be recorded
+  const SequenceModel& model = model_->model();
   const Sequences histories = cut_to_window(all, model.window());
-  const auto values = cache.values();
+  const auto values = model_->values();
   const Tensor& table = values->table;
   const std::int64_t items = table.dim(0), width = table.dim(1), count = histories.count(), group = values->group;
   Tensor scores({count, items});
   float* out = scores.mutable_data<float>();
+  // At most one group per core is in work.
   parallel_for(count, group, [&](std::int64_t begin, std::int64_t end) {
     Tensor last = Tensor::zeros({group, width});
     float* rows = last.mutable_data<float>();
     for (std::int64_t i = begin; i < end; ++i) {
-      // One history at a time, for the same reason; at most one group per core is in work.
       if (histories.offsets.length(i) == 0) continue;
-      const std::span<const std::int32_t> history = histories.sequence(i);
-      const Var hidden = model.encode(pack_window(std::span(&history, 1)), values->prepared, {});
-      std::memcpy(rows + (i - begin) * width, hidden.value().contiguous().data<float>() + (hidden.dim(0) - 1) * width,
-                  static_cast<std::size_t>(width) * sizeof(float));
+      last_state(model, values->prepared, histories.sequence(i), rows + (i - begin) * width);
     }
     std::vector<float> block(static_cast<std::size_t>(group * items));
     score_group(group, rows, table, block.data());
@@ -123,12 +145,27 @@ Tensor score(const SequenceModel& model, PreparedModel& cache, const Sequences& 
   return scores;
 }
 
-}  // namespace
-
-Ranker make_ranker(const SequenceModel& model) {
-  const auto cache = std::make_shared<PreparedModel>(model);
-  return Ranker::from_function(model.name(), model.num_items(),
-                               [&model, cache](const Sequences& histories) { return score(model, *cache, histories); });
+Tensor NeuralRanker::item_vectors() const {
+  const Paused paused;
+  return model_->values()->table;
 }
+
+Tensor NeuralRanker::user_vectors(const Sequences& all) const {
+  const Paused paused;
+  const SequenceModel& model = model_->model();
+  const Sequences histories = cut_to_window(all, model.window());
+  const auto values = model_->values();
+  Tensor vectors = Tensor::zeros({histories.count(), values->table.dim(1)});
+  float* const rows = vectors.mutable_data<float>();
+  parallel_for(histories.count(), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      if (histories.offsets.length(i) == 0) continue;
+      last_state(model, values->prepared, histories.sequence(i), rows + i * vectors.dim(1));
+    }
+  });
+  return vectors;
+}
+
+Ranker make_ranker(const SequenceModel& model) { return Ranker(NeuralRanker(model)); }
 
 }  // namespace tally::recsys

@@ -64,6 +64,10 @@ class SequenceModel {
   /// weights (codebooks as k-means of the embeddings) begins as that of the new ones. Mostly nothing.
   virtual void weights_given(RngKey key) = 0;
 
+  /// Paths of the tensors of state() that have a row for each item: what is matched by the items' ids when weights go
+  /// to a model of other items.
+  virtual std::vector<std::string> item_tensors() const = 0;
+
   /// For the log of each epoch: how LISA's codewords are used, say. Mostly empty.
   virtual std::vector<Measure> measures() const = 0;
 
@@ -86,8 +90,8 @@ class SequenceModel {
 ///     Var item_table() const;                                   // or candidate_table(prepared), num_items() and
 ///     width()
 ///
-/// and, if it likes, `prepare`, `prepares_candidates` (true where it is missing), `auxiliary_loss`, `weights_given` and
-/// `measures` as above, and
+/// and, if it likes, `prepare`, `prepares_candidates` (true where it is missing), `auxiliary_loss`, `weights_given`,
+/// `item_tensors` (items.table and output, where the module has them) and `measures` as above, and
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
 ///
@@ -158,6 +162,14 @@ class SequenceModelOf final : public SequenceModel {
 
   void weights_given(RngKey key) override {
     if constexpr (requires { module_.weights_given(key); }) module_.weights_given(key);
+  }
+
+  std::vector<std::string> item_tensors() const override {
+    if constexpr (requires { module_.item_tensors(); }) {
+      return module_.item_tensors();
+    } else {
+      return {"items.table", "output"};
+    }
   }
 
   std::vector<Measure> measures() const override {

@@ -265,9 +265,14 @@ class Report {
                                                : fmt::format("had been ranked {:.0f} to {:.0f}", best, worst);
       page_.element("h3", fmt::format("User {}, {} events", text_at(sample, "user"), text_at(sample, "events")));
       note(fmt::format("The test item, {}, {}.", text_at(sample, "test_item"), rank));
-      page_.open("div", {{"class", "pair"}}).open("div").element("h3", "Latest events, the newest last").open("ul");
-      for (const Json& item : elements_of(sample, "history")) page_.element("li", text_of(item));
-      page_.close().close().open("div").element("h3", "Recommended next").open("ol");
+      page_.open("div", {{"class", "pair"}});
+      const std::vector<Json> history = elements_of(sample, "history");
+      if (!history.empty()) {
+        page_.open("div").element("h3", "Latest events, the newest last").open("ul");
+        for (const Json& item : history) page_.element("li", text_of(item));
+        page_.close().close();
+      }
+      page_.open("div").element("h3", "Recommended next").open("ol");
       for (const Json& item : elements_of(sample, "recommended")) {
         page_.open("li").text(text_at(item, "item") + " ");
         page_.element("span", format_fixed(number_of(item, "score"), 2)).close();
@@ -375,8 +380,8 @@ class Report {
 
 std::string report_html(const RunRecord& record) { return Report(record).html(); }
 
-void write_report(const RunDirectory& directory) {
-  write_file_atomically(directory.report(), report_html(read_run_record(directory)));
+void write_report(const RunDirectory& directory, const std::filesystem::path& page) {
+  write_file_atomically(page, report_html(read_run_record(directory)));
 }
 
 }  // namespace tally::recsys

@@ -11,7 +11,7 @@ namespace tally::recsys {
 /// reader's light or dark preference, and is well-formed XML. What a run lacks is left out, or said to be missing.
 std::string report_html(const RunRecord& record);
 
-/// Reads a run directory, finished or not, and writes its report.html. Throws IoError.
-void write_report(const RunDirectory& directory);
+/// Reads a run directory, finished or not, and writes the page about it, its report.html as a rule. Throws IoError.
+void write_report(const RunDirectory& directory, const std::filesystem::path& page);
 
 }  // namespace tally::recsys

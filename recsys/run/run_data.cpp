@@ -100,4 +100,11 @@ RunData load_run_data(const DataConfig& config) {
   return data;
 }
 
+void renumber(RunData& data, const DataConfig& config, const IdMap& users, const IdMap& items) {
+  if (data.interactions->users == users && data.interactions->items == items) return;
+  auto interactions = std::make_unique<const Interactions>(renumbered(*data.interactions, users, items));
+  data.split = std::make_unique<const Split>(leave_one_out(*interactions, split_options(config)));
+  data.interactions = std::move(interactions);
+}
+
 }  // namespace tally::recsys

@@ -42,4 +42,7 @@ RunData read_run_data(const DataConfig& config);
 /// The same for a run: a data set without a test user is an error too.
 RunData load_run_data(const DataConfig& config);
 
+/// Numbers users and items as these maps do, which hold the same ids in another order. Throws IoError for other ids.
+void renumber(RunData& data, const DataConfig& config, const IdMap& users, const IdMap& items);
+
 }  // namespace tally::recsys

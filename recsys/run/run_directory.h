@@ -16,6 +16,8 @@ struct RunDirectory {
   std::filesystem::path config() const { return path / "config.resolved.json"; }
   std::filesystem::path environment() const { return path / "environment.json"; }
   std::filesystem::path data() const { return path / "data.json"; }
+  std::filesystem::path items() const { return path / "items.tsv"; }     ///< in the order of the weights
+  std::filesystem::path users() const { return path / "users.txt.gz"; }  ///< in the order of training
   std::filesystem::path training() const { return path / "training.json"; }
   std::filesystem::path metrics() const { return path / "metrics.jsonl"; }
   std::filesystem::path last_checkpoint() const { return path / "checkpoints" / "last"; }

@@ -32,7 +32,8 @@ Json labels(const RunData& data, std::span<const std::int32_t> items) {
   return list;
 }
 
-Json samples(const RunData& data, const Evaluation& test, const std::vector<std::vector<ScoredItem>>& lists) {
+Json samples(const RunData& data, const Evaluation& test, const std::vector<std::vector<ScoredItem>>& lists,
+             bool histories) {
   Json all = Json::array();
   for (const std::size_t i : sample_users(*data.split, test)) {
     const Target& target = test.targets[i];
@@ -41,13 +42,14 @@ Json samples(const RunData& data, const Evaluation& test, const std::vector<std:
     for (const ScoredItem& scored : lists[static_cast<std::size_t>(target.user)]) {
       recommended.push_back(Json::object({{"item", data.label(scored.item)}, {"score", scored.score}}));
     }
-    all.push_back(Json::object({{"user", data.interactions->users.name(target.user)},
-                                {"events", static_cast<std::int64_t>(history.size())},
-                                {"history", labels(data, history.last(std::min(history.size(), kShownHistory)))},
-                                {"test_item", data.label(data.split->item(target))},
-                                {"best_rank", test.ranks[i].best},
-                                {"worst_rank", test.ranks[i].worst},
-                                {"recommended", std::move(recommended)}}));
+    Json sample = Json::object(
+        {{"user", data.interactions->users.name(target.user)}, {"events", static_cast<std::int64_t>(history.size())}});
+    if (histories) sample.set("history", labels(data, history.last(std::min(history.size(), kShownHistory))));
+    sample.set("test_item", data.label(data.split->item(target)));
+    sample.set("best_rank", test.ranks[i].best);
+    sample.set("worst_rank", test.ranks[i].worst);
+    sample.set("recommended", std::move(recommended));
+    all.push_back(std::move(sample));
   }
   return all;
 }
@@ -55,15 +57,15 @@ Json samples(const RunData& data, const Evaluation& test, const std::vector<std:
 }  // namespace
 
 std::vector<std::vector<ScoredItem>> write_recommendations(const RunDirectory& directory, const Ranker& ranker,
-                                                           const RunData& data, const Evaluation& test, std::int64_t k,
-                                                           SeenFilter seen) {
+                                                           const RunData& data, const Evaluation& test,
+                                                           const RecommendOptions& options, bool histories) {
   const Interactions& interactions = *data.interactions;
   std::vector<std::vector<std::int32_t>> sequences;
   for (std::int64_t u = 0; u < interactions.num_users(); ++u) {
     const auto sequence = interactions.sequence(u);
     sequences.emplace_back(sequence.begin(), sequence.end());
   }
-  auto lists = recommend(ranker, Sequences::from(sequences, interactions.num_items()), k, seen);
+  auto lists = recommend(ranker, Sequences::from(sequences, interactions.num_items()), options);
   std::string text = "user_id\titem_id\tscore\trank\n";
   for (std::size_t u = 0; u < lists.size(); ++u) {
     for (std::size_t r = 0; r < lists[u].size(); ++r) {
@@ -72,7 +74,7 @@ std::vector<std::vector<ScoredItem>> write_recommendations(const RunDirectory& d
     }
   }
   write_file_atomically(directory.recommendations(), text);
-  write_file_atomically(directory.samples(), samples(data, test, lists).dump(2) + '\n');
+  write_file_atomically(directory.samples(), samples(data, test, lists, histories).dump(2) + '\n');
   return lists;
 }
 

@@ -10,11 +10,11 @@
 
 namespace tally::recsys {
 
-/// Writes the `k` best items of every user's whole history, seen ones left out or not, as recommendations.tsv, and as
-/// samples.json a few users with titles: of the tested users the shortest and the longest history and some between.
-/// Returns the lists, by user.
+/// Writes the best items of every user's whole history as recommendations.tsv, and as samples.json a few users with
+/// titles: of the tested users the shortest and the longest history and some between. With `histories` these come with
+/// the end of their history. Returns the lists, by user.
 std::vector<std::vector<ScoredItem>> write_recommendations(const RunDirectory& directory, const Ranker& ranker,
-                                                           const RunData& data, const Evaluation& test, std::int64_t k,
-                                                           SeenFilter seen);
+                                                           const RunData& data, const Evaluation& test,
+                                                           const RecommendOptions& options, bool histories);
 
 }  // namespace tally::recsys

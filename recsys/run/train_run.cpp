@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "tally/core/blas.h"
+#include "tally/core/directory_lock.h"
 #include "tally/core/file.h"
 #include "tally/core/machine.h"
 #include "tally/core/memory.h"
@@ -21,22 +22,15 @@
 #include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/run/run_recommendations.h"
 #include "tally/recsys/run/run_training.h"
+#include "tally/recsys/run/run_users.h"
+#include "tally/recsys/run/trained_model.h"
 #include "tally/recsys/training/checkpoint.h"
+#include "tally/recsys/training/start_from.h"
 
 namespace tally::recsys {
 namespace {
 
 constexpr std::int64_t kRecommended = 10;
-
-/// What a checkpoint must have in common with the run that loads it.
-Json identity(const RunConfig& config, const RunData& data) {
-  return Json::object({{"model", to_json(config).at("model")}, {"data", data.hash}});
-}
-
-/// The identity's members where a checkpoint was written before there was a key for them.
-Json identity_defaults() { return Json::object({{"model", to_json(RunConfig{}).at("model")}}); }
-
-RngKey run_key(const RunConfig& config) { return RngKey{static_cast<std::uint64_t>(config.train.seed), 0}; }
 
 std::unique_ptr<optim::Optimizer> make_optimizer(const TrainConfig& config) {
   if (config.learner == "sgd") {
@@ -54,12 +48,12 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const TrainConfig& config) {
 /// and writes nothing.
 class TrainingRun {
  public:
-  TrainingRun(const RunConfig& config, Console& console, std::function<bool()> stop_requested)
+  TrainingRun(const RunConfig& config, RunData data, Console& console, std::function<bool()> stop_requested)
       : config_(config),
         console_(console),
         stop_requested_(std::move(stop_requested)),
-        data_(load_run_data(config.data)),
-        identity_(identity(config, data_)),
+        data_(std::move(data)),
+        identity_(checkpoint_identity(config, data_.hash, data_.interactions->items)),
         model_(make_sequence_model(config.model, data_.interactions->num_items(), run_key(config).fold_in("model"))),
         optimizer_(make_optimizer(config.train)),
         batches_(histories(), batch_options(config.train, model_->window()), run_key(config).fold_in("order")),
@@ -70,25 +64,31 @@ class TrainingRun {
         shown_user_(find_shown_user()) {
     check<IoError>(batches_.users() > 0, config.data.path,
                    "has no user with two training events (four in all): nothing could be trained on");
+    if (!evaluation_.sampled) return;
+    check_candidates(*data_.split, Part::validation, validation_targets_, *evaluation_.sampled);
+    check_candidates(*data_.split, Part::test, test_targets_, *evaluation_.sampled);
   }
 
   /// In a directory that is there, or in a new one when none is named.
   RunOutcome start(const RunDirectory& directory) {
     start_from();  // before anything is written: it may fail
     directory_ = directory.path.empty() ? create_run_directory(config_) : directory;
+    lock_ = DirectoryLock::inside(directory_.path);
     write_file_atomically(directory_.config(), recorded_config(config_).dump(2) + '\n');
     return run({});
   }
 
-  RunOutcome resume(const RunDirectory& directory) {
+  /// `lock` is that of the directory.
+  RunOutcome resume(const RunDirectory& directory, DirectoryLock lock) {
     directory_ = directory;
+    lock_ = std::move(lock);
     return run(restore());
   }
 
  private:
   RunOutcome run(TrainerProgress progress) {
     // A kill may have come before the first checkpoint, even before this.
-    if (!std::filesystem::exists(directory_.environment())) {
+    if (!is_there(directory_.environment())) {
       write_file_atomically(directory_.environment(), environment().dump(2) + '\n');
     }
     if (const std::string warning = blas::fallback_warning(); !warning.empty()) console_.line(warning);
@@ -112,10 +112,14 @@ class TrainingRun {
   void start_from() {
     const std::string& run = config_.train.start_from;
     if (run.empty()) return;
-    const std::vector<std::string> taken = start_from_weights(RunDirectory{run}.best_weights(), *model_,
-                                                              identity_.at("data"), run_key(config_).fold_in("model"));
-    console_.line(fmt::format("starts from the weights of {}: {} of {} tensors ({})", run, taken.size(),
-                              model_->state().size(), fmt::join(taken, ", ")));
+    const TrainedModel other = open_model({run});
+    flush_denormals(config_.train.flush_denormals);  // the other run's own setting is of no account here
+    const StartedFrom taken = recsys::start_from(*model_, data_.interactions->items, *other.model, other.items.ids,
+                                                 run_key(config_).fold_in("model"));
+    console_.line(fmt::format("starts from the weights of {}: {} of {} tensors ({})", run, taken.tensors.size(),
+                              model_->state().size(), fmt::join(taken.tensors, ", ")));
+    console_.line(fmt::format("items: {} known to that run, {} new; {} of its items are not in the data",
+                              taken.known_items, taken.new_items, taken.left_items));
   }
 
   std::vector<std::span<const std::int32_t>> histories() const {
@@ -127,6 +131,9 @@ class TrainingRun {
   void describe_data() {
     const DataReport report = describe(config_.data, data_);
     console_.block(report.to_text());
+    write_catalogue(directory_.items(), catalogue_of(*data_.split, data_.titles));
+    write_users(directory_.users(), *data_.interactions, config_.keep_histories);
+    // Its presence says that the two above are whole.
     write_file_atomically(directory_.data(), report.to_json().dump(2) + '\n');
   }
 
@@ -153,14 +160,14 @@ class TrainingRun {
   }
 
   TrainerProgress restore() {
-    if (!std::filesystem::exists(directory_.last_checkpoint())) {
+    if (!is_there(directory_.last_checkpoint())) {
       console_.line("no checkpoint yet: starting from the beginning");
       start_from();
       drop_lines_after_step(directory_.metrics(), -1);
       return {};
     }
     const TrainerProgress progress =
-        load_checkpoint(directory_.last_checkpoint(), *model_, *optimizer_, identity_, identity_defaults());
+        load_checkpoint(directory_.last_checkpoint(), *model_, *optimizer_, identity_, checkpoint_identity_defaults());
     drop_lines_after_step(directory_.metrics(), progress.step);
     console_.line(fmt::format("resuming after step {} (epoch {})", progress.step, progress.epoch + 1));
     return progress;
@@ -244,7 +251,7 @@ class TrainingRun {
   }
 
   std::vector<Evaluation> finish(const TrainerProgress& progress, LineWriter& metrics) {
-    load_weights(directory_.best_weights(), *model_, identity_, identity_defaults());
+    load_weights(directory_.best_weights(), *model_, identity_, checkpoint_identity_defaults());
     const Ranker ranker = make_ranker(*model_);
     std::vector<Evaluation> test = baselines_;
     test.push_back(evaluate(ranker, *data_.split, Part::test, test_targets_, evaluation_));
@@ -269,11 +276,14 @@ class TrainingRun {
                                                  progress.epoch, config_.train.valid_metric, progress.best_score);
     console_.line(fmt::format("{}; test, {}:", chosen, result.protocol));
     console_.block(metrics_table(test));
-    const auto lists = write_recommendations(directory_, ranker, data_, result, kRecommended, evaluation_.seen);
+    const std::vector<std::uint8_t> trained = catalogue_of(*data_.split, {}).trained();
+    RecommendOptions recommended{.k = kRecommended, .seen = evaluation_.seen};
+    if (evaluation_.candidates == Candidates::train) recommended.candidates = trained;
+    const auto lists = write_recommendations(directory_, ranker, data_, result, recommended, config_.keep_histories);
     show_recommendations(lists[static_cast<std::size_t>(shown_user_)]);
     // Its presence says that a run is finished: it comes last, but for the report, which shows it.
     write_file_atomically(directory_.test_metrics(), report.dump(2) + '\n');
-    write_report(directory_);
+    write_report(directory_, directory_.report());
     console_.line("run directory: " + directory_.path.string());
     return test;
   }
@@ -299,7 +309,8 @@ class TrainingRun {
 
   MemoryScope memory_;  // first: it counts what the members below hold
   RunConfig config_;
-  RunDirectory directory_;  // set by start() or resume()
+  RunDirectory directory_;  // set by start() or resume(), as the lock
+  std::optional<DirectoryLock> lock_;
   Console& console_;
   std::function<bool()> stop_requested_;
   RunData data_;
@@ -317,45 +328,40 @@ class TrainingRun {
   double sgemm_rate_ = 1;
 };
 
+/// Of a run that recorded its data, as they were; a kill may have come before that.
+RunData data_to_resume(const RunDirectory& directory, const RunConfig& config) {
+  if (is_there(directory.data()) && is_there(directory.items())) {
+    return load_recorded_data(directory, config);
+  }
+  check<IoError>(
+      !is_there(directory.last_checkpoint()), directory.path.string(),
+      "is of a build that did not keep the order of its items, so that its checkpoint cannot be matched with ",
+      config.data.path, "; train it again");
+  return load_run_data(config.data);
+}
+
 }  // namespace
 
 RunOutcome train_run(const RunConfig& config, Console& console, const std::function<bool()>& stop_requested) {
   flush_denormals(config.train.flush_denormals);
-  return TrainingRun(config, console, stop_requested).start({});
+  return TrainingRun(config, load_run_data(config.data), console, stop_requested).start({});
 }
 
 RunOutcome train_run(const RunConfig& config, const RunDirectory& directory, Console& console,
                      const std::function<bool()>& stop_requested) {
   flush_denormals(config.train.flush_denormals);
-  TrainingRun run(config, console, stop_requested);
+  TrainingRun run(config, load_run_data(config.data), console, stop_requested);
   make_run_directory(directory);
   return run.start(directory);
 }
 
 RunOutcome resume_run(const RunDirectory& directory, Console& console, const std::function<bool()>& stop_requested) {
   const RunConfig config = read_run_config(directory);
+  // Before the checkpoint is read: another process may be about to replace it.
+  DirectoryLock lock = DirectoryLock::inside(directory.path);
   flush_denormals(config.train.flush_denormals);
-  return TrainingRun(config, console, stop_requested).resume(directory);
-}
-
-RunConfig read_run_config(const RunDirectory& directory) {
-  std::error_code error;
-  check<IoError>(std::filesystem::exists(directory.config(), error), directory.path.string(),
-                 "is no run directory: it has no config.resolved.json");
-  return parse_config(read_json(directory.config()));
-}
-
-OpenedRun open_run(const RunDirectory& directory) {
-  OpenedRun run;
-  run.config = read_run_config(directory);
-  flush_denormals(run.config.train.flush_denormals);
-  run.data = load_run_data(run.config.data);
-  run.model = make_sequence_model(run.config.model, run.data.interactions->num_items(), run_key(run.config));
-  check<IoError>(
-      std::filesystem::exists(directory.best_weights()), directory.path.string(),
-      "has no weights to use yet: they come with the first validation, or with the last epoch where there is none");
-  load_weights(directory.best_weights(), *run.model, identity(run.config, run.data), identity_defaults());
-  return run;
+  return TrainingRun(config, data_to_resume(directory, config), console, stop_requested)
+      .resume(directory, std::move(lock));
 }
 
 }  // namespace tally::recsys

@@ -34,16 +34,4 @@ RunOutcome train_run(const RunConfig& config, const RunDirectory& directory, Con
 RunOutcome resume_run(const RunDirectory& directory, Console& console,
                       const std::function<bool()>& stop_requested = {});
 
-/// The config that a run recorded. Throws IoError when the directory is no run.
-RunConfig read_run_config(const RunDirectory& directory);
-
-/// A finished (or stopped) run for use: data and the weights of its best epoch. Throws IoError when the directory is no
-/// run or has no weights yet.
-struct OpenedRun {
-  RunConfig config;
-  RunData data;
-  std::unique_ptr<SequenceModel> model;
-};
-OpenedRun open_run(const RunDirectory& directory);
-
 }  // namespace tally::recsys

@@ -6,6 +6,7 @@
 
 #include "tally/core/atomic_directory.h"
 #include "tally/core/file.h"
+#include "tally/recsys/data/event_fields.h"
 
 namespace tally::recsys {
 namespace {
@@ -17,12 +18,11 @@ constexpr std::chrono::seconds kSyncInterval{1};
 
 /// As Sessions::append() does, and that the log, lines with tabs, can hold them.
 void check_names(std::span<const UserEvent> events, const IdMap& items) {
-  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
   for (const auto& [user, item] : events) {
     check<ValueError>(!user.empty(), kName, "needs the name of a user; got an empty one, with item '", item, "'");
     check<ValueError>(items.find(item).has_value(), kName, "knows no item '", item, "'");
-    check<ValueError>(std::none_of(user.begin(), user.end(), is_control), kName,
-                      "needs names of users without control characters, for item '", item, "' too");
+    const std::string_view fault = fault_of_id(user);
+    check<ValueError>(fault.empty(), kName, "needs names of users ", fault, "; got '", printable(user), "'");
   }
 }
 

@@ -26,10 +26,13 @@ Sessions::Sessions(std::shared_ptr<const RecurrentModel> model, std::shared_ptr<
                    SessionsOptions options)
     : model_(std::move(model)),
       items_(std::move(items)),
-      options_(options),
+      options_(std::move(options)),
       stripes_(std::make_unique<Stripe[]>(kStripes)) {
   check<ShapeError>(items_->size() == model_->num_items(), kName, "needs a name for each of the model's ",
                     model_->num_items(), " items; got ", items_->size());
+  check<ShapeError>(
+      options_.candidates.empty() || static_cast<std::int64_t>(options_.candidates.size()) == items_->size(), kName,
+      "needs a candidate byte for each of ", items_->size(), " items; got ", options_.candidates.size());
 }
 
 void Sessions::take(Users& users, const UserEvent& event, std::int32_t item, std::uint64_t now) const {
@@ -108,10 +111,11 @@ std::vector<std::vector<ScoredItem>> Sessions::recommend(std::span<const std::st
     }
     std::vector<float> scores(static_cast<std::size_t>((to - from) * count));
     model_->scorer().score(rows, scores);
-    std::vector<std::uint8_t> candidates(static_cast<std::size_t>(count));
+    std::vector<std::uint8_t> candidates;
     for (std::int64_t u = from; u < to; ++u) {
       const std::span<const float> own(scores.data() + (u - from) * count, static_cast<std::size_t>(count));
-      std::fill(candidates.begin(), candidates.end(), std::uint8_t{1});
+      candidates = options_.candidates;
+      candidates.resize(static_cast<std::size_t>(count), 1);
       seen[static_cast<std::size_t>(u - from)].clear_bytes(candidates);
       lists[static_cast<std::size_t>(u)] = top_k(own, k, {}, candidates);
     }

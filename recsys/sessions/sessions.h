@@ -24,6 +24,8 @@ namespace tally::recsys {
 struct SessionsOptions {
   /// Keep which items a user had, so that they are not recommended again.
   bool keep_seen = true;
+  /// [items] 0 for items that are never recommended; empty: all may be.
+  std::vector<std::uint8_t> candidates = {};
 };
 
 /// An event by the names that users and items have outside.

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <map>
 
+#include "tally/core/directory_lock.h"
 #include "tally/recsys/run/run_data.h"
 #include "tally/recsys/run/train_run.h"
+#include "tally/recsys/run/trained_model.h"
 #include "tally/recsys/study/study_tables.h"
 
 namespace tally::recsys {
@@ -31,7 +33,7 @@ std::string differences(const Json& recorded, const Json& wanted) {
   for (const auto& [key, value] : flattened(without_place(wanted))) values[key].second = value.dump();
   std::string text;
   for (const auto& [key, pair] : values) {
-    if (pair.first == pair.second || key == "output" || key == "show_user") continue;
+    if (pair.first == pair.second || key == "output" || key == "show_user" || key == "keep_histories") continue;
     text += fmt::format("{}{} is {} there and {} here", text.empty() ? "" : ", ", key,
                         pair.first.empty() ? "absent" : pair.first, pair.second.empty() ? "absent" : pair.second);
   }
@@ -65,7 +67,7 @@ std::vector<StudyItem> study_items(const Study& study, const std::filesystem::pa
 }
 
 void check_study_items(const std::vector<StudyItem>& items, const std::filesystem::path& output) {
-  std::map<std::string, std::string> hashes;  // by data section: runs share data
+  std::map<std::string, RunData> data;  // by data section: runs share them
   for (const StudyItem& item : items) {
     if (item.state == StudyState::not_begun) continue;
     const RunConfig wanted = item.run->with_seed(item.seed, output);
@@ -75,13 +77,14 @@ void check_study_items(const std::vector<StudyItem>& items, const std::filesyste
     const std::string differing = differences(there, recorded_config(wanted));
     check<ConfigError>(differing.empty(), item.directory.path.string(), "holds a run of another config: ", differing,
                        "; remove it, or choose another --output");
-    const Json* recorded = record.data.find("content_sha256");
-    if (recorded == nullptr) continue;  // killed before it had read its data
-    std::string& hash = hashes[to_json(wanted).at("data").dump()];
-    if (hash.empty()) hash = load_run_data(wanted.data).hash;
-    check<ConfigError>(*recorded == Json(hash), item.directory.path.string(),
-                       "holds a run on other data: ", wanted.data.path, " has content hash ", hash, " now and had ",
-                       recorded->dump(), " then; remove it, or choose another --output");
+    if (!record.data.is(Json::Kind::object)) continue;  // killed before it had read its data
+    RunData& now = data[to_json(wanted).at("data").dump()];
+    if (now.interactions == nullptr) now = load_run_data(wanted.data);
+    try {
+      check_same_data(item.directory, record.data, wanted, now);
+    } catch (const IoError& error) {
+      throw ConfigError(std::string(error.what()) + "; remove it, or choose another --output");
+    }
   }
 }
 
@@ -92,6 +95,7 @@ TrainingOutcome run_study(const Study& study, const std::filesystem::path& outpu
   std::error_code error;
   std::filesystem::create_directories(output, error);
   check<IoError>(!error, output.string(), "cannot be created: ", error.message());
+  const DirectoryLock lock = DirectoryLock::inside(output);
   write_study(study, output);
   for (std::size_t i = 0; i < items.size(); ++i) {
     const StudyItem& item = items[i];

@@ -80,13 +80,4 @@ void load_weights(const std::filesystem::path& directory, SequenceModel& model, 
   nn::load_state(directory / kModelFile, model.state());
 }
 
-std::vector<std::string> start_from_weights(const std::filesystem::path& directory, SequenceModel& model,
-                                            const Json& data, RngKey key) {
-  open(directory, Json::object({{"data", data}}), {});
-  std::vector<std::string> copied = nn::load_matching_state(directory / kModelFile, model.state());
-  check<IoError>(!copied.empty(), directory.string(), "has no weight of the name and shape of one of ", model.name());
-  model.weights_given(key);
-  return copied;
-}
-
 }  // namespace tally::recsys

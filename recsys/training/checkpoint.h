@@ -23,11 +23,4 @@ void save_weights(const std::filesystem::path& directory, SequenceModel& model, 
 void load_weights(const std::filesystem::path& directory, SequenceModel& model, const Json& identity,
                   const Json& defaults = {});
 
-/// Begins with the weights of another model of the same data: those of equal path and shape are copied, the others
-/// stay, and the model makes anew what follows from them (SequenceModel::weights_given). Returns the paths of those
-/// copied. Throws IoError when the files are damaged or missing, of other data, or share no weight with the model,
-/// which is then unchanged. `data` is the member of that name of an identity.
-std::vector<std::string> start_from_weights(const std::filesystem::path& directory, SequenceModel& model,
-                                            const Json& data, RngKey key);
-
 }  // namespace tally::recsys

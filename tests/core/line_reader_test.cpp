@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "tests/support/gzip.h"
+#include "tally/core/gzip.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;

@@ -5,9 +5,9 @@
 #include <fstream>
 #include <sstream>
 
+#include "tally/core/gzip.h"
 #include "tally/recsys/data/event_fields.h"
 #include "tally/recsys/data/titles.h"
-#include "tests/support/gzip.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tally::recsys {
@@ -302,7 +302,7 @@ TEST_CASE("a byte order mark is skipped wherever text comes in", "[data]") {
   const std::string mark = "\xEF\xBB\xBF";
   const auto quoted = directory.write("ratings.csv", mark + "\"userId\",movieId,rating,timestamp\n1,2,3,4\n");
   CHECK(read_interactions(quoted, movielens_csv_options()).size() == 1);
-  const auto zipped = directory.write("ratings.csv.gz", tally::test::gzip(mark + kHeader + "1,2,3,4\n"));
+  const auto zipped = directory.write("ratings.csv.gz", tally::gzip(mark + kHeader + "1,2,3,4\n"));
   CHECK(read_interactions(zipped, movielens_csv_options()).size() == 1);
   ReadOptions plain;
   plain.format = {.separator = " ", .quoted = false, .columns = {"user_id", "item_id"}};

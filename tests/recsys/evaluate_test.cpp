@@ -159,13 +159,13 @@ TEST_CASE("evaluation and recommendations are the same on any number of threads"
   const int before = num_threads();
   set_num_threads(1);
   const Evaluation expected = evaluate(Markov(split), split, Part::test);
-  const auto recommended = recommend(Markov(split), histories, 10);
+  const auto recommended = recommend(Markov(split), histories, {.k = 10});
   for (const int threads : {2, 8}) {
     set_num_threads(threads);
     const Evaluation result = evaluate(Markov(split), split, Part::test);
     CHECK(result.ranks == expected.ranks);
     CHECK(result.at(10).ndcg == expected.at(10).ndcg);
-    CHECK(recommend(Markov(split), histories, 10) == recommended);
+    CHECK(recommend(Markov(split), histories, {.k = 10}) == recommended);
   }
   set_num_threads(before);
 }
@@ -209,10 +209,11 @@ TEST_CASE("recommendations leave out the history unless told otherwise", "[evalu
   const Interactions data = test::interactions_of({{0, 1, 0, 1, 2, 3}, {0, 2, 3}}, 4);
   const Split split = leave_one_out(data);
   const Sequences histories = Sequences::from({{0}, {}}, 4);
-  const auto filtered = recommend(Popularity(split), histories, 2);
+  const auto filtered = recommend(Popularity(split), histories, {.k = 2});
   CHECK(filtered[0] == std::vector<ScoredItem>{{1, 2.0F}, {2, 0.0F}});
   CHECK(filtered[1] == std::vector<ScoredItem>{{0, 3.0F}, {1, 2.0F}});
-  CHECK(recommend(Popularity(split), histories, 1, SeenFilter::none)[0] == std::vector<ScoredItem>{{0, 3.0F}});
+  CHECK(recommend(Popularity(split), histories, {.k = 1, .seen = SeenFilter::none})[0] ==
+        std::vector<ScoredItem>{{0, 3.0F}});
 }
 
 // The order of Markov's scores against that of (count, popularity) pairs, which the textbook score stands for.

@@ -2,8 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "tally/core/gzip.h"
 #include "tally/recsys/data/file_forms.h"
-#include "tests/support/gzip.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tally::recsys {
@@ -44,7 +44,7 @@ TEST_CASE("histories keep the order of users and of each user's rows", "[recomme
   // v9 has no event; the rows of z7 do not stand together.
   const std::string text = "item_id\tuser_id\tnote\nc\tz7\tx\n\tv9\t\nb\ta1\t\na\tz7\t\nc\tz7\t\n";
   for (const Histories& histories :
-       {read("h.tsv", text), read("h.tsv.gz", tally::test::gzip(text)),
+       {read("h.tsv", text), read("h.tsv.gz", tally::gzip(text)),
         read("h.csv", "user_id,item_id\r\nz7,c\r\nv9,\r\na1,b\r\n\"z7\",\"a\"\r\nz7,c\r\n"),
         read("h.txt", "z7 c\nv9 \na1 b\nz7 a\nz7 c\n")}) {
     REQUIRE(histories.users.size() == 3);
@@ -84,8 +84,7 @@ TEST_CASE("the first line of a file of histories tells its form", "[recommend]")
           expected);
     CHECK(read_as("h.csv", "\"who\",what:token\nu,c\nw,b\nu,\"a\"\n", options) == expected);
     CHECK(read_as("h.tsv", "\xEF\xBB\xBFuser_id\titem_id\nu\tc\nw\tb\nu\ta\n", options) == expected);
-    CHECK(read_as("h.inter.gz", tally::test::gzip("user_id:token\titem_id:token\nu\tc\nw\tb\nu\ta\n"), options) ==
-          expected);
+    CHECK(read_as("h.inter.gz", tally::gzip("user_id:token\titem_id:token\nu\tc\nw\tb\nu\ta\n"), options) == expected);
     CHECK(read_as("h.txt", "what who\nc u\nb w\na u\n", options) == expected);
     // Without a header: what the name tells.
     CHECK(read_as("h.txt", "u c\nw b\nu a\n", options) == expected);

@@ -239,7 +239,7 @@ TEST_CASE("scores of a served LISA model: sums in the order of codebooks, the sa
   }
 
   // The ranker's face: exact top k, seen items left out.
-  const auto best = recommend(Ranker(served), histories, 5);
+  const auto best = recommend(Ranker(served), histories, {.k = 5});
   REQUIRE(best.size() == 37);
   const float* row = together.data<float>() + 20 * kItems;
   const std::span<const std::int32_t> seen = histories.sequence(20);

@@ -77,7 +77,8 @@ TEST_CASE("a run that is not finished has a report of what is there", "[report]"
   bare.write("config.resolved.json", "{}");
   CHECK(test::malformed(report_html(read_run_record({bare.path()}))) == "");
   const test::TemporaryDirectory none;
-  CHECK_THAT(test::message_of<IoError>([&] { write_report({none.path()}); }), Contains("is no run directory"));
+  CHECK_THAT(test::message_of<IoError>([&] { write_report({none.path()}, none / "report.html"); }),
+             Contains("is no run directory"));
 }
 
 TEST_CASE("a run record reads what was written, and names what is malformed", "[report]") {

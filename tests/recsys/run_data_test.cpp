@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
+#include "tally/core/gzip.h"
 #include "tally/recsys/run/data_report.h"
-#include "tests/support/gzip.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tally::recsys {
@@ -13,7 +13,7 @@ namespace {
 
 using Catch::Matchers::Contains;
 using Catch::Matchers::StartsWith;
-using tally::test::gzip;
+using tally::gzip;
 using tally::test::message_of;
 using tally::test::TemporaryDirectory;
 

@@ -84,7 +84,7 @@ TEST_CASE("sessions recommend what the model recommends for each history", "[ses
 
     std::vector<std::vector<std::int32_t>> histories;
     for (const auto& [user, history] : stream.histories) histories.push_back(history);
-    const auto expected = recommend(make_ranker(*model), Sequences::from(histories, kItems), 10);
+    const auto expected = recommend(make_ranker(*model), Sequences::from(histories, kItems), {.k = 10});
     const auto lists = recommend_all(sessions, stream);
     REQUIRE(lists.size() == expected.size());
     std::size_t u = 0;

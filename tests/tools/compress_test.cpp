@@ -55,8 +55,8 @@ TEST_CASE("tally compress writes a served model that ranks as the trained one", 
     const recsys::LisaServing model = recsys::LisaServing::load(output / "model.safetensors");
     CHECK(model.num_items() == kItems);
     CHECK(model.size().total() == bytes.at("total").as_integer());
-    const std::string items = read_file(output / "items.txt");
-    CHECK(std::count(items.begin(), items.end(), '\n') == kItems);
+    const std::string items = read_file(output / "items.tsv");
+    CHECK(std::count(items.begin(), items.end(), '\n') == kItems + 1);  // and the head
 
     // It answers as the run does, without run and data.
     const auto answers = [&](const std::string& from, const std::vector<std::string>& asking) {
@@ -92,11 +92,11 @@ TEST_CASE("a directory of tally compress that is damaged is refused", "[compress
   const TemporaryDirectory files;
   const fs::path output = files / "served";
   REQUIRE(tally_command({"compress", trained("base").run(), "--output", output}).exit_code == 0);
-  const std::string items = read_file(output / "items.txt");
-  write_file_atomically(output / "items.txt", "x" + items);
-  check_refused(tally_command({"recommend", output, "--history", "1"}), 1, {"items.txt"});
-  fs::remove(output / "items.txt");
-  check_refused(tally_command({"recommend", output, "--history", "1"}), 1, {"items.txt"});
+  const std::string items = read_file(output / "items.tsv");
+  write_file_atomically(output / "items.tsv", "x" + items);
+  check_refused(tally_command({"recommend", output, "--history", "1"}), 1, {"items.tsv"});
+  fs::remove(output / "items.tsv");
+  check_refused(tally_command({"recommend", output, "--history", "1"}), 1, {"items.tsv"});
 }
 
 TEST_CASE("tally compress refuses models without hard codes", "[compress]") {

@@ -56,7 +56,7 @@ TEST_CASE("recommend gives users of a file what it gives their history", "[recom
     INFO(result.error);
     REQUIRE(result.exit_code == 0);
     const auto all = table(result.out);
-    CHECK(all[0] == std::vector<std::string>{"user_id", "item_id", "score", "rank", "title"});
+    CHECK(all[0] == std::vector<std::string>{"user_id", "item_id", "score", "rank", "title", "ranker"});
     REQUIRE(all.size() == 1 + 3 * 12);
     CHECK(all[1][0] == "new");
     CHECK(all[13][0] == "other");
@@ -119,7 +119,7 @@ TEST_CASE("recommend refuses bad files of histories", "[recommend]") {
   CHECK_THAT(skipped.error, Contains("left out: 1 rows") && Contains("h.tsv:3:5]"));
   CHECK(rows_of(skipped.out, "new").size() == 3);
   check_refused(recommend({"--input", directory / "none.tsv"}), 1, {"none.tsv"});
-  check_refused(recommend({"--input", unknown, "--history", "5"}), 2, {"one of the three"});
+  check_refused(recommend({"--input", unknown, "--history", "5"}), 2, {"one of the four"});
   check_refused(recommend({"--input", unknown, "--unknown-items", "keep"}), 2, {"--unknown-items"});
   const std::string good = directory.write("good.tsv", "user_id\titem_id\nnew\t5\n");
   check_refused(recommend({"--input", good, "--out", directory / "none/out.tsv"}), 1, {"none/", "cannot open"});

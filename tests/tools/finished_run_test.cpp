@@ -58,7 +58,7 @@ std::vector<Recommended> recommended(const std::vector<std::string>& arguments) 
   std::istringstream lines(result.out);
   std::string line;
   std::getline(lines, line);
-  CHECK(line == "rank\titem_id\tscore\ttitle");
+  CHECK(line == "rank\titem_id\tscore\ttitle\tranker");
   std::vector<Recommended> rows;
   double last = std::numeric_limits<double>::infinity();
   while (std::getline(lines, line)) {
@@ -112,10 +112,8 @@ TEST_CASE("recommend takes the history of a user never seen", "[recommend]") {
 
 TEST_CASE("recommend refuses what is no history", "[recommend]") {
   const std::string run = finished().run();
-  check_refused(tally_command({"recommend", run, "--history", "5,4711"}), 2, {"[--history]", "4711", "ratings.csv"});
-  check_refused(tally_command({"recommend", run, "--history", ","}), 2, {"[--history] needs at least one item id"});
-  check_refused(tally_command({"recommend", run, "--history="}), 2, {"--history"});
-  check_refused(tally_command({"recommend", run}), 2, {"[recommend] needs --history, --input or --stream"});
+  check_refused(tally_command({"recommend", run, "--history", "5,4711"}), 2, {"[--history]", "4711", run});
+  check_refused(tally_command({"recommend", run}), 2, {"[recommend] needs --history, --input, --user or --stream"});
   check_refused(tally_command({"recommend", run, "--history", "5", "--k", "0"}), 2, {"[--k] needs at least 1; got 0"});
   check_refused(tally_command({"recommend", run, "--history", "5", "--k", "x"}), 2, {"--k"});
 }
@@ -149,8 +147,8 @@ TEST_CASE("a checkpoint of another model or other data is refused and kept", "[e
   copy.replace("config.resolved.json", "\"hidden_size\": 32", "\"hidden_size\": 16");
   copy.replace("config.resolved.json", finished().data(), other / "ratings.csv");
   before = copy.files();
-  check_refused(tally_command({"train", "--resume", run}), 1, {"checkpoints/last] is of another run: its data is"});
-  check_refused(tally_command({"evaluate", run}), 1, {"checkpoints/best] is of another run: its data is"});
+  check_refused(tally_command({"train", "--resume", run}), 1, {run + "] was trained on other data than"});
+  check_refused(tally_command({"evaluate", run}), 1, {run + "] was trained on other data than"});
   CHECK(copy.files() == before);
 }
 

@@ -54,9 +54,11 @@ TEST_CASE("weights that a run cannot start from are refused before anything is w
   const Workshop workshop;
   check_refused(workshop.train({from(workshop.files() / "none")}), 1, {"none"});
   check_refused(workshop.train({from(finished().run()), "--hidden_size=8"}), 1,
-                {"has no weight of the name and shape of one of sasrec"});
-  workshop.files().write("ratings.csv", walks_csv() + "1,2,4.0,9000\n");
-  check_refused(workshop.train({from(finished().run())}), 1, {"is of another run: its data is"});
+                {"needs a run with a weight of the name and shape of one of sasrec"});
+  std::string other = "userId,movieId,rating,timestamp\n";
+  for (const char* item : {"a", "b", "c", "d"}) other += std::string("1,") + item + ",4.0,1\n";
+  workshop.files().write("ratings.csv", other);
+  check_refused(workshop.train({from(finished().run()), "--titles="}), 1, {"none of its 40 items is among these 4"});
   CHECK(!fs::exists(workshop.output()));
 }
 

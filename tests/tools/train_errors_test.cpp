@@ -4,7 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "tally/core/file.h"
-#include "tests/support/gzip.h"
+#include "tally/core/gzip.h"
 #include "tests/tools/small_runs.h"
 
 using namespace tally;

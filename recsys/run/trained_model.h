@@ -1,0 +1,56 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "tally/core/json.h"
+#include "tally/recsys/config.h"
+#include "tally/recsys/data/catalogue.h"
+#include "tally/recsys/models/sequence_model.h"
+#include "tally/recsys/run/run_data.h"
+#include "tally/recsys/run/run_directory.h"
+
+// A run for use. Its items and users are matched with what comes from outside by id, never by place: docs/notes.md,
+// Note [Order of items].
+
+namespace tally::recsys {
+
+/// The config that a run recorded. Throws IoError when the directory is no run.
+RunConfig read_run_config(const RunDirectory& directory);
+
+/// What a checkpoint must have in common with the run that loads it: the model, the data (content_hash) and the order
+/// of the items.
+Json checkpoint_identity(const RunConfig& config, const std::string& data_hash, const IdMap& items);
+/// The identity's members where a checkpoint was written before there was a key for them.
+Json checkpoint_identity_defaults();
+/// The key that all random draws of a run follow from.
+RngKey run_key(const RunConfig& config);
+
+/// The model of a run at its best epoch, and its items.
+struct TrainedModel {
+  RunConfig config;
+  Catalogue items;
+  std::unique_ptr<SequenceModel> model;
+};
+
+/// Reads nothing but the run directory. The one exception is a directory of a build that did not keep its items: there
+/// the data are read, and trusted if every recommendation that the run wrote comes out again. Throws IoError when the
+/// directory is no run, has no weights yet, is damaged, or does not prove the order of its items.
+TrainedModel open_model(const RunDirectory& directory);
+
+/// The same with the run's data.
+struct OpenedRun {
+  TrainedModel trained;
+  RunData data;  ///< users and items numbered as at the training
+};
+/// Throws as open_model, and IoError when the data cannot be read or are not those of the training.
+OpenedRun open_run(const RunDirectory& directory);
+
+/// The data of a run that recorded them, with users and items numbered as they were, whatever their order in the file
+/// is by now. Throws IoError when the file holds other events.
+RunData load_recorded_data(const RunDirectory& directory, const RunConfig& config);
+
+/// Throws IoError unless `data` are what the run recorded, in whatever order of users. `recorded`: its data.json.
+void check_same_data(const RunDirectory& directory, const Json& recorded, const RunConfig& config, const RunData& data);
+
+}  // namespace tally::recsys

@@ -1,0 +1,458 @@
+// A run matches items and users by id: what its commands say when the data file has been put in another order, has
+// grown, or is not there at all, and what they recommend without it.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <sstream>
+
+#include "tally/core/file.h"
+#include "tally/core/line_reader.h"
+#include "tally/core/npy.h"
+#include "tally/core/safetensors.h"
+#include "tests/support/process.h"
+#include "tests/tools/small_runs.h"
+
+using namespace tally;
+using namespace tally::test;
+using Catch::Matchers::Contains;
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+/// The rows of a csv with the last user's first: each user's in their order still, but users and items appear in
+/// another one.
+std::string users_reversed(const std::string& csv) {
+  std::vector<std::string> lines = lines_of(csv);
+  std::vector<std::vector<std::string>> users;
+  std::string last;
+  for (std::size_t i = 1; i < lines.size(); ++i) {
+    const std::string user = lines[i].substr(0, lines[i].find(','));
+    if (users.empty() || user != last) users.emplace_back();
+    users.back().push_back(lines[i]);
+    last = user;
+  }
+  std::string text = lines[0] + '\n';
+  for (auto user = users.rbegin(); user != users.rend(); ++user) {
+    for (const std::string& line : *user) text += line + '\n';
+  }
+  return text;
+}
+
+/// The rows by time alone, as an export may have them.
+std::string by_time(const std::string& csv) {
+  std::vector<std::string> lines = lines_of(csv);
+  std::stable_sort(lines.begin() + 1, lines.end(), [](const std::string& a, const std::string& b) {
+    return a.substr(a.rfind(',')) < b.substr(b.rfind(','));
+  });
+  std::string text;
+  for (const std::string& line : lines) text += line + '\n';
+  return text;
+}
+
+std::vector<std::string> reordered() { return {users_reversed(walks_csv()), by_time(walks_csv())}; }
+
+/// What a command says on standard output; it must succeed.
+std::string said(const std::vector<std::string>& arguments) {
+  const CommandResult result = tally_command(arguments);
+  INFO(arguments.front() << ": " << result.error);
+  CHECK(result.exit_code == 0);
+  return result.out;
+}
+
+/// A workshop whose run is finished, for tests that write there.
+Workshop& trained(Workshop& workshop, std::initializer_list<std::string> overrides = {"--epochs=3"}) {
+  const CommandResult result = workshop.train(overrides);
+  INFO(result.error);
+  REQUIRE(result.exit_code == 0);
+  return workshop;
+}
+
+std::string column(const std::string& table, const std::string& name) {
+  const std::vector<std::string> lines = lines_of(table);
+  std::string text;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    std::istringstream in(lines[i]);
+    std::vector<std::string> cells;
+    for (std::string cell; std::getline(in, cell, '\t');) cells.push_back(cell);
+    if (i == 0) {
+      const auto found = std::find(cells.begin(), cells.end(), name);
+      REQUIRE(found != cells.end());
+      at = static_cast<std::size_t>(found - cells.begin());
+    } else {
+      text += (text.empty() ? "" : " ") + cells.at(at);
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("a run gives the same figures whatever the order of its data has become", "[trust]") {
+  Workshop workshop;
+  trained(workshop, {"--epochs=3", "--mode=uni10", "--valid_users=20", "--test_users=30"});
+  const std::string run = workshop.run();
+  const std::vector<std::vector<std::string>> commands{
+      {"evaluate", run},
+      {"evaluate", run, "--part", "validation"},
+      {"recommend", run, "--history", "5,6,8"},
+      {"recommend", run, "--input", workshop.data(), "--k", "3"},
+      {"recommend", run, "--user", "7"},
+      {"similar", run, "--item", "12"},
+  };
+  std::vector<std::string> before;
+  for (const auto& command : commands) before.push_back(said(command));
+  const auto files = trained_files(run);
+  const auto records = logged(run);
+  for (const std::string& csv : reordered()) {
+    workshop.files().write("ratings.csv", csv);
+    for (std::size_t c = 0; c < commands.size(); ++c) {
+      INFO(commands[c].front());
+      if (commands[c].size() > 2 && commands[c][2] == "--input") {  // users come in the order of the file
+        CHECK(said(commands[c]).size() == before[c].size());
+      } else {
+        CHECK(said(commands[c]) == before[c]);
+      }
+    }
+    CHECK(tally_command({"train", "--resume", run}).exit_code == 0);
+    CHECK(trained_files(run) == files);
+    CHECK(logged(run) == records);
+  }
+}
+
+TEST_CASE("an interrupted run goes on to the same bytes when its data has been put in another order", "[trust]") {
+  Workshop whole;
+  trained(whole, {});
+  Workshop workshop;
+  {
+    Process process(TALLY_COMMAND, workshop.train_arguments());
+    REQUIRE(process.wait_until(
+        [&] { return !workshop.run().empty() && is_there(workshop.run() / "checkpoints" / "last"); }));
+    process.signal(SIGTERM);
+    REQUIRE(process.wait().exit_code == 128 + SIGTERM);
+  }
+  workshop.files().write("ratings.csv", users_reversed(walks_csv()));
+  const CommandResult result = tally_command({"train", "--resume", workshop.run()});
+  INFO(result.error);
+  REQUIRE(result.exit_code == 0);
+  CHECK(trained_files(workshop.run()) == trained_files(whole.run()));
+  CHECK(logged(workshop.run()) == logged(whole.run()));
+}
+
+TEST_CASE("compress, start_from and studies match items by id", "[trust]") {
+  Workshop workshop;
+  trained(workshop, {"--model.name=lisa", "--model.codebooks=2", "--model.codewords=5", "--epochs=2"});
+  const std::string run = workshop.run();
+  const auto compressed = [&](const char* name) {
+    said({"compress", run, "--output", workshop.files() / name});
+    return read_json(fs::path(workshop.files() / name) / "compression.json").dump();
+  };
+  const std::string before = compressed("a");
+  const auto answers = [&](const char* name) {
+    return said({"recommend", workshop.files() / name, "--history", "5,6,8"});
+  };
+  workshop.files().write("ratings.csv", by_time(walks_csv()));
+  CHECK(compressed("b") == before);
+  CHECK(answers("a") == answers("b"));
+
+  // Steps too small to change a weight: the test result is that of the weights begun with.
+  const fs::path second = workshop.files() / "second";
+  const CommandResult result = tally_command({"train", workshop.config(), "--output=" + second.string(),
+                                              "--model.name=lisa", "--model.codebooks=2", "--model.codewords=5",
+                                              "--epochs=1", "--learning_rate=1e-30", "--start_from=" + run});
+  INFO(result.error);
+  REQUIRE(result.exit_code == 0);
+  CHECK_THAT(result.out, Contains("items: 40 known to that run, 0 new; 0 of its items are not in the data"));
+  const fs::path other = fs::directory_iterator(second)->path();
+  const auto metrics = [](const fs::path& of) {
+    return read_json(of / "test_metrics.json").at("test").at(std::size_t{2}).at("NDCG@10").as_double();
+  };
+  CHECK(metrics(other) == Approx(metrics(run)).epsilon(1e-12));
+}
+
+TEST_CASE("a study whose data has been put in another order goes on", "[trust][study]") {
+  const Workshop workshop;
+  const auto study = workshop.files().write("study.json", R"({"name": "s", "base": "config.json", "seeds": [1],
+    "runs": [{"name": "first", "overrides": {"epochs": 1}}, {"name": "second", "overrides": {"epochs": 2}}]})");
+  const std::string output = workshop.files() / "study";
+  REQUIRE(tally_command({"study", study, "--output", output, "--only", "first"}).exit_code == 0);
+  workshop.files().write("ratings.csv", users_reversed(walks_csv()));
+  const std::string again = said({"study", study, "--output", output});
+  CHECK_THAT(again, Contains("first-seed1: finished before"));
+  workshop.files().write("ratings.csv", walks_csv() + "1,2,4.0,9000\n");
+  check_refused(tally_command({"study", study, "--output", output}), 2,
+                {"was trained on other data than", "remove it, or choose another --output"});
+}
+
+TEST_CASE("data that has grown is refused with its figures, and recommendations go on", "[trust]") {
+  Workshop workshop;
+  trained(workshop);
+  const std::string run = workshop.run();
+  const std::string list = said({"recommend", run, "--user", "1"});
+  const std::string then = std::to_string(lines_of(walks_csv()).size() - 1) + " events of 60 users with 40 items then";
+  for (const std::string& more :
+       {std::string("1,2,4.0,9000\n"), std::string("1,new,4.0,9000\n"), std::string("somebody,1,4.0,9000\n")}) {
+    workshop.files().write("ratings.csv", walks_csv() + more);
+    for (const std::vector<std::string>& command :
+         {std::vector<std::string>{"evaluate", run}, {"train", "--resume", run}}) {
+      check_refused(tally_command(command), 1, {"was trained on other data than", "ratings.csv", then, "start_from"});
+    }
+    CHECK(said({"recommend", run, "--user", "1"}) == list);
+    CHECK(tally_command({"recommend", run, "--input", workshop.data(), "--unknown-items", "skip"}).exit_code == 0);
+  }
+  // As many of everything, but another last item.
+  std::string other = walks_csv();
+  other.replace(other.rfind("\n60,") + 4, other.rfind(",4.0") - other.rfind("\n60,") - 4, "1");
+  workshop.files().write("ratings.csv", other);
+  check_refused(tally_command({"evaluate", run}), 1, {"as many now, but others, or in another order"});
+}
+
+TEST_CASE("a run needs no data to be used", "[trust]") {
+  Workshop workshop;
+  trained(workshop, {"--model.name=lisa", "--model.codebooks=2", "--model.codewords=5", "--epochs=2"});
+  const TemporaryDirectory elsewhere;
+  const fs::path run = elsewhere / "run";
+  fs::copy(workshop.run(), run, fs::copy_options::recursive);
+  const std::string list = said({"recommend", workshop.run(), "--user", "3"});
+  fs::remove_all(workshop.files().path() / "runs");
+  fs::remove(workshop.data());
+  fs::remove(workshop.files().path() / "movies.csv");
+  CHECK(said({"recommend", run, "--user", "3"}) == list);
+  CHECK_THAT(said({"recommend", run, "--history", "5,6"}), Contains("Film, number"));
+  said({"similar", run, "--item", "5"});
+  said({"report", run});
+  CHECK_THAT(said({"compress", run, "--output", elsewhere / "served"}),
+             Contains("not evaluated: " + workshop.data().string() + " is not there"));
+  CHECK(column(said({"recommend", elsewhere / "served", "--user", "3"}), "item_id") == column(list, "item_id"));
+  check_refused(tally_command({"evaluate", run}), 1, {"ratings.csv] cannot open"});
+}
+
+TEST_CASE("a directory of a build that kept no items is used where its order is proven, and else refused", "[trust]") {
+  Workshop workshop;
+  trained(workshop);
+  const std::string run = workshop.run();
+  const std::string evaluated = said({"evaluate", run}), list = said({"recommend", run, "--history", "5,6,8"});
+  for (const char* name : {"items.tsv", "users.txt.gz"}) fs::remove(fs::path(run) / name);
+  CHECK(said({"evaluate", run}) == evaluated);
+  CHECK(said({"recommend", run, "--history", "5,6,8"}) == list);
+  said({"report", run});
+  check_refused(tally_command({"recommend", run, "--user", "1"}), 1, {"holds no users"});
+  check_refused(tally_command({"train", "--resume", run}), 1,
+                {"did not keep the order of its items", "train it again"});
+  for (const std::string& csv : reordered()) {
+    workshop.files().write("ratings.csv", csv);
+    for (const std::vector<std::string>& command :
+         {std::vector<std::string>{"evaluate", run}, {"recommend", run, "--history", "5"}}) {
+      check_refused(tally_command(command), 1, {"did not keep the order of its items", "gives other scores"});
+    }
+  }
+  workshop.files().write("ratings.csv", walks_csv());
+  fs::remove(fs::path(run) / "recommendations.tsv");
+  check_refused(tally_command({"evaluate", run}), 1, {"the run is not finished"});
+}
+
+TEST_CASE("histories stay out of a run that is told so", "[trust]") {
+  Workshop workshop;
+  trained(workshop, {"--epochs=2", "--keep_histories=false"});
+  const fs::path run = workshop.run();
+  check_refused(tally_command({"recommend", run, "--user", "1"}), 1, {"keep_histories was false"});
+  LineReader users(run / "users.txt.gz");
+  std::string_view line;
+  std::size_t count = 0;
+  while (users.next(line)) {
+    CHECK(line.find('\t') == std::string_view::npos);
+    ++count;
+  }
+  CHECK(count == kUsers);
+  CHECK_THAT(read_file(run / "samples.json"), !Contains("history"));
+  // Users are still matched by id.
+  const std::string evaluated = said({"evaluate", run});
+  workshop.files().write("ratings.csv", users_reversed(walks_csv()));
+  CHECK(said({"evaluate", run}) == evaluated);
+}
+
+TEST_CASE("items that were never trained on are not recommended where candidates are the trained ones", "[trust]") {
+  Workshop workshop;
+  // The last item of some users occurs nowhere else.
+  std::string csv = walks_csv();
+  for (int user = 1; user <= 5; ++user) csv += detail::join(user, ",new", user, ",4.0,9000\n");
+  workshop.files().write("ratings.csv", csv);
+  trained(workshop, {"--epochs=2", "--candidates=train"});
+  const std::string run = workshop.run();
+  const auto check_none = [](const std::string& table) { CHECK_THAT(table, !Contains("new")); };
+  check_none(column(read_file(fs::path(run) / "recommendations.tsv"), "item_id"));
+  check_none(column(said({"recommend", run, "--history", "5,6", "--k", "100"}), "item_id"));
+  check_none(column(said({"recommend", run, "--history", "", "--k", "100"}), "item_id"));
+  check_none(column(said({"recommend", run, "--user", "1", "--k", "100"}), "item_id"));
+  check_none(column(said({"recommend", run, "--input", workshop.data(), "--k", "100"}), "item_id"));
+  check_none(column(said({"similar", run, "--item", "5", "--k", "100"}), "item_id"));
+  const CommandResult stream = run_command("/bin/sh", {"-c", "printf 'a\\t5\\nb\\t?\\n' | \"$@\"", "sh", TALLY_COMMAND,
+                                                       "recommend", run, "--stream", "--k", "100"});
+  CHECK(stream.exit_code == 0);
+  check_none(column(stream.out, "item_id"));
+  Workshop all;
+  all.files().write("ratings.csv", csv);
+  trained(all, {"--epochs=2"});
+  CHECK_THAT(said({"recommend", all.run(), "--history", "5,6", "--k", "100"}), Contains("new"));
+}
+
+TEST_CASE("an empty history has one answer in every command", "[trust]") {
+  const std::string run = finished().run();
+  const std::string by_history = said({"recommend", run, "--history", "", "--k", "4"});
+  const TemporaryDirectory files;
+  const std::string input = files.write("h.tsv", "user_id\titem_id\nnobody\t\nsomebody\t5\n");
+  const std::string by_file = said({"recommend", run, "--input", input, "--k", "4"});
+  const CommandResult stream = run_command("/bin/sh", {"-c", "printf 'nobody\\t?\\n' | \"$@\"", "sh", TALLY_COMMAND,
+                                                       "recommend", run, "--stream", "--k", "4"});
+  CHECK(stream.exit_code == 0);
+  const std::string items = column(by_history, "item_id");
+  CHECK(column(stream.out, "item_id") == items);
+  CHECK(column(by_file, "item_id").starts_with(items + ' '));
+  CHECK(column(by_history, "ranker") == "popularity popularity popularity popularity");
+  CHECK(column(by_file, "ranker") == "popularity popularity popularity popularity model model model model");
+  CHECK(column(stream.out, "ranker") == "popularity popularity popularity popularity");
+  // Counted here: how often each item stands before a user's last two events.
+  std::map<std::string, int> counts;
+  const std::vector<std::string> lines = lines_of(walks_csv());
+  for (std::size_t i = 1; i + 2 < lines.size(); ++i) {
+    const auto user = [&](std::size_t l) { return lines[l].substr(0, lines[l].find(',')); };
+    if (user(i) != user(i + 2)) continue;
+    const std::string rest = lines[i].substr(lines[i].find(',') + 1);
+    ++counts[rest.substr(0, rest.find(','))];
+  }
+  std::istringstream best(items);
+  std::string scores;
+  int last = 1 << 30;
+  for (std::string item; best >> item;) {
+    CHECK(counts[item] <= last);
+    last = counts[item];
+    scores += (scores.empty() ? "" : " ") + std::to_string(last);
+  }
+  CHECK(column(by_history, "score") == scores);
+  const int most =
+      std::max_element(counts.begin(), counts.end(), [](auto& a, auto& b) { return a.second < b.second; })->second;
+  CHECK(scores.starts_with(std::to_string(most)));
+}
+
+TEST_CASE("recommendations are chosen among items, and without items", "[trust]") {
+  const std::string run = finished().run();
+  const TemporaryDirectory files;
+  const std::string among = files.write("among.txt", "5\n6\n7\n8\n");
+  CHECK(column(said({"recommend", run, "--history", "6", "--items", among, "--k", "9"}), "item_id").size() == 5);
+  const std::string without = files.write("without.tsv", "item_id\n7\n8\n");
+  CHECK(column(said({"recommend", run, "--history", "6", "--items", among, "--exclude", without}), "item_id") == "5");
+  const std::string each = files.write("each.csv", "user_id,item_id\n1,5\n1,6\n2,7\n");
+  for (const char* how : {"--user", "--input"}) {
+    const std::string input = files.write("h.csv", "user_id,item_id\n1,20\n2,20\n");
+    std::vector<std::string> words{"recommend", run, "--exclude", each, "--items", among, "--keep-seen", "--k", "9"};
+    if (std::string(how) == "--user") {
+      words.insert(words.end(), {"--user", "1", "--user", "2"});
+    } else {
+      words.insert(words.end(), {"--input", input});
+    }
+    std::map<std::string, std::string> of;
+    for (const std::string& row : lines_of(said(words))) of[row.substr(0, 1)] += row.substr(2, 1);
+    const auto sorted = [](std::string text) {
+      std::sort(text.begin(), text.end());
+      return text;
+    };
+    CHECK(sorted(of["1"]) == "78");
+    CHECK(sorted(of["2"]) == "568");
+  }
+  const std::string unknown = files.write("unknown.txt", "5\nnever\n");
+  check_refused(tally_command({"recommend", run, "--history", "6", "--items", unknown}), 1, {"unknown.txt:2", "never"});
+  CHECK(column(said({"recommend", run, "--history", "6", "--items", unknown, "--unknown-items", "skip"}), "item_id") ==
+        "5");
+  check_refused(tally_command({"recommend", run, "--history", "6", "--items", each}), 2, {"--items", "one list"});
+  check_refused(tally_command({"recommend", run, "--stream", "--items", among}), 2, {"--items"});
+  check_refused(tally_command({"recommend", run, "--user", "nobody"}), 2, {"--user", "nobody"});
+}
+
+TEST_CASE("vectors of items and users come with their ids, and their products are the scores", "[trust]") {
+  const std::string run = finished().run();
+  const TemporaryDirectory files;
+  const fs::path output = files / "vectors";
+  said({"embed", run, "--output", output, "--users"});
+  const TensorFile tensors = load_safetensors(output / "embeddings.safetensors");
+  const Tensor items = load_npy(output / "items.npy"), users = load_npy(output / "users.npy");
+  CHECK(identical(items, tensors.at("items")));
+  CHECK(identical(users, tensors.at("users")));
+  CHECK(items.shape() == Shape{kItems, 16});
+  CHECK(users.shape() == Shape{kUsers, 16});
+  std::vector<std::string> item_ids, user_ids;
+  for (const std::string& line : lines_of(read_file(output / "items.tsv")))
+    item_ids.push_back(line.substr(0, line.find('\t')));
+  user_ids = lines_of(read_file(output / "users.tsv"));
+  REQUIRE(item_ids.size() == kItems + 1);
+  REQUIRE(user_ids.size() == kUsers + 1);
+  const std::string table = said({"recommend", run, "--user", user_ids[8], "--k", "5"});
+  std::istringstream ids(column(table, "item_id")), scores(column(table, "score"));
+  std::string id;
+  double score = 0;
+  while (ids >> id && scores >> score) {
+    const auto i = std::find(item_ids.begin(), item_ids.end(), id) - item_ids.begin() - 1;
+    double product = 0;
+    for (std::int64_t d = 0; d < 16; ++d) {
+      product += double{items.data<float>()[i * 16 + d]} * double{users.data<float>()[7 * 16 + d]};
+    }
+    CHECK(product == Approx(score).epsilon(1e-4).margin(1e-5));
+  }
+  // The nearest by cosine, by hand.
+  const auto cosine = [&](std::int64_t a, std::int64_t b) {
+    double ab = 0, aa = 0, bb = 0;
+    for (std::int64_t d = 0; d < 16; ++d) {
+      const double x = items.data<float>()[a * 16 + d], y = items.data<float>()[b * 16 + d];
+      ab += x * y, aa += x * x, bb += y * y;
+    }
+    return ab / std::sqrt(aa * bb);
+  };
+  std::int64_t best = -1;
+  for (std::int64_t i = 1; i < kItems; ++i) {
+    if (best < 0 || cosine(0, i) > cosine(0, best)) best = i;
+  }
+  const std::string alike = said({"similar", run, "--item", item_ids[1], "--k", "1"});
+  CHECK(column(alike, "item_id") == item_ids[static_cast<std::size_t>(best) + 1]);
+  CHECK(std::stod(column(alike, "score")) == Approx(cosine(0, best)).epsilon(1e-5));
+  check_refused(tally_command({"similar", run, "--item", "never"}), 2, {"--item", "never"});
+  fs::create_directory(files / "taken");
+  check_refused(tally_command({"embed", run, "--output", files / "taken"}), 2, {"--output", "taken"});
+}
+
+TEST_CASE("a run that starts from another takes over the items that both have", "[trust]") {
+  Workshop workshop;
+  trained(workshop, {"--epochs=2"});
+  const fs::path first = workshop.run();
+  workshop.files().write("ratings.csv", users_reversed(walks_csv()) + "1,new,4.0,9000\n61,other,4.0,1\n61,1,4.0,2\n");
+  const fs::path second = workshop.files() / "second";
+  const CommandResult result = tally_command({"train", workshop.config(), "--output=" + second.string(), "--epochs=1",
+                                              "--learning_rate=1e-30", "--start_from=" + first.string()});
+  INFO(result.error);
+  REQUIRE(result.exit_code == 0);
+  CHECK_THAT(result.out, Contains("items: 40 known to that run, 2 new; 0 of its items are not in the data"));
+  const auto vectors = [&](const fs::path& run, const char* name) {
+    said({"embed", run, "--output", workshop.files() / name});
+    const fs::path output = workshop.files() / name;
+    const Tensor rows = load_npy(output / "items.npy");
+    std::map<std::string, std::vector<float>> of;
+    const std::vector<std::string> lines = lines_of(read_file(output / "items.tsv"));
+    for (std::size_t i = 1; i < lines.size(); ++i) {
+      const float* row = rows.data<float>() + static_cast<std::int64_t>(i - 1) * rows.dim(1);
+      of[lines[i].substr(0, lines[i].find('\t'))] = std::vector<float>(row, row + rows.dim(1));
+    }
+    return of;
+  };
+  const auto before = vectors(first, "v1"), after = vectors(fs::directory_iterator(second)->path(), "v2");
+  CHECK(before.size() == 40);
+  CHECK(after.size() == 42);
+  for (const auto& [id, row] : before) {
+    INFO(id);
+    CHECK(after.at(id) == row);
+  }
+}
