@@ -207,6 +207,8 @@ AtomicDirectory::AtomicDirectory(const fs::path& destination) : destination_(det
   const fs::file_status status = fs::status(destination_, error);
   check<IoError>(!fs::exists(status) || fs::is_directory(status), destination_.string(),
                  "cannot be replaced by a directory: it is something else");
+  // It would be renamed away, and then nobody could remove its files.
+  detail::check_writable(destination_);
   recover(destination_);
   for (const fs::path& leftover : detail::leftovers(destination_)) retire(leftover, destination_);
   foreign_entries(destination_);

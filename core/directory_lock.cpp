@@ -76,6 +76,8 @@ DirectoryLock DirectoryLock::inside(const fs::path& directory) {
 
 DirectoryLock DirectoryLock::beside(const fs::path& directory) {
   const fs::path resolved = detail::resolve_links(directory);
+  std::error_code ignored;
+  if (fs::is_directory(resolved, ignored)) detail::check_writable(resolved);
   return DirectoryLock(directory, detail::parent_directory(resolved) / (".lock-" + resolved.filename().string()));
 }
 

@@ -162,6 +162,11 @@ std::filesystem::path parent_directory(const std::filesystem::path& path) {
   return parent.empty() ? std::filesystem::path(".") : parent;
 }
 
+void check_writable(const std::filesystem::path& directory) {
+  if (::faccessat(AT_FDCWD, directory.c_str(), W_OK | X_OK, AT_EACCESS) != 0 && errno != ENOENT)
+    fail_with(directory, "cannot be written", errno);
+}
+
 std::filesystem::path resolve_links(const std::filesystem::path& path) {
   constexpr int kMaxLinks = 40;  // as the system's own
   std::filesystem::path resolved = path;

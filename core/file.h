@@ -55,6 +55,8 @@ class FileDescriptor {
 void sync_directory(const std::filesystem::path& directory);
 /// The directory that holds `path`: "." for a plain name.
 std::filesystem::path parent_directory(const std::filesystem::path& path);
+/// Throws IoError for a directory in which this process may not create and remove files; one that is not there passes.
+void check_writable(const std::filesystem::path& directory);
 /// Where a directory of this name really lies or would lie: symbolic links are followed, dangling ones too, and the
 /// result has a plain name at its end. Throws IoError for a name that names nothing ("", "/"), or links in a circle.
 std::filesystem::path resolve_links(const std::filesystem::path& path);

@@ -10,6 +10,7 @@
 #include "tally/core/file.h"
 #include "tests/support/file_size_limit.h"
 #include "tests/support/temporary_directory.h"
+#include "tests/support/unprivileged.h"
 
 using namespace tally;
 using namespace tally::test;
@@ -172,6 +173,23 @@ TEST_CASE("a directory without a manifest is replaced only if it is empty", "[at
   }
   CHECK(read_file(path / "notes.txt") == "mine");
   CHECK(parent.entries() == 1);
+}
+
+TEST_CASE("a directory that may not be written is not replaced", "[atomic_directory]") {
+  namespace fs = std::filesystem;
+  const TemporaryDirectory parent;
+  fs::permissions(parent.path(), fs::perms::all);
+  const auto path = parent / "best";
+  commit_generation(path, 1);
+  fs::permissions(path, fs::perms(0555));
+  {
+    const Unprivileged nobody;
+    CHECK_THAT(message_of<IoError>([&] { commit_generation(path, 2); }),
+               Contains("best] cannot be written: Permission denied"));
+    commit_generation(parent / "another", 1);
+  }
+  CHECK(verify_directory(path).at("step") == Json(1));
+  CHECK(parent.entries() == 2);
 }
 
 TEST_CASE("a file that is expected later goes with its directory", "[atomic_directory]") {

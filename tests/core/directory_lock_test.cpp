@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "tests/support/temporary_directory.h"
+#include "tests/support/unprivileged.h"
 
 using namespace tally;
 using namespace tally::test;
@@ -195,6 +196,27 @@ TEST_CASE("many processes at one lock: one has it at a time", "[directory_lock]"
       CHECK(WEXITSTATUS(status) == 0);
     }
   }
+}
+
+TEST_CASE("a directory that may not be written is refused by either lock", "[directory_lock]") {
+  const TemporaryDirectory parent;
+  fs::permissions(parent.path(), fs::perms::all);
+  const fs::path path = parent / "run", closed = parent / "closed";
+  fs::create_directory(path);
+  fs::create_directories(closed / "run");
+  fs::permissions(closed / "run", fs::perms::all);
+  for (const fs::path& each : {path, closed}) fs::permissions(each, fs::perms(0555));
+  {
+    const Unprivileged nobody;
+    CHECK_THAT(message_of<IoError>([&] { DirectoryLock::inside(path); }),
+               Contains("run] cannot be written") && Contains("Permission denied"));
+    CHECK_THAT(message_of<IoError>([&] { DirectoryLock::beside(path); }),
+               Contains("run] cannot be written") && Contains("Permission denied"));
+    CHECK_THAT(message_of<IoError>([&] { DirectoryLock::beside(closed / "run"); }),
+               Contains("closed/run] cannot be written") && Contains("Permission denied"));
+    DirectoryLock::inside(closed / "run");
+  }
+  fs::permissions(closed, fs::perms::all);
 }
 
 TEST_CASE("what cannot be locked is refused with the reason", "[directory_lock]") {
