@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <sstream>
 
+#include "tally/core/directory_lock.h"
 #include "tally/core/file.h"
 #include "tally/core/line_reader.h"
 #include "tally/core/npy.h"
@@ -454,5 +455,52 @@ TEST_CASE("a run that starts from another takes over the items that both have", 
   for (const auto& [id, row] : before) {
     INFO(id);
     CHECK(after.at(id) == row);
+  }
+}
+
+TEST_CASE("of two processes that write one directory the second is refused, and readers are not", "[trust]") {
+  Workshop workshop;
+  trained(workshop, {"--epochs=1"});
+  const std::string run = workshop.run();
+  {
+    const DirectoryLock lock = DirectoryLock::inside(run);
+    check_refused(tally_command({"train", "--resume", run}), 1, {run, "written by"});
+    check_refused(tally_command({"report", run}), 1, {run, "written by"});
+    said({"report", run, "--output", workshop.files() / "page.html"});
+    said({"evaluate", run});
+    said({"recommend", run, "--user", "1"});
+  }
+  said({"report", run});
+  const std::string output = workshop.files() / "vectors";
+  {
+    const DirectoryLock lock = DirectoryLock::beside(output);
+    check_refused(tally_command({"embed", run, "--output", output}), 1, {output, "written by"});
+  }
+  said({"embed", run, "--output", output});
+}
+
+TEST_CASE("of two resumes at once one goes on to the end and one is refused", "[trust][slow]") {
+  const Workshop workshop;
+  for (int trial = 0; trial < 20; ++trial) {
+    INFO("trial " << trial);
+    // An interrupted run: it still has steps to do.
+    if (trial == 0) {
+      Process process(TALLY_COMMAND, workshop.train_arguments({"--epochs=200"}));
+      REQUIRE(process.wait_until(
+          [&] { return !workshop.run().empty() && is_there(workshop.run() / "checkpoints" / "last"); }));
+      process.signal(SIGTERM);
+      REQUIRE(process.wait().exit_code == 128 + SIGTERM);
+    }
+    Process first(TALLY_COMMAND, {"train", "--resume", workshop.run()});
+    Process second(TALLY_COMMAND, {"train", "--resume", workshop.run()});
+    // One ends at once; the other works until it is stopped.
+    first.wait_until([&] { return !second.is_running(); });
+    const bool second_refused = !second.is_running();
+    Process& refused = second_refused ? second : first;
+    Process& working = second_refused ? first : second;
+    check_refused(refused.wait(), 1, {"written by"});
+    CHECK(working.is_running());
+    working.signal(SIGTERM);
+    CHECK(working.wait().exit_code == 128 + SIGTERM);
   }
 }
