@@ -2,80 +2,23 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <optional>
 #include <set>
 
-#include "tally/autograd/numeric_derivative.h"
+#include "tally/autograd/checked_call.h"
+#include "tally/autograd/gradient_direction.h"
 
 namespace tally {
 namespace {
 
+using detail::derivative_along;
+using detail::direction_weights;
+using detail::DirectionalDerivative;
+using detail::DirectionScale;
+using detail::Moving;
+
 constexpr std::string_view kWhere = "gradient check";
-constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
-
 bool is_zero(double value) { return value == 0; }
-
-/// The floating outputs of one evaluation, contiguous: what is differentiated.
-std::vector<Tensor> floating_values(const std::vector<Var>& outputs) {
-  std::vector<Tensor> values;
-  for (const Var& output : outputs) {
-    if (output.defined() && is_floating(output.dtype())) values.push_back(output.value().contiguous());
-  }
-  return values;
-}
-
-std::vector<Tensor> evaluate(const CheckedFunction& f) {
-  const Paused paused;
-  std::vector<Tensor> values = floating_values(f());
-  for (Tensor& value : values) {
-    check<DTypeError>(value.dtype() == DType::f64, kWhere, "needs f64 outputs; got ", value.dtype(), value.shape());
-    value = value.clone();  // it may be a view of a leaf, which is about to move
-  }
-  return values;
-}
-
-std::vector<Tensor> draw_cotangents(const std::vector<Tensor>& outputs, RngKey key) {
-  std::vector<Tensor> cotangents;
-  for (std::size_t k = 0; k < outputs.size(); ++k) {
-    Tensor cotangent(outputs[k].shape(), DType::f64);
-    fill_normal(key.fold_in("cotangent").fold_in(k), cotangent, 0, 1);
-    cotangents.push_back(std::move(cotangent));
-  }
-  return cotangents;
-}
-
-Gradients differentiate(const CheckedFunction& f, const std::vector<Tensor>& cotangents) {
-  Tape tape;
-  std::vector<Var> outputs;
-  {
-    const Recording on(tape);
-    for (const Var& output : f()) {
-      if (output.defined() && is_floating(output.dtype())) outputs.push_back(output);
-    }
-  }
-  return tape.backward(outputs, cotangents);
-}
-
-/// <cotangents, moved - base>, difference first: what does not move does not blur it.
-Change change_between(const std::vector<Tensor>& moved, const std::vector<Tensor>& base,
-                      const std::vector<Tensor>& cotangents) {
-  check<ShapeError>(moved.size() == base.size(), kWhere, "needs a function with a fixed number of outputs; got ",
-                    base.size(), ", then ", moved.size());
-  Change change;
-  for (std::size_t k = 0; k < base.size(); ++k) {
-    check<ShapeError>(moved[k].shape() == base[k].shape(), kWhere, "needs outputs of a fixed shape; output ", k,
-                      " was ", base[k].shape(), ", then ", moved[k].shape());
-    const std::span<const double> to = moved[k].span<double>(), from = base[k].span<double>();
-    const std::span<const double> weight = cotangents[k].span<double>();
-    for (std::size_t i = 0; i < from.size(); ++i) {
-      if (to[i] == from[i]) continue;
-      change.value += weight[i] * (to[i] - from[i]);
-      change.rounding += kEpsilon * std::abs(weight[i]) * std::max(std::abs(to[i]), std::abs(from[i]));
-    }
-  }
-  return change;
-}
 
 /// Moves one element of a leaf; puts it back at the end of its scope, whatever happens in between.
 class Nudge {
@@ -116,6 +59,7 @@ std::vector<std::int64_t> sample_elements(std::int64_t total, std::int64_t most,
 struct Comparison {
   double analytic_squares = 0, numeric_squares = 0, product = 0;
   std::int64_t compared = 0, failed = 0;
+  std::optional<DirectionalDerivative> along;  ///< one that differs and could not be traced to an element
 
   void add(double analytic, double numeric) {
     analytic_squares += analytic * analytic;
@@ -179,81 +123,77 @@ std::string recognise(const LeafReport& leaf, const Comparison& seen, const std:
 
 class Check {
  public:
-  Check(const CheckedFunction& f, const GradientCheckOptions& options)
-      : options_(options), numeric_function_(options.surrogate ? options.surrogate : f), outputs_(evaluate(f)) {
-    cotangents_ = draw_cotangents(outputs_, options.key);
-    analytic_ = differentiate(f, cotangents_);
-    again_ = differentiate(f, cotangents_);
-    const std::vector<Tensor> second = evaluate(f);
-    repeatable_ = second.size() == outputs_.size();
-    for (std::size_t k = 0; repeatable_ && k < second.size(); ++k) repeatable_ = identical(second[k], outputs_[k]);
-    base_ = options.surrogate ? evaluate(options.surrogate) : outputs_;
-    if (options.surrogate) check_surrogate_value();
-  }
+  Check(const CheckedFunction& f, const GradientCheckOptions& options) : options_(options), call_(f, options) {}
 
   LeafReport run(const CheckedLeaf& leaf, std::uint64_t position) {
-    check<DTypeError>(leaf.value.dtype() == DType::f64, kWhere, "needs leaves in f64; '", leaf.name, "' is ",
-                      leaf.value.dtype());
     LeafReport report;
     report.name = leaf.name;
     report.shape = leaf.value.shape();
     report.total = leaf.value.numel();
-    const std::optional<Tensor> gradient = gradient_of(analytic_, leaf), repeated = gradient_of(again_, leaf);
-    report.deterministic =
-        repeatable_ && gradient.has_value() == repeated.has_value() && (!gradient || identical(*gradient, *repeated));
-    if (base_.empty()) {
+    const std::optional<Tensor> gradient = call_.gradient_of(leaf), repeated = call_.gradient_of(leaf, true);
+    report.deterministic = call_.repeatable() && gradient.has_value() == repeated.has_value() &&
+                           (!gradient || identical(*gradient, *repeated));
+    if (call_.without_outputs()) {
       report.verdict = GradientVerdict::not_differentiable;
       return report;
     }
-    Tensor value = leaf.value;  // shares the storage
+    Moving moving{leaf.value, std::vector<double>(static_cast<std::size_t>(report.total)), {}};
+    if (gradient) {
+      const std::span<const double> values = gradient->span<double>();
+      for (std::size_t i = 0; i < values.size(); ++i) moving.gradient[i] = values[i] * options_.injected_bug;
+    }
     Comparison seen;
-    for (const std::int64_t index :
-         sample_elements(report.total, options_.max_elements, options_.key.fold_in("elements").fold_in(position))) {
-      const double analytic = (gradient ? gradient->data<double>()[index] : 0.0) * options_.injected_bug;
-      compare(report, seen, value, index, analytic);
+    const std::vector<std::int64_t> chosen =
+        sample_elements(report.total, options_.max_elements, options_.key.fold_in("elements").fold_in(position));
+    for (const std::int64_t index : chosen) compare(report, seen, moving, index);
+    const bool all = report.checked == report.total;
+    if (!all && !options_.at_kinks) {
+      move_all(report, seen, moving, options_.key.fold_in("directions").fold_in(position));
     }
     conclude(report, seen, gradient.has_value());
+    if (report.total > 0) leaves_.push_back(std::move(moving));
+    return report;
+  }
+
+  /// What the leaves that ran show together and none shows alone; empty when nothing.
+  std::optional<LeafReport> run_together() {
+    if (leaves_.size() < 2 || options_.at_kinks || call_.without_outputs()) return std::nullopt;
+    LeafReport report;
+    report.name = "all inputs at once";
+    for (std::size_t i = 0; i < leaves_.size(); ++i) {
+      report.total += leaves_[i].leaf.numel();
+      leaves_[i].weights = direction_weights(leaves_[i].leaf, leaves_[i].gradient, DirectionScale::elements,
+                                             options_.key.fold_in("together").fold_in(i));
+    }
+    const DirectionalDerivative found = derivative_along(call_, leaves_, 0, report.total, options_);
+    if (!found.wrong()) return std::nullopt;
+    report.shape = {report.total};
+    report.directions = 1;
+    report.max_absolute = std::abs(found.analytic - found.numeric);
+    report.max_scaled = report.max_direction = found.scaled();
+    report.worst.push_back({0, found.analytic, found.numeric, found.scaled()});
+    report.verdict = GradientVerdict::fail;
+    report.hint = "the derivative differs along a direction through all inputs, though not along those of any alone";
     return report;
   }
 
  private:
-  static std::optional<Tensor> gradient_of(const Gradients& gradients, const CheckedLeaf& leaf) {
-    const Gradient* found = gradients.find(leaf.id);
-    if (found == nullptr) return std::nullopt;
-    const Tensor dense = to_dense(*found).contiguous();
-    check<AutogradError>(dense.shape() == leaf.value.shape() && dense.dtype() == leaf.value.dtype(), kWhere, "leaf '",
-                         leaf.name, "' of ", leaf.value.dtype(), leaf.value.shape(), " got a gradient of ",
-                         dense.dtype(), dense.shape());
-    return dense;
-  }
-
-  void check_surrogate_value() {
-    check<ShapeError>(base_.size() == outputs_.size(), kWhere, "needs a surrogate with ", outputs_.size(),
-                      " outputs; got ", base_.size());
-    for (std::size_t k = 0; k < base_.size(); ++k) {
-      check<ShapeError>(base_[k].shape() == outputs_[k].shape(), kWhere,
-                        "needs a surrogate with the function's shapes; output ", k, " is ", outputs_[k].shape(),
-                        " and the surrogate's ", base_[k].shape());
-      for (std::int64_t i = 0; i < base_[k].numel(); ++i) {
-        const double wanted = outputs_[k].data<double>()[i], got = base_[k].data<double>()[i];
-        if (!(std::abs(got - wanted) <= options_.atol + options_.rtol * std::abs(wanted))) surrogate_fits_ = false;
-      }
-    }
-  }
-
-  void compare(LeafReport& report, Comparison& seen, Tensor& value, std::int64_t index, double analytic) {
-    Nudge nudge(value, index);
+  void compare(LeafReport& report, Comparison& seen, Moving& moving, std::int64_t index) {
+    const double analytic = moving.gradient[static_cast<std::size_t>(index)];
+    Nudge nudge(moving.leaf, index);
     const double scale = std::max(1.0, std::abs(nudge.start()));
     const NumericDerivative numeric = numeric_derivative(
         [&](double delta) {
           const double moved = nudge.move(delta);
-          Change change = change_between(evaluate(numeric_function_), base_, cotangents_);
+          Change change = call_.change();
           change.value *= delta / moved;
           return change;
         },
         {options_.step * scale, options_.richardson_step * scale, options_.rtol, options_.atol});
     ++report.checked;
-    const double tolerance = options_.atol + options_.rtol * std::abs(numeric.value);
+    const double relative = options_.rtol * std::abs(numeric.value);
+    const double tolerance =
+        relative + detail::absolute_tolerance(call_, numeric, options_.richardson_step * scale / 4, options_);
     const double error = std::abs(analytic - numeric.value);
     if (numeric.kink) {
       ++report.kinks;
@@ -263,7 +203,7 @@ class Check {
           analytic <= std::max(numeric.left, numeric.right) + slack) {
         return;
       }
-    } else if (!(numeric.error <= tolerance) && !(error > 10 * numeric.error)) {
+    } else if (!(numeric.error <= relative + options_.atol) && !(error > 10 * numeric.error)) {
       if (std::isfinite(analytic)) {
         ++report.noisy;
         report.numeric_error = std::max(report.numeric_error, numeric.error);
@@ -275,7 +215,9 @@ class Check {
     const bool failed = !(scaled <= 1);
     seen.failed += failed;
     report.max_absolute = std::max(report.max_absolute, error);
-    if (!is_zero(numeric.value)) report.max_relative = std::max(report.max_relative, error / std::abs(numeric.value));
+    if (failed || relative >= tolerance - relative) {
+      if (!is_zero(numeric.value)) report.max_relative = std::max(report.max_relative, error / std::abs(numeric.value));
+    }
     if (report.worst.empty() || failed || scaled > report.worst[0].scaled) {
       if (report.worst.empty() || !(scaled <= report.worst[0].scaled)) report.numeric_error = numeric.error;
       report.worst.push_back({index, analytic, numeric.value, failed && !(scaled > 1) ? HUGE_VAL : scaled});
@@ -286,34 +228,79 @@ class Check {
     report.max_scaled = report.worst[0].scaled;
   }
 
+  /// Directions through all elements. The first that differs is traced to its element.
+  void move_all(LeafReport& report, Comparison& seen, Moving& moving, RngKey key) {
+    const std::int64_t total = report.total;
+    for (std::int64_t i = 0; i < 2 * options_.directions && seen.failed == 0; ++i) {
+      const DirectionScale scale = i % 2 == 0 ? DirectionScale::elements : DirectionScale::gradients;
+      moving.weights =
+          direction_weights(moving.leaf, moving.gradient, scale, key.fold_in(static_cast<std::uint64_t>(i)));
+      const DirectionalDerivative found = derivative_along(call_, {moving}, 0, total, options_);
+      if (!found.measured) continue;
+      ++report.directions;
+      report.max_direction = std::max(report.max_direction, found.scaled());
+      if (!found.wrong()) continue;
+      trace(report, seen, moving);
+      if (seen.failed > 0) continue;
+      seen.along = found;
+      return;
+    }
+  }
+
+  /// Halves the elements until a single one differs, and compares that; gives up where neither half does.
+  void trace(LeafReport& report, Comparison& seen, Moving& moving) {
+    std::int64_t begin = 0, end = report.total;
+    while (end - begin > 1) {
+      const std::int64_t middle = begin + (end - begin) / 2;
+      if (derivative_along(call_, {moving}, begin, middle, options_).wrong()) {
+        end = middle;
+      } else if (derivative_along(call_, {moving}, middle, end, options_).wrong()) {
+        begin = middle;
+      } else {
+        return;
+      }
+    }
+    compare(report, seen, moving, begin);
+  }
+
   void conclude(LeafReport& report, const Comparison& seen, bool reached) const {
     report.cosine = seen.cosine(options_.atol);
     report.norm_ratio = seen.norm_ratio(options_.atol);
-    const bool too_many_kinks = report.kinks > 1 && static_cast<double>(report.kinks) >
-                                                        options_.kink_fraction * static_cast<double>(report.checked);
+    const bool too_many_kinks =
+        !options_.at_kinks && report.kinks > 1 &&
+        static_cast<double>(report.kinks) > options_.kink_fraction * static_cast<double>(report.checked);
     report.verdict = GradientVerdict::fail;
     if (!report.deterministic) {
-      report.hint = repeatable_ ? "a second backward gives other bits"
-                                : "the function gives other values when it is called again: key its random draws";
-    } else if (!surrogate_fits_) {
+      report.hint = call_.repeatable()
+                        ? "a second backward gives other bits"
+                        : "the function gives other values when it is called again: key its random draws";
+    } else if (!call_.surrogate_fits()) {
       report.hint = "the surrogate's value differs from the function's at the base point";
     } else if (seen.failed > 0) {
-      report.hint = recognise(report, seen, outputs_, reached);
+      report.hint = recognise(report, seen, call_.outputs(), reached);
+    } else if (seen.along) {
+      report.hint = detail::join("along a direction through all ", report.total, " elements the derivative is ",
+                                 seen.along->numeric, " and by the gradient ", seen.along->analytic,
+                                 ", though no single element differs by more than its tolerance");
     } else if (too_many_kinks) {
       report.hint = detail::join(report.kinks, " of ", report.checked, " elements lie on a kink: move the inputs");
     } else if (report.noisy > 0) {
       report.verdict = GradientVerdict::noise;
       report.hint = "the numeric derivative is less precise than the tolerance";
+    } else if (report.checked < report.total && report.directions == 0 && options_.directions > 0 &&
+               !options_.at_kinks) {
+      report.verdict = GradientVerdict::noise;
+      report.hint =
+          detail::join("only ", report.checked, " of ", report.total,
+                       " elements could be checked: along every direction through all there is a kink or noise");
     } else {
       report.verdict = report.kinks > 0 ? GradientVerdict::kink : GradientVerdict::ok;
     }
   }
 
   const GradientCheckOptions& options_;
-  CheckedFunction numeric_function_;
-  std::vector<Tensor> outputs_, base_, cotangents_;
-  Gradients analytic_, again_;
-  bool repeatable_ = true, surrogate_fits_ = true;
+  detail::CheckedCall call_;
+  std::vector<Moving> leaves_;
 };
 
 }  // namespace
@@ -346,9 +333,18 @@ bool GradientReport::inconclusive() const {
 
 bool GradientReport::passed() const { return !failed() && !inconclusive(); }
 
+void check_tolerances(const GradientCheckOptions& options) {
+  constexpr double kMost = GradientCheckOptions::kLargestTolerance;
+  check<ValueError>(options.rtol >= 0 && options.rtol <= kMost && options.atol > 0 && options.atol <= kMost, kWhere,
+                    "needs an rtol in [0, ", kMost, "] and an atol in (0, ", kMost,
+                    "], as with more a gradient 0.1 % too large would pass; got rtol ", options.rtol, " and atol ",
+                    options.atol);
+}
+
 GradientReport check_gradients(const CheckedFunction& f, const std::vector<CheckedLeaf>& leaves,
                                const GradientCheckOptions& options) {
   const Paused paused;
+  check_tolerances(options);
   for (const CheckedLeaf& leaf : leaves) {
     check<DTypeError>(leaf.value.dtype() == DType::f64, kWhere, "needs leaves in f64; '", leaf.name, "' is ",
                       leaf.value.dtype());
@@ -356,6 +352,8 @@ GradientReport check_gradients(const CheckedFunction& f, const std::vector<Check
   Check check(f, options);
   GradientReport report;
   for (std::size_t i = 0; i < leaves.size(); ++i) report.leaves.push_back(check.run(leaves[i], i));
+  if (report.failed()) return report;
+  if (std::optional<LeafReport> together = check.run_together()) report.leaves.push_back(std::move(*together));
   return report;
 }
 

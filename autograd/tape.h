@@ -182,14 +182,19 @@ bool recording(const Vars&... inputs) {
   return Tape::current() != nullptr && (inputs.tracked() || ...);
 }
 
+struct DifferentiationOptions {
+  bool trace_non_finite = false;  ///< as Tape::trace_non_finite: the op that made the first NaN or infinity is named
+};
+
 /// Runs `loss()` on a tape of its own and differentiates it: `auto [value, gradients] = value_and_gradients(...)`.
 struct ValueAndGradients {
   Tensor value;
   Gradients gradients;
 };
 template <class F>
-ValueAndGradients value_and_gradients(F&& loss) {
+ValueAndGradients value_and_gradients(F&& loss, const DifferentiationOptions& options = {}) {
   Tape tape;
+  tape.trace_non_finite(options.trace_non_finite);
   Var value;
   {
     const Recording on(tape);

@@ -186,6 +186,7 @@ GradientReport check_sample(const OpEntry& entry, const OpSample& sample, const 
 }
 
 EntryReport check_entry(const OpEntry& entry, const GradientCheckOptions& options) {
+  check_tolerances(options);
   EntryReport report;
   report.op = entry.name;
   const bool differentiable = std::any_of(entry.inputs.begin(), entry.inputs.end(),

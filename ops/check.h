@@ -60,6 +60,7 @@ struct EntryReport {
 /// Checks the gradient of every sample of an entry, in f64 (against the surrogate where the entry has one). Exceptions
 /// become failures of their sample. Fails also when elements lie on kinks that the entry does not declare, and when
 /// there is no element to compare although inputs are differentiable. An op without differentiable inputs is skipped.
+/// Throws ValueError for tolerances without meaning (check_tolerances()).
 EntryReport check_entry(const OpEntry& entry, const GradientCheckOptions& options = {});
 
 /// The check of one sample. Inputs that are not differentiated are listed last, as such.

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <iostream>
 
 #include "tally/core/file.h"
@@ -18,24 +17,35 @@ struct Arguments {
   std::string json;
   std::uint64_t seed = GradientCheckOptions{}.key.seed;
   std::int64_t max_elements = GradientCheckOptions{}.max_elements;
-  double rtol = GradientCheckOptions{}.rtol, atol = GradientCheckOptions{}.atol;
+  std::optional<double> rtol, atol;
 };
 
-GradientCheckOptions check_options(const Arguments& arguments) {
+/// Of a whole model when the command line says nothing else. Units with kinks inside (relu) allow only the narrow step,
+/// whose rounding alone is about 1e-8.
+constexpr double kModelRtol = 1e-5, kModelAtol = 1e-7;
+
+void check_arguments(const Arguments& arguments) {
+  check<ConfigError>(arguments.max_elements >= 1, "--max-elements", "needs at least 1; got ", arguments.max_elements);
+  constexpr double kMost = GradientCheckOptions::kLargestTolerance;
+  const double rtol = arguments.rtol.value_or(0), atol = arguments.atol.value_or(kMost);
+  check<ConfigError>(rtol >= 0 && rtol <= kMost && atol > 0 && atol <= kMost, "--rtol, --atol", "need an rtol in [0, ",
+                     kMost, "] and an atol in (0, ", kMost, "]: with more a gradient 0.1 % too large would pass; got ",
+                     arguments.rtol ? detail::join("rtol ", rtol) : "", arguments.rtol && arguments.atol ? " and " : "",
+                     arguments.atol ? detail::join("atol ", atol) : "");
+}
+
+GradientCheckOptions check_options(const Arguments& arguments, bool model) {
   GradientCheckOptions options;
   options.key.seed = arguments.seed;
   options.max_elements = arguments.max_elements;
-  options.rtol = arguments.rtol;
-  options.atol = arguments.atol;
+  options.rtol = arguments.rtol.value_or(model ? kModelRtol : options.rtol);
+  options.atol = arguments.atol.value_or(model ? kModelAtol : options.atol);
   if (arguments.inject_bug) options.injected_bug = 1.001;
   return options;
 }
 
-/// The check of a whole model, in the form of an op's. Units with kinks inside (relu) allow only the narrow step, whose
-/// rounding alone is about 1e-8: the tolerances are wider than those of a single op.
-ops::EntryReport check_model(const std::string& config, GradientCheckOptions options) {
-  options.rtol = std::max(options.rtol, 1e-5);
-  options.atol = std::max(options.atol, 1e-7);
+/// The check of a whole model, in the form of an op's.
+ops::EntryReport check_model(const std::string& config, const GradientCheckOptions& options) {
   const recsys::ModelConfig model = recsys::load_config(config).model;
   ops::SampleReport sample;
   sample.sample = "small batch";
@@ -50,16 +60,14 @@ ops::EntryReport check_model(const std::string& config, GradientCheckOptions opt
 }
 
 int gradcheck(const Arguments& arguments, const ops::Catalog& catalog) {
+  check_arguments(arguments);
   std::vector<const ops::OpEntry*> chosen;
   if (arguments.model.empty() || arguments.all || !arguments.ops.empty()) {
     chosen = chosen_ops(catalog, arguments.ops, arguments.all);
   }
-  check<ConfigError>(arguments.max_elements >= 1, "--max-elements", "needs at least 1; got ", arguments.max_elements);
-  check<ConfigError>(arguments.rtol >= 0 && arguments.atol > 0, "--rtol, --atol",
-                     "need an atol above 0 and no negative rtol");
   check<ConfigError>(!chosen.empty() || !arguments.model.empty(), "gradcheck",
                      "needs the names of ops, --all, or --model; see: tally ops");
-  const GradientCheckOptions options = check_options(arguments);
+  const GradientCheckOptions options = check_options(arguments, chosen.empty());
   print_gradient_header(std::cout, options);
   std::vector<ops::EntryReport> reports;
   for (const ops::OpEntry* entry : chosen) {
@@ -67,8 +75,9 @@ int gradcheck(const Arguments& arguments, const ops::Catalog& catalog) {
     print_gradient_report(std::cout, reports.back(), arguments.every_sample);
   }
   if (!arguments.model.empty()) {
-    std::cout << "\nmodels are checked to rtol 1e-05 and atol 1e-07 at least\n";
-    reports.push_back(check_model(arguments.model, options));
+    const GradientCheckOptions of_model = check_options(arguments, true);
+    if (!chosen.empty()) std::cout << "\nmodel: rtol " << of_model.rtol << ", atol " << of_model.atol << '\n';
+    reports.push_back(check_model(arguments.model, of_model));
     print_gradient_report(std::cout, reports.back(), arguments.every_sample);
   }
   if (!arguments.json.empty()) write_file_atomically(arguments.json, to_json(reports, options).dump(2) + "\n");
@@ -94,8 +103,8 @@ void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code) {
       ->capture_default_str();
   command->add_option("--max-elements", arguments->max_elements, "Elements checked of each input")
       ->capture_default_str();
-  command->add_option("--rtol", arguments->rtol, "Relative tolerance")->capture_default_str();
-  command->add_option("--atol", arguments->atol, "Absolute tolerance")->capture_default_str();
+  command->add_option("--rtol", arguments->rtol, "Relative tolerance, at most 1e-4 [1e-6; of a model 1e-5]");
+  command->add_option("--atol", arguments->atol, "Absolute tolerance, at most 1e-4 [1e-9; of a model 1e-7]");
   command->callback([arguments, &catalog, &exit_code] { exit_code = gradcheck(*arguments, catalog); });
 }
 

@@ -134,6 +134,8 @@ Json to_json(const LeafReport& leaf) {
                        {"max_absolute", leaf.max_absolute},
                        {"max_relative", leaf.max_relative},
                        {"max_scaled", leaf.max_scaled},
+                       {"directions", leaf.directions},
+                       {"max_direction", leaf.max_direction},
                        {"numeric_error", leaf.numeric_error},
                        {"cosine", leaf.cosine},
                        {"norm_ratio", leaf.norm_ratio},
@@ -159,8 +161,10 @@ Json to_json(const EntryReport& report) {
 
 void print_gradient_header(std::ostream& out, const GradientCheckOptions& options) {
   out << fmt::format("tally {}\n", version_description());
-  out << fmt::format("dtype f64, seed {}, rtol {:g}, atol {:g}, at most {} elements of an input\n", options.key.seed,
-                     options.rtol, options.atol, options.max_elements);
+  out << fmt::format(
+      "dtype f64, seed {}, rtol {:g}, atol at most {:g}; {} elements of an input one by one, and all along {} "
+      "directions\n",
+      options.key.seed, options.rtol, options.atol, options.max_elements, 2 * options.directions);
   out << fmt::format(
       "methods: Richardson from step {:g}, central with step {:g}, the more precise one; random cotangents\n",
       options.richardson_step, options.step);

@@ -282,8 +282,113 @@ TEST_CASE("elements are sampled by the key", "[gradient_check]") {
   const GradientReport report = count({1, 1});
   CHECK(report.leaves[0].checked == 10);
   CHECK(report.leaves[0].total == 1000);
-  CHECK(calls <= 4 + 10 * 12);
+  CHECK(calls <= 4 + (10 + 2 * 2) * 12);  // the elements, and directions of two kinds
   CHECK(count({1, 1}).leaves[0].worst[0].index == report.leaves[0].worst[0].index);
+}
+
+TEST_CASE("one wrong element among 2,000 is found wherever it is", "[gradient_check]") {
+  Tensor x(Shape{2000}, DType::f64);
+  fill_normal(RngKey{3, 4}, x, 0, 2);
+  const auto wrong_at = [&](std::int64_t place, double factor, const GradientCheckOptions& options = {}) {
+    const double at = x.data<double>()[place];
+    return run_one(
+        x, sine, [at, factor](double v) { return v == at ? factor * std::cos(v) : std::cos(v); }, options);
+  };
+  CHECK(wrong_at(0, 1).verdict == GradientVerdict::ok);
+  CHECK(wrong_at(0, 1).directions == 4);
+  for (std::int64_t place = 0; place < 2000; place += 111) {
+    for (const double factor : {0.0, -1.0, 1.01}) {
+      const LeafReport leaf = wrong_at(place, factor);
+      INFO("element " << place << " times " << factor);
+      CHECK(leaf.verdict == GradientVerdict::fail);
+      REQUIRE_FALSE(leaf.worst.empty());
+      CHECK(leaf.worst[0].index == place);
+      CHECK_THAT(leaf.hint, Contains("only 1 of"));
+    }
+  }
+  CHECK(wrong_at(7, 0, {.max_elements = 1, .directions = 1}).verdict == GradientVerdict::fail);
+}
+
+TEST_CASE("an element that matters little is held to its own scale", "[gradient_check]") {
+  // Gradients of 1 but for one: 10^-6, in many and in few elements.
+  for (const std::int64_t total : {2000, 20}) {
+    Tensor x = Tensor::full({total}, 0.5, DType::f64);
+    x.mutable_data<double>()[13] = 1.5;
+    const auto value = [](double v) { return v > 1 ? 1e-6 * v * v : v; };
+    const auto slope = [](double factor) {
+      return [factor](double v) { return v > 1 ? factor * 2e-6 * v : 1.0; };
+    };
+    CHECK(run_one(x, value, slope(1)).verdict == GradientVerdict::ok);
+    for (const double factor : {0.0, 2.0, 1.5, -1.0}) {
+      const LeafReport leaf = run_one(x, value, slope(factor));
+      INFO(total << " elements, times " << factor);
+      CHECK(leaf.verdict == GradientVerdict::fail);
+      CHECK(leaf.worst.at(0).index == 13);
+    }
+  }
+  // Below the absolute tolerance, which is the most that is allowed and not what is.
+  CHECK(run_one(
+            points({0.5}), [](double v) { return 1e-10 * v; }, [](double) { return 2e-10; })
+            .verdict == GradientVerdict::fail);
+}
+
+TEST_CASE("a difference that only all inputs together show is told", "[gradient_check]") {
+  // x^2 y / (x^2 + y^2) at 0: both partial derivatives are 0, the derivative along a direction is not.
+  const Tensor x = points({0}), y = points({0});
+  const Var a = Var::leaf(x), b = Var::leaf(y);
+  const auto f = [&] {
+    const double u = x.item(), v = y.item();
+    const Tensor out = Tensor::full({1}, u == 0 && v == 0 ? 0 : u * u * v / (u * u + v * v), DType::f64);
+    return std::vector<Var>{record(ElementwiseRule{[](double) { return 0.0; }, Saved(x)}, {&a}, out)};
+  };
+  const GradientReport report = check_gradients(f, {{"x", x, a.leaf_id()}, {"y", y, b.leaf_id()}});
+  REQUIRE(report.leaves.size() == 3);
+  CHECK(report.leaves[0].verdict == GradientVerdict::ok);
+  CHECK(report.leaves[2].verdict == GradientVerdict::fail);
+  CHECK_THAT(report.leaves[2].hint, Contains("through all inputs"));
+}
+
+TEST_CASE("at ties and kinks any value between the slopes is right, and none outside", "[gradient_check]") {
+  const auto relu = [](double v) { return v > 0 ? v : 0.0; };
+  const Tensor x = Tensor::zeros({5}, DType::f64);
+  const GradientCheckOptions at_kinks{.at_kinks = true};
+  for (const double convention : {0.0, 0.5, 1.0}) {
+    const LeafReport leaf = run_one(
+        x, relu, [=](double) { return convention; }, at_kinks);
+    CHECK(leaf.verdict == GradientVerdict::kink);
+    CHECK(leaf.kinks == 5);
+  }
+  for (const double mistake : {-0.001, 1.001, 2.0}) {
+    CHECK(run_one(
+              x, relu, [=](double) { return mistake; }, at_kinks)
+              .verdict == GradientVerdict::fail);
+  }
+  CHECK(run_one(x, relu, [](double) { return 0.0; }).verdict == GradientVerdict::fail);  // too many, undeclared
+}
+
+TEST_CASE("tolerances without meaning are refused", "[gradient_check]") {
+  const double infinity = HUGE_VAL, nan = std::nan("");
+  for (const double bad : {infinity, nan, -1e-9, 1e-3, 1.0}) {
+    CHECK_THROWS_AS(run_one(points({1}), sine, cosine, {.rtol = bad}), ValueError);
+    CHECK_THROWS_WITH(run_one(points({1}), sine, cosine, {.atol = bad}), Contains("0.1 % too large would pass"));
+  }
+  CHECK_THROWS_AS(run_one(points({1}), sine, cosine, {.atol = 0}), ValueError);
+  CHECK(run_one(points({1}), sine, cosine, {.rtol = 0, .atol = 1e-8}).verdict == GradientVerdict::ok);
+  // At the loosest that is allowed an injected bug still fails.
+  CHECK(run_one(points({1}), sine, cosine, {.rtol = 1e-4, .atol = 1e-4, .injected_bug = 1.001}).verdict ==
+        GradientVerdict::fail);
+}
+
+TEST_CASE("no row that passes shows a relative error near 1", "[gradient_check]") {
+  // The gradient is zero but for rounding, on both sides of the comparison.
+  const LeafReport leaf = run_one(
+      points({0.5, 1.5, 2.5}), [](double v) { return v + 1e-14 * std::sin(1e3 * v); },
+      [](double v) { return v > 2 ? 1.0 : 1 + 1e-15; });
+  CHECK(leaf.verdict == GradientVerdict::ok);
+  const LeafReport nothing = run_one(
+      points({0.5}), [](double v) { return 1e-14 * v; }, [](double) { return 0.0; });
+  CHECK(nothing.verdict == GradientVerdict::ok);
+  CHECK(nothing.max_relative < 1e-5);
 }
 
 TEST_CASE("what cannot be checked is refused or named", "[gradient_check]") {

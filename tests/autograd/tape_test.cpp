@@ -1,6 +1,7 @@
 #include "tally/autograd/tape.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <thread>
 
 #include "tally/autograd/checkpoint.h"
@@ -217,6 +218,19 @@ TEST_CASE("non-finite values are traced to the op that made them", "[tape]") {
   const Recording on(tape);
   const Var square = product(x, one(1));
   CHECK_THROWS_WITH(product(square, square), Contains("[product]") && Contains("non-finite"));
+}
+
+TEST_CASE("value_and_gradients names the op that made the first NaN when asked to", "[tape]") {
+  const Var x = Var::leaf(one(1e200));
+  const auto overflowing = [&] {
+    const Var square = product(x, x);
+    return product(square, one(0));
+  };
+  CHECK(std::isnan(value_and_gradients(overflowing).value.item()));
+  CHECK_THROWS_WITH(value_and_gradients(overflowing, {.trace_non_finite = true}),
+                    Contains("[product]") && Contains("non-finite"));
+  const auto [value, gradients] = value_and_gradients([&] { return product(x, one(2)); }, {.trace_non_finite = true});
+  CHECK(gradients[x].item() == 2);
 }
 
 TEST_CASE("a chain of a million nodes works", "[tape]") {

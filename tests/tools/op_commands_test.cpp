@@ -166,6 +166,17 @@ TEST_CASE("an injected bug fails gradcheck for every op", "[command]") {
   }
 }
 
+TEST_CASE("tolerances with which gradcheck would say nothing are refused", "[command]") {
+  for (const char* bad : {"--atol=inf", "--atol=nan", "--atol=0", "--atol=-1", "--atol=1", "--rtol=inf", "--rtol=nan",
+                          "--rtol=-1e-9", "--rtol=1e-3", "--rtol=1"}) {
+    INFO(bad);
+    check_refused(run({"gradcheck", "--all", bad, "--inject-bug"}), 2, "0.1 % too large would pass");
+    check_refused(run({"gradcheck", "matmul", bad}), 2, bad[2] == 'a' ? "got atol" : "got rtol");
+  }
+  CHECK(run({"gradcheck", "matmul", "softmax", "--atol", "1e-4", "--rtol", "1e-4"}).exit_code == 0);
+  CHECK(run({"gradcheck", "matmul", "softmax", "--atol", "1e-4", "--rtol", "1e-4", "--inject-bug"}).exit_code == 1);
+}
+
 TEST_CASE("gradcheck takes the model of a config", "[command]") {
   const std::string config = TALLY_SOURCE_DIR "/examples/quickstart.json";
   const CommandResult right = run({"gradcheck", "--model", config, "--max-elements", "8"});
