@@ -1,6 +1,7 @@
 #include <string>
 
 #include "tally/autograd/tape.h"
+#include "tally/core/parallel.h"
 #include "tally/ops/broadcast.h"
 #include "tally/ops/elementwise.h"
 #include "tally/ops/entries.h"
@@ -52,15 +53,29 @@ struct MultiplyRule {
   }
 };
 
+/// gy quotient / b, b broadcast to the shape of both.
+Tensor times_quotient(const Tensor& gy, const Tensor& quotient, const Tensor& b) {
+  const Tensor divisor = b.expand(gy.shape()).contiguous();
+  Tensor result(gy.shape(), gy.dtype());
+  dispatch_floating(gy.dtype(), "divide", [&]<class T>(T) {
+    const T *pg = gy.data<T>(), *pq = quotient.data<T>(), *pb = divisor.data<T>();
+    T* y = result.mutable_data<T>();
+    parallel_for(gy.numel(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+      kernels::times_quotient(pg + begin, pq + begin, pb + begin, y + begin, end - begin);
+    });
+  });
+  return result;
+}
+
 struct DivideRule {
   static constexpr std::string_view name = "divide";
   Shape a_shape, b_shape;
   Saved b, quotient;
 
   void backward(BackwardContext& g) const {
-    const Tensor ratio = combine(BinaryOp::divide, g.cotangent(), b.get());
-    if (g.needs(1)) g.give(1, negated(sum_to(combine(BinaryOp::multiply, ratio, quotient.get()), b_shape)));
-    if (g.needs(0)) g.give(0, sum_to(ratio, a_shape));
+    const Tensor& gy = g.cotangent();
+    if (g.needs(1)) g.give(1, negated(sum_to(times_quotient(gy, quotient.get(), b.get()), b_shape)));
+    if (g.needs(0)) g.give(0, sum_to(combine(BinaryOp::divide, gy, b.get()), a_shape));
   }
 };
 

@@ -38,7 +38,7 @@ struct LinformerRule {
       }
       kernels::linformer_backward<T>(
           plan<T>(sizes, offsets, q.get(), k.get(), v.get(), key_projection.get(), value_projection.get()),
-          {output.get().data<T>(), log_sum_exp.get().data<T>(), gy.data<T>(), to[0], to[1], to[2], to[3], to[4]});
+          {output.get().data<T>(), log_sum_exp.get().data<double>(), gy.data<T>(), to[0], to[1], to[2], to[3], to[4]});
     });
     for (int i = 0; i < 5; ++i) {
       if (g.needs(i)) g.give(i, std::move(gradients[i]));
@@ -88,10 +88,10 @@ Var linformer_attention(const Var& q, const Var& k, const Var& v, const Var& key
   const Tensor qt = detail::with_dense_rows(q.value()), kt = detail::with_dense_rows(k.value()),
                vt = detail::with_dense_rows(v.value());
   const Tensor e = key_projection.value().contiguous(), f = value_projection.value().contiguous();
-  Tensor output({q.dim(0), v.dim(1)}, q.dtype()), log_sum_exp({q.dim(0), sizes.heads}, q.dtype());
+  Tensor output({q.dim(0), v.dim(1)}, q.dtype()), log_sum_exp({q.dim(0), sizes.heads}, DType::f64);
   dispatch_floating(q.dtype(), kName, [&]<class T>(T) {
     kernels::linformer_forward(LinformerRule::plan<T>(sizes, offsets, qt, kt, vt, e, f), output.mutable_data<T>(),
-                               log_sum_exp.mutable_data<T>());
+                               log_sum_exp.mutable_data<double>());
   });
   LinformerRule rule{sizes,    offsets,  Saved(offsets.tensor()), Saved(qt),         Saved(kt), Saved(vt),
                      Saved(e), Saved(f), Saved(output),           Saved(log_sum_exp)};

@@ -64,7 +64,7 @@ struct SinkhornRule {
       }
       kernels::sinkhorn_attention_backward<T>(
           plan_of<T>(sizes, offsets, q.get(), k.get(), v.get(), logits.get()),
-          {output.get().data<T>(), log_sum_exp.get().data<T>(), gy.data<T>(), to[0], to[1], to[2], to[3]});
+          {output.get().data<T>(), log_sum_exp.get().data<double>(), gy.data<T>(), to[0], to[1], to[2], to[3]});
     });
     for (int i = 0; i < 4; ++i) {
       if (g.needs(i)) g.give(i, std::move(gradients[i]));
@@ -131,10 +131,10 @@ Var sinkhorn_attention(const Var& q, const Var& k, const Var& v, const Var& sort
                             options.temperature};
   const Tensor qt = detail::with_dense_rows(q.value()), kt = k.value().contiguous(), vt = v.value().contiguous(),
                logits = sort_logits.value().contiguous();
-  Tensor output({q.dim(0), v.dim(1)}, q.dtype()), log_sum_exp({q.dim(0), attention.heads}, q.dtype());
+  Tensor output({q.dim(0), v.dim(1)}, q.dtype()), log_sum_exp({q.dim(0), attention.heads}, DType::f64);
   dispatch_floating(q.dtype(), kName, [&]<class T>(T) {
     kernels::sinkhorn_attention_forward(plan_of<T>(sizes, offsets, qt, kt, vt, logits), output.mutable_data<T>(),
-                                        log_sum_exp.mutable_data<T>());
+                                        log_sum_exp.mutable_data<double>());
   });
   SinkhornRule rule{sizes,     offsets,       Saved(offsets.tensor()), Saved(qt),         Saved(kt),
                     Saved(vt), Saved(logits), Saved(output),           Saved(log_sum_exp)};

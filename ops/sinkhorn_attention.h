@@ -21,8 +21,8 @@ std::int64_t sinkhorn_blocks(const Offsets& offsets, std::int64_t block);
 /// Attention to one's own block and to a softly permuted one (Sparse Sinkhorn Attention, Tay et al., arXiv 2002.11296).
 /// A sequence is cut into blocks of rows, the last one possibly shorter. P = exp(Sinkhorn(logits / temperature)), rows
 /// normalised first and last; row i of P mixes the blocks of keys and of values, row by row, into the sorted block of
-/// block i (rows that the last block lacks count as zeros). A query sees its own block and its sorted block, in one
-/// softmax.
+/// block i. A row that the last block lacks is mixed from the blocks that have it, their weights brought to a sum of 1;
+/// where none has it there is no such row. A query sees its own block and its sorted block, in one softmax.
 ///
 /// Causal: within its block a row sees as far as itself, P has earlier blocks only (the first block has no sorted
 /// one), and a column is normalised over the rows so far, so that later logits do not reach earlier rows. A row of

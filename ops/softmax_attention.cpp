@@ -38,7 +38,7 @@ struct SoftmaxAttentionRule {
       data.k = rows_of<T>(k.get());
       data.v = rows_of<T>(v.get());
       data.output = scores ? output.get().data<T>() : nullptr;
-      data.log_sum_exp = log_sum_exp.get().data<T>();
+      data.log_sum_exp = log_sum_exp.get().data<double>();
       data.gradient_output = gy.data<T>();
       data.gradient_q = gradient(0, q, gq);
       data.gradient_k = gradient(1, k, gk);
@@ -76,10 +76,10 @@ Var softmax_attention(const Var& q, const Var& k, const Var& v, const Offsets& o
   const Tensor qt = detail::with_dense_rows(q.value()), kt = detail::with_dense_rows(k.value()),
                vt = detail::with_dense_rows(v.value());
   Tensor output({q.dim(0), sizes.heads * sizes.value_width}, q.dtype()),
-      log_sum_exp({q.dim(0), sizes.heads}, q.dtype());
+      log_sum_exp({q.dim(0), sizes.heads}, DType::f64);
   dispatch_floating(q.dtype(), "softmax_attention", [&]<class T>(T) {
     kernels::attention_forward(plan, rows_of<T>(qt), rows_of<T>(kt), rows_of<T>(vt), output.mutable_data<T>(),
-                               log_sum_exp.mutable_data<T>());
+                               log_sum_exp.mutable_data<double>());
   });
   const bool scores = q.tracked() || k.tracked();
   SoftmaxAttentionRule rule{plan,      offsets,   Saved(offsets.tensor()), Saved(qt),

@@ -58,18 +58,18 @@ void AttentionBlock<T>::add(MatrixRows<const T> queries, std::int64_t rows, cons
 }
 
 template <class T>
-void AttentionBlock<T>::finish(std::int64_t rows, MatrixRows<T> out, T* log_sum_exp, std::int64_t distance) {
+void AttentionBlock<T>::finish(std::int64_t rows, MatrixRows<T> out, double* log_sum_exp, std::int64_t distance) {
   for (std::int64_t r = 0; r < rows; ++r) {
     const auto i = static_cast<std::size_t>(r);
     factor_[i] = static_cast<T>(1 / sum[i]);
-    log_sum_exp[r * distance] = static_cast<T>(static_cast<double>(maximum[i]) + std::log(sum[i]));
+    log_sum_exp[r * distance] = static_cast<double>(maximum[i]) + std::log(sum[i]);
   }
   scale_rows(out.data, out.stride, rows, value_width_, factor_.data());
 }
 
 template <class T>
 void AttentionBlock<T>::backward(MatrixRows<const T> queries, std::int64_t rows, const KeySet<T>& set,
-                                 MatrixRows<const T> gradient, const T* log_sum_exp, const T* delta,
+                                 MatrixRows<const T> gradient, const double* log_sum_exp, const T* delta,
                                  std::int64_t distance, MatrixRows<T> gradient_queries, const KeySetGradient<T>& to) {
   score(queries, rows, set);
   const bool scored = gradient_queries.data != nullptr || to.keys.data != nullptr;

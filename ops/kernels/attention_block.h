@@ -44,12 +44,12 @@ class AttentionBlock {
   /// sets out.
   void add(MatrixRows<const T> queries, std::int64_t rows, const KeySet<T>& set, MatrixRows<T> out);
   /// Divides out by the sums, and writes the log-sum-exp of row r at r * distance.
-  void finish(std::int64_t rows, MatrixRows<T> out, T* log_sum_exp, std::int64_t distance);
+  void finish(std::int64_t rows, MatrixRows<T> out, double* log_sum_exp, std::int64_t distance);
 
   /// Adds the gradients of queries, keys and values for one set. `gradient` of the finished output; log_sum_exp and
   /// delta (inner product of an output's row and its gradient) of row r at r * distance. gradient_queries may be null.
   void backward(MatrixRows<const T> queries, std::int64_t rows, const KeySet<T>& set, MatrixRows<const T> gradient,
-                const T* log_sum_exp, const T* delta, std::int64_t distance, MatrixRows<T> gradient_queries,
+                const double* log_sum_exp, const T* delta, std::int64_t distance, MatrixRows<T> gradient_queries,
                 const KeySetGradient<T>& to);
 
   /// Of each row, relative to which its parts of out are: for a caller that takes rows up again later.

@@ -124,7 +124,7 @@ bool softmax_tile_f32(float* scores, std::int64_t stride, std::int64_t rows, std
 
 void softmax_tile_backward_f32(float* scores, float* gradients, std::int64_t stride, std::int64_t rows,
                                std::int64_t columns, TileBand band, const TileDropout& dropout,
-                               const float* log_sum_exp, const float* delta, std::int64_t row_distance, float scale) {
+                               const double* log_sum_exp, const float* delta, std::int64_t row_distance, float scale) {
   const F d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto vscale = hn::Set(d, scale);
@@ -133,12 +133,15 @@ void softmax_tile_backward_f32(float* scores, float* gradients, std::int64_t str
     float* gradient = gradients == nullptr ? nullptr : gradients + r * stride;
     const std::uint32_t* bits = dropout.bits == nullptr ? nullptr : dropout.bits + r * stride;
     const Span span = span_of(band, r, columns, lanes);
-    const auto shift = hn::Set(d, log_sum_exp[r * row_distance]);
+    const double sum = log_sum_exp[r * row_distance];
+    const auto upper = static_cast<float>(sum);
+    const auto shift = hn::Set(d, upper);
+    const auto rest = hn::Set(d, std::isfinite(upper) ? static_cast<float>(sum - static_cast<double>(upper)) : 0.0f);
     const auto mean = hn::Set(d, gradient == nullptr ? 0.0f : delta[r * row_distance]);
     const std::int64_t begin = span.first == span.end ? 0 : span.begin_vector;
     const std::int64_t end = span.first == span.end ? 0 : span.end_vector;
     for (std::int64_t c = begin; c < end; c += lanes) {
-      auto p = simd::exp_of_difference(d, hn::Sub(hn::LoadU(d, row + c), shift));
+      auto p = simd::exp_of_difference(d, hn::Sub(hn::Sub(hn::LoadU(d, row + c), shift), rest));
       const bool border = c < span.first || c + lanes > span.end;
       const auto visible = inside(d, c, span.first, span.end);
       if (border) p = hn::IfThenElseZero(visible, p);
@@ -218,7 +221,7 @@ bool softmax_tile(double* scores, std::int64_t stride, std::int64_t rows, std::i
 }
 
 void softmax_tile_backward(float* scores, float* gradients, std::int64_t stride, std::int64_t rows,
-                           std::int64_t columns, TileBand band, const TileDropout& dropout, const float* log_sum_exp,
+                           std::int64_t columns, TileBand band, const TileDropout& dropout, const double* log_sum_exp,
                            const float* delta, std::int64_t row_distance, float scale) {
   HWY_DYNAMIC_DISPATCH(softmax_tile_backward_f32)
   (scores, gradients, stride, rows, columns, band, dropout, log_sum_exp, delta, row_distance, scale);

@@ -35,9 +35,10 @@ bool softmax_tile(double* scores, std::int64_t stride, std::int64_t rows, std::i
 
 /// Backward of the same. In: scores, and `gradients` of dropped probabilities (may be null). Out: scores become dropped
 /// probabilities m p, p = exp(score - log_sum_exp[r]); gradients become scale p (m gradient - delta[r]); 0 where not
-/// visible. log_sum_exp and delta of row r are at r * row_distance.
+/// visible. log_sum_exp and delta of row r are at r * row_distance. The log-sum-exp is in double: of scores near 1,000
+/// a float would keep three digits of the probability.
 void softmax_tile_backward(float* scores, float* gradients, std::int64_t stride, std::int64_t rows,
-                           std::int64_t columns, TileBand band, const TileDropout& dropout, const float* log_sum_exp,
+                           std::int64_t columns, TileBand band, const TileDropout& dropout, const double* log_sum_exp,
                            const float* delta, std::int64_t row_distance, float scale);
 void softmax_tile_backward(double* scores, double* gradients, std::int64_t stride, std::int64_t rows,
                            std::int64_t columns, TileBand band, const TileDropout& dropout, const double* log_sum_exp,

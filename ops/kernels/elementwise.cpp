@@ -6,6 +6,7 @@
 #include <hwy/highway.h>
 
 #include <cmath>
+#include <limits>
 
 #include "tally/ops/kernels/elementwise.h"
 #include "tally/ops/kernels/simd_math-inl.h"
@@ -136,7 +137,14 @@ void unary_backward_f32(UnaryOp op, const float* gy, const float* saved, float* 
     case UnaryOp::power: {
       if (constants.exponent == 0) return map(gy, gx, n, [&](V) HWY_ATTR { return zero; });
       const auto exponent = static_cast<float>(constants.exponent), less = static_cast<float>(constants.exponent - 1);
-      for (std::int64_t i = 0; i < n; ++i) gx[i] = gy[i] * (exponent * std::pow(saved[i], less));
+      for (std::int64_t i = 0; i < n; ++i) {
+        const float slope = exponent * std::pow(saved[i], less);
+        // A slope beyond f32 times a small gradient need not be: in double it is not.
+        gx[i] = std::isfinite(slope)
+                    ? gy[i] * slope
+                    : static_cast<float>(static_cast<double>(gy[i]) * constants.exponent *
+                                         std::pow(static_cast<double>(saved[i]), constants.exponent - 1));
+      }
       return;
     }
     case UnaryOp::clamp: {
@@ -146,6 +154,21 @@ void unary_backward_f32(UnaryOp op, const float* gy, const float* saved, float* 
                  [&](V g, V x) HWY_ATTR { return hn::IfThenZeroElse(hn::Or(hn::Lt(x, low), hn::Gt(x, high)), g); });
     }
   }
+}
+
+void times_quotient_f32(const float* g, const float* quotient, const float* b, float* y, std::int64_t n) {
+  const Floats d;
+  const V smallest = hn::Set(d, std::numeric_limits<float>::min()),
+          largest = hn::Set(d, std::numeric_limits<float>::max());
+  for_each_vector(d, n, [&](std::int64_t i, std::int64_t count) HWY_ATTR {
+    const V left = load_lanes(d, g + i, count), right = load_lanes(d, quotient + i, count),
+            divisor = load_lanes(d, b + i, count);
+    const V product = hn::Mul(left, right), size = hn::Abs(product);
+    const auto zero = hn::Or(hn::Eq(left, hn::Zero(d)), hn::Eq(right, hn::Zero(d)));
+    const auto first = hn::Or(zero, hn::And(hn::Ge(size, smallest), hn::Le(size, largest)));
+    const V other = hn::Mul(hn::Div(left, divisor), right);
+    store_lanes(hn::IfThenElse(first, hn::Div(product, divisor), other), d, y + i, count);
+  });
 }
 
 template <class Function>
@@ -196,6 +219,7 @@ namespace {
 
 HWY_EXPORT(unary_f32);
 HWY_EXPORT(unary_backward_f32);
+HWY_EXPORT(times_quotient_f32);
 HWY_EXPORT(binary_f32);
 
 constexpr double kSqrtHalf = 0.70710678118654752440;
@@ -331,6 +355,17 @@ void unary_backward(UnaryOp op, const float* gy, const float* saved, float* gx, 
 void unary_backward(UnaryOp op, const double* gy, const double* saved, double* gx, std::int64_t n,
                     const UnaryConstants& constants) {
   for (std::int64_t i = 0; i < n; ++i) gx[i] = gy[i] * derivative(op, saved == nullptr ? 0 : saved[i], constants);
+}
+
+void times_quotient(const float* g, const float* quotient, const float* b, float* y, std::int64_t n) {
+  HWY_DYNAMIC_DISPATCH(times_quotient_f32)(g, quotient, b, y, n);
+}
+void times_quotient(const double* g, const double* quotient, const double* b, double* y, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double product = g[i] * quotient[i];
+    const bool first = g[i] == 0 || quotient[i] == 0 || std::isnormal(product);
+    y[i] = first ? product / b[i] : g[i] / b[i] * quotient[i];
+  }
 }
 
 void binary_rows(BinaryOp op, const RowOperand<float>& a, const RowOperand<float>& b, float* y, std::int64_t rows,

@@ -103,7 +103,7 @@ void backward(const Head<T>& at, const LinformerBackward<T>& data, const T* delt
 }  // namespace
 
 template <class T>
-void linformer_forward(const LinformerPlan<T>& plan, T* output, T* log_sum_exp) {
+void linformer_forward(const LinformerPlan<T>& plan, T* output, double* log_sum_exp) {
   parallel_for(head_count(plan), 1, [&](std::int64_t begin, std::int64_t end) {
     for_heads(plan, begin, end, [&](const Head<T>& at) {
       Scratch<T> keys, values;
@@ -149,7 +149,7 @@ void linformer_backward(const LinformerPlan<T>& plan, const LinformerBackward<T>
   fold(for_values, data.gradient_value_projection);
 }
 
-template void linformer_forward(const LinformerPlan<float>&, float*, float*);
+template void linformer_forward(const LinformerPlan<float>&, float*, double*);
 template void linformer_forward(const LinformerPlan<double>&, double*, double*);
 template void linformer_backward(const LinformerPlan<float>&, const LinformerBackward<float>&);
 template void linformer_backward(const LinformerPlan<double>&, const LinformerBackward<double>&);

@@ -23,12 +23,14 @@ struct LinformerPlan {
 
 /// output [T, heads * value_width] and log_sum_exp [T, heads]. Parallel over sequences and heads.
 template <class T>
-void linformer_forward(const LinformerPlan<T>& plan, T* output, T* log_sum_exp);
+void linformer_forward(const LinformerPlan<T>& plan, T* output, double* log_sum_exp);
 
 /// What backward reads and writes; gradients may be null.
 template <class T>
 struct LinformerBackward {
-  const T *output = nullptr, *log_sum_exp = nullptr, *gradient_output = nullptr;
+  const T* output = nullptr;
+  const double* log_sum_exp = nullptr;
+  const T* gradient_output = nullptr;
   T *gradient_q = nullptr, *gradient_k = nullptr, *gradient_v = nullptr;
   T *gradient_key_projection = nullptr, *gradient_value_projection = nullptr;
 };

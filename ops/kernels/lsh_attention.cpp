@@ -132,11 +132,11 @@ struct ChunkBuffers {
 };
 
 template <class T>
-void forward(HashedHead<T>& at, T* output, T* log_sum_exp) {
+void forward(HashedHead<T>& at, T* output, double* log_sum_exp) {
   const LshPlan<T>& plan = at.plan;
   const std::int64_t stride = plan.heads * plan.value_width;
   T* out = output + at.row * stride + at.head * plan.value_width;
-  T* sums = log_sum_exp + at.row * plan.heads + at.head;
+  double* sums = log_sum_exp + at.row * plan.heads + at.head;
   ChunkBuffers<T> c(plan, at.length);
   // Of every row, what earlier rounds found.
   std::vector<T> maximum(static_cast<std::size_t>(at.length));
@@ -159,7 +159,7 @@ void forward(HashedHead<T>& at, T* output, T* log_sum_exp) {
   }
   for (std::int64_t i = 0; i < at.length; ++i) {
     const auto r = static_cast<std::size_t>(i);
-    sums[i * plan.heads] = static_cast<T>(static_cast<double>(maximum[r]) + std::log(sum[r]));
+    sums[i * plan.heads] = static_cast<double>(maximum[r]) + std::log(sum[r]);
     scale(out + i * stride, static_cast<T>(1 / sum[r]), plan.value_width);
   }
 }
@@ -177,7 +177,8 @@ void backward(HashedHead<T>& at, const LshBackward<T>& data, const T* delta) {
   Scratch<T> all_values = room(for_values, at.length * plan.value_width);
   Scratch<T> queries = room(for_queries, c.queries.size()), keys = room(for_queries, c.keys.size());
   Scratch<T> values = room(for_values, c.values.size());
-  std::vector<T> log_sum_exp(static_cast<std::size_t>(c.rows)), deltas(log_sum_exp);
+  std::vector<double> log_sum_exp(static_cast<std::size_t>(c.rows));
+  std::vector<T> deltas(log_sum_exp.size());
   const auto add_rows = [](Scratch<T>& from, const std::int64_t* rows, std::int64_t count, std::int64_t width,
                            Scratch<T>& to) {
     for (std::int64_t r = 0; r < count && !to.absent(); ++r)
@@ -233,7 +234,7 @@ void for_each_head(const LshPlan<T>& plan, Body&& body) {
 }  // namespace
 
 template <class T>
-void lsh_forward(const LshPlan<T>& plan, T* output, T* log_sum_exp) {
+void lsh_forward(const LshPlan<T>& plan, T* output, double* log_sum_exp) {
   for_each_head(plan, [&](HashedHead<T>& head) { forward(head, output, log_sum_exp); });
 }
 
@@ -245,7 +246,7 @@ void lsh_backward(const LshPlan<T>& plan, const LshBackward<T>& data) {
   for_each_head(plan, [&](HashedHead<T>& head) { backward<T>(head, data, delta.data()); });
 }
 
-template void lsh_forward(const LshPlan<float>&, float*, float*);
+template void lsh_forward(const LshPlan<float>&, float*, double*);
 template void lsh_forward(const LshPlan<double>&, double*, double*);
 template void lsh_backward(const LshPlan<float>&, const LshBackward<float>&);
 template void lsh_backward(const LshPlan<double>&, const LshBackward<double>&);

@@ -25,12 +25,14 @@ struct LshPlan {
 
 /// output [T, heads * value_width] and log_sum_exp [T, heads]. Parallel over sequences and heads.
 template <class T>
-void lsh_forward(const LshPlan<T>& plan, T* output, T* log_sum_exp);
+void lsh_forward(const LshPlan<T>& plan, T* output, double* log_sum_exp);
 
 /// What backward reads and writes; gradients may be null.
 template <class T>
 struct LshBackward {
-  const T *output = nullptr, *log_sum_exp = nullptr, *gradient_output = nullptr;
+  const T* output = nullptr;
+  const double* log_sum_exp = nullptr;
+  const T* gradient_output = nullptr;
   T *gradient_qk = nullptr, *gradient_v = nullptr;
 };
 template <class T>

@@ -104,6 +104,7 @@ struct Normal {
 template <class V>
 HWY_INLINE Normal<V> normal(Floats d, V x) {
   const hn::RebindToUnsigned<Floats> bits;
+  const hn::RebindToSigned<Floats> signs;
   const V one = hn::Set(d, 1.0f);
   const V z = hn::Min(hn::Abs(x), hn::Set(d, 20.0f));
   const V square = hn::Mul(z, z);
@@ -113,16 +114,38 @@ HWY_INLINE Normal<V> normal(Floats d, V x) {
   const V lost = hn::Add(hn::Add(hn::Sub(hn::Mul(upper, upper), square), hn::Mul(hn::Add(upper, upper), lower)),
                          hn::Mul(lower, lower));
   const V half = hn::Mul(square, hn::Set(d, 0.5f));
-  const V rough = hn::IfThenElseZero(hn::Lt(half, hn::Set(d, 87.33f)), hn::Exp(d, hn::Neg(half)));
-  const V gauss = hn::NegMulAdd(hn::Mul(lost, hn::Set(d, 0.5f)), rough, rough);
 
-  const V t = hn::Div(one, hn::MulAdd(z, hn::Set(d, 0.25f), one));
+  // e^(-z^2/2) = 2^whole (head + rest), as exp_of_difference() but with what every step rounds away.
+  const V whole = hn::Round(hn::Mul(half, hn::Set(d, -1.44269504088896341f)));
+  const V coarse = hn::NegMulAdd(whole, hn::Set(d, 0.693145751953125f), hn::Neg(half));  // exact: 16 bits of log 2
+  const V fine = hn::Neg(hn::MulAdd(whole, hn::Set(d, 1.428606765330187e-6f), hn::Mul(lost, hn::Set(d, 0.5f))));
+  const V argument = hn::Add(coarse, fine);
+  V e = hn::Set(d, 1.9875691500e-4f);
+  for (const float coefficient :
+       {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) {
+    e = hn::MulAdd(e, argument, hn::Set(d, coefficient));
+  }
+  const V beyond_one =
+      hn::Add(argument, hn::MulAdd(hn::Mul(argument, argument), e, hn::Add(hn::Sub(coarse, argument), fine)));
+  const V head = hn::Add(one, beyond_one), rest = hn::Add(hn::Sub(one, head), beyond_one);
+  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(signs, whole), hn::Set(signs, 127)));
+  const V gauss = hn::IfThenElseZero(hn::Lt(half, hn::Set(d, 87.33f)), hn::Mul(head, hn::BitCast(d, exponent)));
+
+  // tail = gauss Q(t) / w with w = 1 + z / 4. The last sum of Q, w and the exponential are known to more than a float:
+  // the relative `correction` is all that they lost; Q(t) t goes with about the 1.6th power of t.
+  const V quarter = hn::Mul(z, hn::Set(d, 0.25f)), w = hn::Add(quarter, one), t = hn::Div(one, w);
+  const V w_less_one = hn::Sub(w, one);
+  const V lost_of_w = hn::Add(hn::Sub(one, hn::Sub(w, w_less_one)), hn::Sub(quarter, w_less_one));
   V q = hn::Set(d, 0.0129987644f);
-  for (const float coefficient : {-0.099407509f, 0.200618327f, -0.11090859f, 0.144605562f, 0.0542703234f, 0.0989284664f,
-                                  0.0991175696f, 0.0997658223f}) {
+  for (const float coefficient :
+       {-0.099407509f, 0.200618327f, -0.11090859f, 0.144605562f, 0.0542703234f, 0.0989284664f, 0.0991175696f}) {
     q = hn::MulAdd(q, t, hn::Set(d, coefficient));
   }
-  const V tail = hn::Mul(hn::Mul(q, t), gauss);
+  const V constant = hn::Set(d, 0.0997658223f), linear = hn::Mul(q, t), sum = hn::Add(constant, linear);
+  const V larger = hn::Max(constant, linear), smaller = hn::Min(constant, linear);
+  const V correction = hn::MulAdd(sum, hn::Sub(rest, hn::Mul(hn::Mul(hn::Set(d, 1.6f), t), lost_of_w)),
+                                  hn::Add(hn::Sub(larger, sum), smaller));
+  const V tail = hn::Div(hn::MulAdd(sum, gauss, hn::Mul(correction, gauss)), w);
 
   V p = hn::Set(d, -7.66053836e-06f);
   for (const float coefficient : {0.000113502298f, -0.00118634396f, 0.00997332856f, -0.0664903596f, 0.398942292f}) {

@@ -43,7 +43,7 @@ struct Layout {
 };
 
 /// The blocks of a matrix [rows, columns] of one sequence, seen as rows [n, block * columns]: the whole ones, and the
-/// last when it is shorter.
+/// last when it is shorter, which has the first `rest` columns alone.
 struct BlockRows {
   BlockRows(const Sequence& sequence, std::int64_t block, std::int64_t matrix_columns)
       : n(sequence.blocks),
@@ -53,36 +53,86 @@ struct BlockRows {
   std::int64_t n, whole, columns, rest;
 };
 
-/// mixed [n, columns] = matrix x.
+/// How the blocks of a sequence are mixed: by the permutation [n, n], and, in the rows that a shorter last block lacks,
+/// by the weights of the whole blocks alone, brought to a sum of 1 again.
 template <class T>
-void mix(const BlockRows& at, const T* matrix, const T* x, T* mixed) {
-  blas::gemm(Transpose::no, Transpose::no, at.n, at.columns, at.whole, T{1}, matrix, at.n, x, at.columns, T{0}, mixed,
-             at.columns);
-  if (at.rest > 0) {
-    blas::gemm(Transpose::no, Transpose::no, at.n, at.rest, 1, T{1}, matrix + at.whole, at.n, x + at.whole * at.columns,
-               at.rest, T{1}, mixed, at.columns);
+struct Mixture {
+  Mixture(const SoftPermutation& permutation, const Sequence& at, std::int64_t block)
+      : blocks(at.blocks),
+        whole(at.length / block),
+        rest(at.length % block),
+        matrix(static_cast<std::size_t>(blocks * blocks)) {
+    permutation.write(matrix.data());
+    if (rest == 0) return;
+    lacking = matrix;
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      double sum = 0;
+      for (std::int64_t j = 0; j < whole; ++j) sum += static_cast<double>(weight(i, j));
+      sums.push_back(static_cast<T>(sum));
+      for (std::int64_t j = 0; j < blocks; ++j) {
+        T& each = lacking[static_cast<std::size_t>(i * blocks + j)];
+        each = j < whole && sum > 0 ? static_cast<T>(static_cast<double>(each) / sum) : T{0};
+      }
+    }
   }
+
+  T weight(std::int64_t i, std::int64_t j) const { return matrix[static_cast<std::size_t>(i * blocks + j)]; }
+  /// Rows of sorted block i that some block has a part in.
+  std::int64_t rows(std::int64_t i, std::int64_t block) const {
+    return rest == 0 || sums[static_cast<std::size_t>(i)] > 0 ? block : rest;
+  }
+  /// Adds the gradient of `lacking` to that of the matrix.
+  void add_lacking(const std::vector<T>& gradient, T* to) const {
+    for (std::int64_t i = 0; i < blocks && rest > 0; ++i) {
+      const T sum = sums[static_cast<std::size_t>(i)];
+      if (!(sum > 0)) continue;
+      const T* own = gradient.data() + i * blocks;
+      const T mean = dot(own, lacking.data() + i * blocks, whole);
+      for (std::int64_t j = 0; j < whole; ++j) to[i * blocks + j] += (own[j] - mean) / sum;
+    }
+  }
+
+  std::int64_t blocks, whole, rest;
+  std::vector<T> matrix, lacking, sums;
+};
+
+/// mixed [n, columns] of x.
+template <class T>
+void mix(const BlockRows& at, const Mixture<T>& by, const T* x, T* mixed) {
+  const std::int64_t shared = at.rest > 0 ? at.rest : at.columns;
+  blas::gemm(Transpose::no, Transpose::no, at.n, shared, at.whole, T{1}, by.matrix.data(), at.n, x, at.columns, T{0},
+             mixed, at.columns);
+  if (at.rest == 0) return;
+  blas::gemm(Transpose::no, Transpose::no, at.n, at.rest, 1, T{1}, by.matrix.data() + at.whole, at.n,
+             x + at.whole * at.columns, at.rest, T{1}, mixed, at.columns);
+  blas::gemm(Transpose::no, Transpose::no, at.n, at.columns - at.rest, at.whole, T{1}, by.lacking.data(), at.n,
+             x + at.rest, at.columns, T{0}, mixed + at.rest, at.columns);
 }
 
-/// gx += matrix^T gradient, and gradient_matrix += gradient x^T; either may be null.
+/// gx += what `gradient` of mixed gives x, and gradient_matrix += what it gives the permutation; either may be null.
 template <class T>
-void mix_backward(const BlockRows& at, const T* matrix, const T* x, const T* gradient, T* gx, T* gradient_matrix) {
+void mix_backward(const BlockRows& at, const Mixture<T>& by, const T* x, const T* gradient, T* gx, T* gradient_matrix) {
+  const std::int64_t shared = at.rest > 0 ? at.rest : at.columns, lacking = at.columns - shared;
   if (gx != nullptr) {
-    blas::gemm(Transpose::yes, Transpose::no, at.whole, at.columns, at.n, T{1}, matrix, at.n, gradient, at.columns,
-               T{1}, gx, at.columns);
+    blas::gemm(Transpose::yes, Transpose::no, at.whole, shared, at.n, T{1}, by.matrix.data(), at.n, gradient,
+               at.columns, T{1}, gx, at.columns);
     if (at.rest > 0) {
-      blas::gemm(Transpose::yes, Transpose::no, 1, at.rest, at.n, T{1}, matrix + at.whole, at.n, gradient, at.columns,
-                 T{1}, gx + at.whole * at.columns, at.rest);
+      blas::gemm(Transpose::yes, Transpose::no, 1, at.rest, at.n, T{1}, by.matrix.data() + at.whole, at.n, gradient,
+                 at.columns, T{1}, gx + at.whole * at.columns, at.rest);
+      blas::gemm(Transpose::yes, Transpose::no, at.whole, lacking, at.n, T{1}, by.lacking.data(), at.n,
+                 gradient + at.rest, at.columns, T{1}, gx + at.rest, at.columns);
     }
   }
-  if (gradient_matrix != nullptr) {
-    blas::gemm(Transpose::no, Transpose::yes, at.n, at.whole, at.columns, T{1}, gradient, at.columns, x, at.columns,
-               T{1}, gradient_matrix, at.n);
-    if (at.rest > 0) {
-      blas::gemm(Transpose::no, Transpose::yes, at.n, 1, at.rest, T{1}, gradient, at.columns, x + at.whole * at.columns,
-                 at.rest, T{1}, gradient_matrix + at.whole, at.n);
-    }
-  }
+  if (gradient_matrix == nullptr) return;
+  blas::gemm(Transpose::no, Transpose::yes, at.n, at.whole, shared, T{1}, gradient, at.columns, x, at.columns, T{1},
+             gradient_matrix, at.n);
+  if (at.rest == 0) return;
+  blas::gemm(Transpose::no, Transpose::yes, at.n, 1, at.rest, T{1}, gradient, at.columns, x + at.whole * at.columns,
+             at.rest, T{1}, gradient_matrix + at.whole, at.n);
+  std::vector<T> gradient_lacking(by.lacking.size(), T{0});
+  blas::gemm(Transpose::no, Transpose::yes, at.n, at.whole, lacking, T{1}, gradient + at.rest, at.columns, x + at.rest,
+             at.columns, T{0}, gradient_lacking.data(), at.n);
+  by.add_lacking(gradient_lacking, gradient_matrix);
 }
 
 /// The sorted keys and values of all blocks, [blocks * block, heads * width].
@@ -90,14 +140,17 @@ template <class T>
 struct Sorted {
   Sorted(const SinkhornAttentionPlan<T>& the_plan, const Layout& the_layout) : plan(the_plan), layout(the_layout) {
     const auto rows = static_cast<std::int64_t>(layout.blocks.size()) * plan.block;
+    present.resize(layout.blocks.size());
     keys = Scratch<T>(rows * plan.heads * plan.width);
     values = Scratch<T>(rows * plan.heads * plan.value_width);
     parallel_for(static_cast<std::int64_t>(layout.sequences.size()), 1, [&](std::int64_t s, std::int64_t) {
       const Sequence& sequence = layout.sequences[static_cast<std::size_t>(s)];
-      const std::vector<T> matrix = matrix_of(permutation(sequence), sequence);
-      mix(key_rows(sequence), matrix.data(), plan.k + sequence.row * plan.heads * plan.width, keys_of(keys, sequence));
-      mix(value_rows(sequence), matrix.data(), plan.v + sequence.row * plan.heads * plan.value_width,
-          values_of(values, sequence));
+      const Mixture<T> by(permutation(sequence), sequence, plan.block);
+      for (std::int64_t i = 0; i < sequence.blocks; ++i) {
+        present[static_cast<std::size_t>(sequence.first_block + i)] = by.rows(i, plan.block);
+      }
+      mix(key_rows(sequence), by, plan.k + sequence.row * plan.heads * plan.width, keys_of(keys, sequence));
+      mix(value_rows(sequence), by, plan.v + sequence.row * plan.heads * plan.value_width, values_of(values, sequence));
     });
   }
 
@@ -108,11 +161,6 @@ struct Sorted {
             1 / plan.temperature,
             plan.iterations,
             plan.causal};
-  }
-  static std::vector<T> matrix_of(const SoftPermutation& permutation, const Sequence& at) {
-    std::vector<T> matrix(static_cast<std::size_t>(at.blocks * at.blocks));
-    permutation.write(matrix.data());
-    return matrix;
   }
   BlockRows key_rows(const Sequence& at) const { return {at, plan.block, plan.heads * plan.width}; }
   BlockRows value_rows(const Sequence& at) const { return {at, plan.block, plan.heads * plan.value_width}; }
@@ -131,7 +179,7 @@ struct Sorted {
                        value_stride = plan.heads * plan.value_width;
     return {{keys.data() + first * stride + head * plan.width, stride},
             {values.data() + first * value_stride + head * plan.value_width, value_stride},
-            plan.block};
+            present[static_cast<std::size_t>(at.index)]};
   }
   KeySet<T> own_set(const Block& at, std::int64_t head) const {
     const std::int64_t stride = plan.heads * plan.width, value_stride = plan.heads * plan.value_width;
@@ -158,12 +206,13 @@ struct Sorted {
   const SinkhornAttentionPlan<T>& plan;
   const Layout& layout;
   Scratch<T> keys, values;
+  std::vector<std::int64_t> present;  ///< rows of every sorted block that are mixtures of something
 };
 
 }  // namespace
 
 template <class T>
-void sinkhorn_attention_forward(const SinkhornAttentionPlan<T>& plan, T* output, T* log_sum_exp) {
+void sinkhorn_attention_forward(const SinkhornAttentionPlan<T>& plan, T* output, double* log_sum_exp) {
   const Layout layout(plan);
   const Sorted<T> sorted(plan, layout);
   const std::int64_t stride = plan.heads * plan.value_width;
@@ -213,16 +262,15 @@ void sinkhorn_attention_backward(const SinkhornAttentionPlan<T>& plan, const Sin
   parallel_for(static_cast<std::int64_t>(layout.sequences.size()), 1, [&](std::int64_t s, std::int64_t) {
     const Sequence& at = layout.sequences[static_cast<std::size_t>(s)];
     const SoftPermutation permutation = sorted.permutation(at);
-    const std::vector<T> matrix = sorted.matrix_of(permutation, at);
-    std::vector<T> gradient_matrix(logits ? matrix.size() : 0, T{0});
+    const Mixture<T> by(permutation, at, plan.block);
+    std::vector<T> gradient_matrix(logits ? by.matrix.size() : 0, T{0});
     T* to_matrix = logits ? gradient_matrix.data() : nullptr;
     if (!sorted_keys.absent()) {
-      mix_backward<T>(sorted.key_rows(at), matrix.data(), plan.k + at.row * stride, sorted.keys_of(sorted_keys, at),
+      mix_backward<T>(sorted.key_rows(at), by, plan.k + at.row * stride, sorted.keys_of(sorted_keys, at),
                       data.gradient_k == nullptr ? nullptr : data.gradient_k + at.row * stride, to_matrix);
     }
     if (!sorted_values.absent()) {
-      mix_backward<T>(sorted.value_rows(at), matrix.data(), plan.v + at.row * value_stride,
-                      sorted.values_of(sorted_values, at),
+      mix_backward<T>(sorted.value_rows(at), by, plan.v + at.row * value_stride, sorted.values_of(sorted_values, at),
                       data.gradient_v == nullptr ? nullptr : data.gradient_v + at.row * value_stride, to_matrix);
     }
     if (!logits) return;
@@ -232,7 +280,7 @@ void sinkhorn_attention_backward(const SinkhornAttentionPlan<T>& plan, const Sin
   });
 }
 
-template void sinkhorn_attention_forward(const SinkhornAttentionPlan<float>&, float*, float*);
+template void sinkhorn_attention_forward(const SinkhornAttentionPlan<float>&, float*, double*);
 template void sinkhorn_attention_forward(const SinkhornAttentionPlan<double>&, double*, double*);
 template void sinkhorn_attention_backward(const SinkhornAttentionPlan<float>&, const SinkhornAttentionBackward<float>&);
 template void sinkhorn_attention_backward(const SinkhornAttentionPlan<double>&,

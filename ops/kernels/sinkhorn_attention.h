@@ -27,12 +27,14 @@ struct SinkhornAttentionPlan {
 
 /// output [T, heads * value_width] and log_sum_exp [T, heads]. Parallel over sequences, then over blocks and heads.
 template <class T>
-void sinkhorn_attention_forward(const SinkhornAttentionPlan<T>& plan, T* output, T* log_sum_exp);
+void sinkhorn_attention_forward(const SinkhornAttentionPlan<T>& plan, T* output, double* log_sum_exp);
 
 /// What backward reads and writes; gradients may be null.
 template <class T>
 struct SinkhornAttentionBackward {
-  const T *output = nullptr, *log_sum_exp = nullptr, *gradient_output = nullptr;
+  const T* output = nullptr;
+  const double* log_sum_exp = nullptr;
+  const T* gradient_output = nullptr;
   T *gradient_q = nullptr, *gradient_k = nullptr, *gradient_v = nullptr, *gradient_logits = nullptr;
 };
 template <class T>

@@ -155,7 +155,7 @@ struct Forward {
   const AttentionPlan& plan;
   MatrixRows<const T> q, k, v;
   T* output;
-  T* log_sum_exp;
+  double* log_sum_exp;
 
   /// Queries [begin, end) of one head of one sequence.
   void queries(const Head& at, std::int64_t begin, std::int64_t end, Scratch<T>& scratch) const {
@@ -190,8 +190,7 @@ struct Forward {
     }
     for (std::int64_t r = 0; r < rows; ++r) {
       factor[r] = static_cast<T>(1 / sum[r]);
-      log_sum_exp[(at.row + begin + r) * plan.heads + at.head] =
-          static_cast<T>(static_cast<double>(maximum[r]) + std::log(sum[r]));
+      log_sum_exp[(at.row + begin + r) * plan.heads + at.head] = static_cast<double>(maximum[r]) + std::log(sum[r]);
     }
     scale_rows(out, output_stride, rows, plan.value_width, factor);
   }
@@ -315,7 +314,7 @@ struct Backward {
 
 template <class T>
 void attention_forward(const AttentionPlan& plan, MatrixRows<const T> q, MatrixRows<const T> k, MatrixRows<const T> v,
-                       T* output, T* log_sum_exp) {
+                       T* output, double* log_sum_exp) {
   Forward<T>{plan, q, k, v, output, log_sum_exp}.run();
 }
 
@@ -337,7 +336,7 @@ void attention_backward(const AttentionPlan& plan, const AttentionBackward<T>& d
 }
 
 template void attention_forward(const AttentionPlan&, MatrixRows<const float>, MatrixRows<const float>,
-                                MatrixRows<const float>, float*, float*);
+                                MatrixRows<const float>, float*, double*);
 template void attention_forward(const AttentionPlan&, MatrixRows<const double>, MatrixRows<const double>,
                                 MatrixRows<const double>, double*, double*);
 template void attention_backward(const AttentionPlan&, const AttentionBackward<float>&);

@@ -34,7 +34,7 @@ struct MatrixRows {
 /// heads; over blocks of queries inside a long sequence.
 template <class T>
 void attention_forward(const AttentionPlan& plan, MatrixRows<const T> q, MatrixRows<const T> k, MatrixRows<const T> v,
-                       T* output, T* log_sum_exp);
+                       T* output, double* log_sum_exp);
 
 /// What backward reads and writes: dense matrices [T, heads * width or value_width]; gradients may be null. `output`
 /// and `v` are read only when gradient_q or gradient_k is wanted.
@@ -42,7 +42,7 @@ template <class T>
 struct AttentionBackward {
   MatrixRows<const T> q, k, v;
   const T* output = nullptr;
-  const T* log_sum_exp = nullptr;
+  const double* log_sum_exp = nullptr;
   const T* gradient_output = nullptr;
   T* gradient_q = nullptr;
   T* gradient_k = nullptr;

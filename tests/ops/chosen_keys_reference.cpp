@@ -205,11 +205,17 @@ std::vector<Tensor> sinkhorn(std::span<const Tensor> in, const ops::OpOptions& o
       }
       for (std::size_t r = 0; r < static_cast<std::size_t>(block) && (b > 0 || !causal); ++r) {
         Row key(keys[i].size(), 0.0), value(values[i].size(), 0.0);
+        double weight = 0;  // of the blocks that have such a row
         for (std::size_t other = 0; other < p.size(); ++other) {
           const std::size_t row = other * static_cast<std::size_t>(block) + r;
-          for (std::size_t c = 0; c < key.size() && row < keys.size(); ++c) key[c] += p[b][other] * keys[row][c];
-          for (std::size_t c = 0; c < value.size() && row < keys.size(); ++c) value[c] += p[b][other] * values[row][c];
+          if (row >= keys.size()) continue;
+          weight += p[b][other];
+          for (std::size_t c = 0; c < key.size(); ++c) key[c] += p[b][other] * keys[row][c];
+          for (std::size_t c = 0; c < value.size(); ++c) value[c] += p[b][other] * values[row][c];
         }
+        if (weight == 0) continue;
+        for (double& each : key) each /= weight;
+        for (double& each : value) each /= weight;
         show(key, value);
       }
       out.push_back(attend(scores, seen, values[i].size()));

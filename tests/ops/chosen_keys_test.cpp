@@ -84,6 +84,91 @@ TEST_CASE("a certain permutation shows exactly one other block", "[chosen_keys]"
   CHECK_FALSE(same_rows(y, changed, 4, 8));
 }
 
+TEST_CASE("rows that see only themselves in several rounds keep every digit in f32", "[chosen_keys]") {
+  // Buckets of one row: the probabilities of its copies are 1 / rounds each, at a score of -1000.
+  for (const std::int64_t rounds : {1, 2, 3, 5, 8}) {
+    for (const double magnitude : {1.0, 30.0}) {
+      Tensor rotations({rounds, 1, 2}, DType::f32);
+      for (std::int64_t r = 0; r < rounds; ++r) {
+        rotations.mutable_data<float>()[2 * r] = 1;
+        rotations.mutable_data<float>()[2 * r + 1] = static_cast<float>(-0.1 - 0.01 * static_cast<double>(r));
+      }
+      AttentionInputs in = attention_case({2}, 2, 2);
+      in.q = Tensor::from<float>({static_cast<float>(magnitude), 0, 0, static_cast<float>(magnitude)}, {2, 2});
+      in.v.fill(1);
+      in.cotangent.fill(1);
+      const AttentionResults found = attend(lsh(rotations, {}), in);
+      INFO(rounds << " rounds");
+      for (const double each : found.gv.to_doubles()) CHECK(std::fabs(each - 1) <= 4 * 1.2e-7);
+      for (const double each : found.y.to_doubles()) CHECK(std::fabs(each - 1) <= 4 * 1.2e-7);
+      for (const double each : found.gq.to_doubles()) CHECK(std::fabs(each) <= 1e-6);
+    }
+  }
+}
+
+TEST_CASE("large scores cost no digits of the probabilities in backward", "[chosen_keys]") {
+  // Every key scores the same large number, so that probabilities are equal and gradients of values known.
+  const Tensor logits = Tensor::zeros({2, 2});
+  using Kind = std::pair<const char*, AttentionCall>;
+  const std::vector<Kind> kinds = {
+      {"softmax",
+       [](const Var& q, const Var& k, const Var& v, const Offsets& o) {
+         return ops::softmax_attention(q, k, v, o, {.mask = AttentionMask::bidirectional});
+       }},
+      {"sinkhorn", sinkhorn(logits, {.mask = AttentionMask::bidirectional, .block = 4})},
+  };
+  for (const auto& [name, call] : kinds) {
+    for (const double size : {10.0, 55.0, 300.0}) {
+      AttentionInputs in = attention_case({8}, 4, 3);
+      in.q.fill(size);
+      in.k.fill(size / 3);
+      in.cotangent.fill(1);
+      const AttentionResults found = attend(call, in);
+      INFO(name << ' ' << size);
+      double total = 0;
+      for (const double each : found.gv.to_doubles()) {
+        CHECK(std::fabs(each - 1) <= 4 * 1.2e-7 * 4);
+        total += each;
+      }
+      CHECK(total == Approx(24).epsilon(1e-6));
+    }
+  }
+}
+
+TEST_CASE("rows that pad a short block take no part in sorted blocks", "[chosen_keys]") {
+  // Attention averages values: ones give ones, whatever is missing at the end of a sequence.
+  const ops::SinkhornAttentionOptions both{.mask = AttentionMask::bidirectional};
+  for (const AttentionMask mask : {AttentionMask::bidirectional, AttentionMask::causal}) {
+    for (const std::int64_t block : {1, 2, 3, 5, 64}) {
+      const std::vector<std::int64_t> lengths{1, 2, 5, 0, 7, 9, 4};
+      AttentionInputs in = attention_case(lengths, 4, 3, 1, DType::f64);
+      in.v.fill(1);
+      const std::int64_t blocks = ops::sinkhorn_blocks(in.offsets, block);
+      const Tensor logits = ops::sample_normal({blocks, 9}, 20);
+      INFO("blocks of " << block);
+      for (const double each : attend(sinkhorn(logits, {.mask = mask, .block = block}), in).y.to_doubles()) {
+        CHECK(each == Approx(1).epsilon(1e-12));
+      }
+    }
+  }
+  // A single row by itself, with keys of its own, sees itself alone.
+  AttentionInputs alone = attention_case({1}, 2, 2, 1, DType::f64);
+  const AttentionResults found = attend(sinkhorn(Tensor::zeros({1, 1}, DType::f64), both), alone);
+  CHECK(found.y.to_doubles() == alone.v.to_doubles());
+  for (std::int64_t i = 0; i < 2; ++i) {
+    CHECK(found.gv.data<double>()[i] == Approx(alone.cotangent.data<double>()[i]).epsilon(1e-14));
+  }
+  // All weight on the short block: the rows that it lacks are mixtures of nothing, and absent.
+  AttentionInputs in = attention_case({5}, 2, 2, 1, DType::f64);
+  in.v.fill(1);
+  Tensor certain = Tensor::zeros({2, 2}, DType::f64);
+  for (const std::int64_t i : {1, 3}) certain.mutable_data<double>()[i] = 1e5;
+  const AttentionResults sharp =
+      attend(sinkhorn(certain, {.mask = AttentionMask::bidirectional, .block = 4, .iterations = 0}), in);
+  for (const double each : sharp.y.to_doubles()) CHECK(each == Approx(1).epsilon(1e-12));
+  for (const Tensor* each : {&sharp.gq, &sharp.gk, &sharp.gv}) CHECK(all_finite(*each));
+}
+
 TEST_CASE("attentions of linear time do twice the products for twice the rows", "[chosen_keys]") {
   const Tensor directions = normal({24, 8}, 9), rotations = normal({1, 16, 8}, 9);
   const Tensor projection = normal({16, 8192}, 10);

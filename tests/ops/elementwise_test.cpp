@@ -1,5 +1,6 @@
 #include "tally/ops/elementwise.h"
 
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <functional>
@@ -81,31 +82,63 @@ const Accuracy kAccuracies[] = {
     {"tanh", kernels::UnaryOp::tanh, [](double x) { return std::tanh(x); }, 1e-8, 100, true, 4},
     {"sigmoid", kernels::UnaryOp::sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }, 1e-8, 86, true, 2.5},
     {"gelu", kernels::UnaryOp::gelu, exact_gelu, 1e-30, 12.5, true, 5},
-    {"gelu near 0", kernels::UnaryOp::gelu, exact_gelu, 1e-8, 1, true, 3},
+    {"gelu near 0", kernels::UnaryOp::gelu, exact_gelu, 1e-8, 1, true, 3.5},
     {"gelu of large x", kernels::UnaryOp::gelu, exact_gelu, 1, 1e30, false, 1.5},
     {"silu", kernels::UnaryOp::silu, [](double x) { return x / (1 + std::exp(-x)); }, 1e-8, 80, true, 3},
     {"softplus", kernels::UnaryOp::softplus, exact_softplus, 1e-8, 80, true, 4},
     {"elu", kernels::UnaryOp::elu, [](double x) { return x > 0 ? x : std::expm1(x); }, 1e-8, 1e4, true, 3},
 };
 
+void check_accuracy(const Accuracy& accuracy, const std::vector<float>& x) {
+  std::vector<float> y(x.size());
+  kernels::unary(accuracy.op, x.data(), y.data(), static_cast<std::int64_t>(x.size()));
+  double worst = 0;
+  float at = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double distance = ulps(y[i], accuracy.exact(static_cast<double>(x[i])));
+    if (distance > worst) {
+      worst = distance;
+      at = x[i];
+    }
+  }
+  INFO(accuracy.name << ": " << worst << " ulp at " << at);
+  CHECK(worst <= accuracy.ulp);
+}
+
 TEST_CASE("elementwise f32 functions are within their bounds of std:: in double", "[elementwise]") {
   on_each_target([] {
     for (const Accuracy& accuracy : kAccuracies) {
-      const std::vector<float> x = spread(accuracy.smallest, accuracy.largest, accuracy.negative);
-      std::vector<float> y(x.size());
-      kernels::unary(accuracy.op, x.data(), y.data(), static_cast<std::int64_t>(x.size()));
-      double worst = 0;
-      float at = 0;
-      for (std::size_t i = 0; i < x.size(); ++i) {
-        const double distance = ulps(y[i], accuracy.exact(static_cast<double>(x[i])));
-        if (distance > worst) {
-          worst = distance;
-          at = x[i];
-        }
-      }
-      INFO(accuracy.name << ": " << worst << " ulp at " << at);
-      CHECK(worst <= accuracy.ulp);
+      check_accuracy(accuracy, spread(accuracy.smallest, accuracy.largest, accuracy.negative));
     }
+    // Where rounding errors of the lower tail once added up.
+    const auto gelu = std::find_if(std::begin(kAccuracies), std::end(kAccuracies),
+                                   [](const Accuracy& each) { return each.name == std::string("gelu"); });
+    check_accuracy(*gelu, {-1.838690996f, -2.198049784f, -5.348175526f, -1.849895f, -1.312f, -1.307534f, -1.31109f});
+  });
+}
+
+TEST_CASE("elementwise f32 functions are within their bounds at millions of numbers", "[elementwise][slow]") {
+  constexpr std::uint32_t kCount = 1 << 21;
+  on_each_target([] {
+    for (const Accuracy& accuracy : kAccuracies) {
+      const auto first = std::bit_cast<std::uint32_t>(static_cast<float>(accuracy.smallest)),
+                 last = std::bit_cast<std::uint32_t>(static_cast<float>(accuracy.largest));
+      std::vector<float> x;
+      for (std::uint32_t i = 0; i < kCount; ++i) {
+        const auto place = static_cast<std::uint32_t>((static_cast<std::uint64_t>(last - first) * i) / kCount);
+        x.push_back(std::bit_cast<float>(first + place));
+        if (accuracy.negative) x.push_back(-x.back());
+      }
+      check_accuracy(accuracy, x);
+    }
+  });
+}
+
+TEST_CASE("gelu in f32 is within its bound at every number of the lower tail", "[elementwise][slow]") {
+  on_each_target([] {
+    std::vector<float> x;
+    for (float at = 1; at < 4; at = std::nextafter(at, 5.0f)) x.push_back(-at);
+    check_accuracy({"gelu", kernels::UnaryOp::gelu, exact_gelu, 1, 4, true, 5}, x);
   });
 }
 
@@ -323,6 +356,44 @@ TEST_CASE("conventions where no derivative exists", "[elementwise]") {
     CHECK(at(clamp, -1.25) == 0);
     CHECK(at(clamp, 2.25) == 0);
   }
+}
+
+TEST_CASE("gradients of a quotient and of a power survive intermediates out of range", "[elementwise]") {
+  // g a / b^2: g / b overflows or vanishes, or g a / b does, and the result is an ordinary number.
+  struct Case {
+    double g, a, b;
+  };
+  const auto gradient_of_divisor = [](const Case& c, DType dtype) {
+    const Tensor a = Tensor::full({3}, c.a, dtype), g = Tensor::full({3}, c.g, dtype);
+    return gradient_of([&](const Var& b) { return ops::divide(a, b); }, Tensor::full({3}, c.b, dtype), g)
+        .slice(0, 2, 3)
+        .item();
+  };
+  on_each_target([&] {
+    for (const Case& c : {Case{1, 0, 1.401298464324817e-45}, Case{1, 0, 1e-40}, Case{-3, 0, 2e-39}, Case{0, 2, 1e-20},
+                          Case{1e20, 1e-25, 1e-20}, Case{1e-30, 1e-10, 1e-25}, Case{1e30, 1e30, 1e25},
+                          Case{1e-30, 1e30, 1e10}, Case{2, 3, 4}, Case{1e-20, 1e-30, 1e-22}}) {
+      INFO(c.g << ' ' << c.a << ' ' << c.b);
+      const double exact = -c.g * c.a / c.b / c.b, got = gradient_of_divisor(c, DType::f32);
+      if (std::fabs(exact) > 3.4e38) {
+        CHECK(std::isinf(got));
+      } else {
+        CHECK(std::fabs(got - exact) <= 1e-6 * std::fabs(exact) + 1e-44);
+      }
+    }
+  });
+  CHECK(gradient_of_divisor({1, 0, 4.9e-324}, DType::f64) == 0);
+  CHECK(gradient_of_divisor({1e200, 1e-308, 1e-120}, DType::f64) == Approx(-1e132).epsilon(1e-9));
+  CHECK(gradient_of_divisor({1e-200, 1e-200, 1e-190}, DType::f64) == Approx(-1e-20).epsilon(1e-9));
+
+  const auto power_gradient = [](double g, double x, double exponent) {
+    return gradient_of([&](const Var& v) { return ops::power(v, exponent); }, Tensor::full({1}, x, DType::f32),
+                       Tensor::full({1}, g, DType::f32))
+        .item();
+  };
+  CHECK(power_gradient(0, 1e-20, -1.5) == 0);
+  CHECK(power_gradient(1e-30, 1e-20, -1.5) == Approx(-1.5e20).epsilon(1e-5));
+  CHECK(std::isinf(power_gradient(1, 0, 0.5)));
 }
 
 TEST_CASE("where takes nothing from the operand that was not chosen", "[elementwise]") {
