@@ -191,36 +191,36 @@ class Check {
         },
         {options_.step * scale, options_.richardson_step * scale, options_.rtol, options_.atol});
     ++report.checked;
-    const double relative = options_.rtol * std::abs(numeric.value);
-    const double tolerance =
-        relative + detail::absolute_tolerance(call_, numeric, options_.richardson_step * scale / 4, options_);
-    const double error = std::abs(analytic - numeric.value);
+    const double absolute = detail::absolute_tolerance(call_, numeric, options_.richardson_step * scale / 4, options_);
+    double wanted = numeric.value;
     if (numeric.kink) {
       ++report.kinks;
-      // Any value between the slopes is a convention; outside it is a mistake.
-      const double slack = tolerance + numeric.error;
-      if (analytic >= std::min(numeric.left, numeric.right) - slack &&
-          analytic <= std::max(numeric.left, numeric.right) + slack) {
-        return;
-      }
-    } else if (!(numeric.error <= relative + options_.atol) && !(error > 10 * numeric.error)) {
+      // Any value between the slopes is a convention; outside it is a mistake, told by the nearer slope.
+      const double lower = std::min(numeric.left, numeric.right), upper = std::max(numeric.left, numeric.right);
+      const double slack = numeric.error + absolute + options_.rtol * std::abs(numeric.value);
+      if (analytic >= lower - slack && analytic <= upper + slack) return;
+      wanted = std::abs(analytic - lower) < std::abs(analytic - upper) ? lower : upper;
+    }
+    const double relative = options_.rtol * std::abs(wanted), tolerance = relative + absolute;
+    const double error = std::abs(analytic - wanted);
+    if (!numeric.kink && !(numeric.error <= relative + options_.atol) && !(error > 10 * numeric.error)) {
       if (std::isfinite(analytic)) {
         ++report.noisy;
         report.numeric_error = std::max(report.numeric_error, numeric.error);
         return;
       }
     }
-    seen.add(analytic, numeric.value);
+    seen.add(analytic, wanted);
     const double scaled = error / tolerance;
     const bool failed = !(scaled <= 1);
     seen.failed += failed;
     report.max_absolute = std::max(report.max_absolute, error);
-    if (failed || relative >= tolerance - relative) {
-      if (!is_zero(numeric.value)) report.max_relative = std::max(report.max_relative, error / std::abs(numeric.value));
+    if (failed || relative >= absolute) {
+      if (!is_zero(wanted)) report.max_relative = std::max(report.max_relative, error / std::abs(wanted));
     }
     if (report.worst.empty() || failed || scaled > report.worst[0].scaled) {
       if (report.worst.empty() || !(scaled <= report.worst[0].scaled)) report.numeric_error = numeric.error;
-      report.worst.push_back({index, analytic, numeric.value, failed && !(scaled > 1) ? HUGE_VAL : scaled});
+      report.worst.push_back({index, analytic, wanted, failed && !(scaled > 1) ? HUGE_VAL : scaled});
       std::stable_sort(report.worst.begin(), report.worst.end(),
                        [](const ElementError& a, const ElementError& b) { return a.scaled > b.scaled; });
       if (report.worst.size() > 5) report.worst.pop_back();

@@ -245,7 +245,9 @@ Gradients Tape::backward(std::span<const Var> outputs, std::span<const Tensor> c
       } catch (const AutogradError& error) {
         // A rule speaks of its tensors; the reader needs to know which op it was.
         const std::string text = error.what();
-        if (text.starts_with("[saved tensor]")) fail<AutogradError>(node.rule->name(), text.substr(1));
+        constexpr std::string_view kSaved = "[saved tensor] ";
+        if (text.starts_with(kSaved))
+          fail<AutogradError>(node.rule->name(), "saved tensor ", text.substr(kSaved.size()));
         throw;
       }
       for (std::uint32_t k = 0; k < node.slots; ++k) state.slots[node.first_slot + k].cotangent = Tensor();

@@ -36,8 +36,9 @@ void scan_back(const T* gy, const T* y, const T* decay, const Offsets& offsets, 
 struct LeakySumRule {
   static constexpr std::string_view name = "leaky_sum";
   Offsets offsets;
-  Saved y, decay;
+  Saved bounds, y, decay;  // bounds: of the offsets, so that ones overwritten since are refused
   void backward(BackwardContext& g) const {
+    bounds.get();
     const Tensor& gy = g.cotangent();
     Tensor gx(gy.shape(), gy.dtype()), gdecay = Tensor::zeros({gy.dim(1)}, DType::f64);  // long sums go in double
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
@@ -49,7 +50,7 @@ struct LeakySumRule {
   }
 };
 
-/// y_t = x_t + decay y_(t-1) within each sequence: x [T, D], decay [D], offsets [N + 1]. Keeps y and decay.
+/// y_t = x_t + decay y_(t-1) within each sequence: x [T, D], decay [D], offsets [N + 1]. Keeps offsets, y, decay.
 Var leaky_sum(const Var& x, const Var& decay, const Offsets& offsets) {
   check<ShapeError>(x.rank() == 2 && decay.shape() == Shape{x.dim(1)} && x.dtype() == decay.dtype(), "leaky_sum",
                     "needs x [T, D] and decay [D] of one type; got ", x.dtype(), x.shape(), " and ", decay.dtype(),
@@ -59,7 +60,7 @@ Var leaky_sum(const Var& x, const Var& decay, const Offsets& offsets) {
   dispatch_floating(x.dtype(), "leaky_sum", [&]<class T>(T) {
     scan(rows.data<T>(), factors.data<T>(), offsets, x.dim(1), y.mutable_data<T>());
   });
-  return record(LeakySumRule{offsets, Saved(y), Saved(factors)}, {&x, &decay}, y);
+  return record(LeakySumRule{offsets, Saved(offsets.tensor()), Saved(y), Saved(factors)}, {&x, &decay}, y);
 }
 
 // The entry: how to call the op, and inputs worth trying.
@@ -79,7 +80,13 @@ ops::Catalog catalog_with_leaky_sum() {
                  return {leaky_sum(in[0], in[1], Offsets(in[2].value()))};
                },
                .samples = [=]() -> std::vector<ops::OpSample> {
-                 return {sample("odd", {3, 0, 1, 5}, 3), sample("long", {200}, 2), sample("empty", {}, 4)};
+                 return {sample("odd", {3, 0, 1, 5}, 3), sample("long", {200}, 2), sample("wide", {4, 2}, 67),
+                         sample("empty", {}, 4)};
+               },
+               .errors = [=]() -> std::vector<ops::OpError> {
+                 ops::OpSample wrong = sample("width", {3}, 2);
+                 wrong.inputs[1] = ops::sample_normal({5}, 1);
+                 return {{"width", wrong.inputs, {}, "needs x [T, D] and decay [D]"}};
                },
                .large = large});
   return catalog;
@@ -89,10 +96,10 @@ ops::Catalog catalog_with_leaky_sum() {
 
 int main(int argc, char** argv) {
   const ops::Catalog catalog = catalog_with_leaky_sum();
-  if (argc > 1) return tools::op_commands(catalog, argc, argv);  // own_op gradcheck | apply | ops | bench leaky_sum
-  const char* const gradcheck[] = {"own_op", "gradcheck", "leaky_sum"};
+  if (argc > 1) return tools::op_commands(catalog, argc, argv);  // own_op check | gradcheck | apply | ops | bench ...
+  const char* const check[] = {"own_op", "check", "leaky_sum", "--strict"};
   const auto wrong = ops::check_entry(catalog.find("leaky_sum"), {.injected_bug = 1.001}).verdict;
-  const bool passes = tools::op_commands(catalog, 3, gradcheck) == 0, finds = wrong == ops::EntryVerdict::fail;
-  std::cout << "gradient right: " << passes << ", a gradient 0.1 % too large is found: " << finds << '\n';
+  const bool passes = tools::op_commands(catalog, 4, check) == 0, finds = wrong == ops::EntryVerdict::fail;
+  std::cout << "contract kept: " << passes << ", a gradient 0.1 % too large is found: " << finds << '\n';
   return passes && finds ? 0 : 1;
 }

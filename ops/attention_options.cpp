@@ -106,6 +106,12 @@ std::vector<OpSample> attention_samples() {
                      {{"mask", bidirectional}, {"window", std::int64_t{20}}}});
   samples.push_back(
       {"long dropout", attention_inputs({140}, 4, 2, 46), with({{"dropout", 0.2}, {"window", std::int64_t{90}}})});
+  // Heads wider than every vector, and of widths that none divides.
+  samples.push_back({"wide", attention_inputs({6, 0, 3}, 134, 66, 64), two_heads});
+  samples.push_back(
+      {"three wide heads",
+       attention_inputs({5, 2}, 3 * 65, 3 * 17, 67),
+       {{"heads", std::int64_t{3}}, {"mask", bidirectional}, {"window", std::int64_t{2}}, {"scale", 0.2}}});
   samples.push_back({"parallel inside", attention_inputs({530}, 2, 1, 49), {}, false});
 
   std::vector<Tensor> ties = attention_inputs({4, 3}, 4, 4, 52);
@@ -139,6 +145,18 @@ OpEntry attention_entry(std::string name, std::string summary, AttentionFunction
     return {function(in[0], in[1], in[2], Offsets(in[3].value()), attention_options(options))};
   };
   entry.samples = attention_samples;
+  entry.variations = [] {
+    const auto whole = [](std::int64_t value) { return OptionValue{value}; };
+    return std::vector<OpVariations>{{{"heads", attention_inputs({5, 0, 1, 7}, 6, 12, 61)},
+                                      {{"heads", {whole(2), whole(3)}},
+                                       {"mask", {std::string("bidirectional")}},
+                                       {"window", {whole(3), whole(50)}},
+                                       {"scale", {0.3, -0.6}},
+                                       {"dropout", {0.3}},
+                                       {"seed", {whole(5)}},
+                                       {"stream", {whole(6)}},
+                                       {"first_row", {whole(11)}}}}};
+  };
   entry.errors = [] {
     const auto good = [] { return attention_inputs({2, 3}, 6, 4, 1); };
     const auto replaced = [&](std::size_t input, Tensor tensor) {

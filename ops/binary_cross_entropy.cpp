@@ -147,7 +147,7 @@ void entries::add_binary_cross_entropy(Catalog& catalog) {
                  {"table", "[I, D]"},
                  {"positives", "[T]", InputKind::integer, false, "row of the table; -1: not counted"},
                  {"negatives", "[T, K]", InputKind::integer, false, "rows of the table"},
-                 {"weights", "[T]", InputKind::constant, true, "factor of each token's loss"}},
+                 {"weights", "[T]", InputKind::constant, true, "factor of each token's loss", "given, not learned"}},
       .options = {{"reduction_scale", 1.0, "factor of the whole sum"},
                   {"average_over_samples", false, "divide a token's loss by 1 + K"},
                   {"positive_power", 1.0, "beta of gBCE"}},
@@ -221,11 +221,21 @@ void entries::add_binary_cross_entropy(Catalog& catalog) {
                              {}},
                             {{"reduction_scale", 1.0 / 4096}}};
           },
+      .variations =
+          [] {
+            return std::vector<OpVariations>{
+                {{"tokens",
+                  {sample_normal({5, 3}, 11), sample_normal({7, 3}, 12),
+                   Tensor::from<std::int64_t>({4, -1, 0, 2, 6}, {5}), sample_integers({5, 2}, 13, 7),
+                   Tensor::from<double>({1, 1, 0.5, 2, -0.75}, {5})}},
+                 {{"reduction_scale", {0.25}}, {"average_over_samples", {true}}, {"positive_power", {0.75}}}}};
+          },
   });
   catalog.add({
       .name = kLogits,
       .summary = "Sum of log(1 + exp(z)) - y z: cross-entropy of probabilities y against sigmoid(z).",
-      .inputs = {{"logits", "[...]"}, {"targets", "[...]", InputKind::constant, false, "probabilities"}},
+      .inputs = {{"logits", "[...]"},
+                 {"targets", "[...]", InputKind::constant, false, "probabilities", "what is to be learned"}},
       .options = {{"reduction_scale", 1.0, "factor of the sum"}},
       .outputs = {{"loss", "[]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {

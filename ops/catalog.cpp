@@ -5,6 +5,7 @@
 #include "tally/core/json_fields.h"
 #include "tally/core/random.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/sample_coverage.h"
 
 namespace tally::ops {
 
@@ -12,6 +13,15 @@ void Catalog::add(OpEntry entry) {
   check<ValueError>(!contains(entry.name), "catalog", "an op named '", entry.name, "' is there already");
   check<ValueError>(!entry.name.empty() && entry.call && entry.samples && !entry.outputs.empty(), "catalog",
                     "an entry needs a name, a call, samples and outputs; got '", entry.name, "'");
+  if (entry.variations) {
+    entry.samples = [own = entry] {
+      std::vector<OpSample> all = own.samples();
+      for (const OpVariations& each : own.variations()) {
+        for (OpSample& sample : paired_samples(own, each)) all.push_back(std::move(sample));
+      }
+      return all;
+    };
+  }
   entries_.push_back(std::move(entry));
 }
 

@@ -13,7 +13,7 @@ namespace tally::ops {
 
 enum class InputKind {
   differentiable,  ///< f32 or f64; backward gives its gradient
-  constant,        ///< f32 or f64; no gradient by definition (weights of a loss, log probabilities)
+  constant,        ///< f32 or f64; no gradient by definition: `no_gradient` says why
   integer,         ///< ids, codes, offsets, masks
 };
 
@@ -23,6 +23,9 @@ struct OpInput {
   InputKind kind = InputKind::differentiable;
   bool optional = false;  ///< may be absent: an undefined Var
   std::string doc = {};
+  /// Of a constant that outputs depend on: why it has no gradient ("given by the caller, not learned"). Without it the
+  /// checks take the declaration for a mistake.
+  std::string no_gradient = {};
 };
 
 struct OpOption {
@@ -41,7 +44,15 @@ struct OpSample {
   std::string name;            ///< "odd", "empty", "length one", "ties", "extreme", ...
   std::vector<Tensor> inputs;  ///< in the entry's order; undefined for an absent optional one
   OpOptions options = {};
-  bool gradient = true;  ///< check the gradient here; false for extreme values and points on a kink
+  bool gradient = true;   ///< check the gradient here; false for extreme values
+  bool at_kinks = false;  ///< ties and kinks on purpose: any gradient between the slopes to both sides is right
+};
+
+/// From one call, samples in which every two of its options and optional inputs meet (paired_samples()).
+struct OpVariations {
+  OpSample base;  ///< every optional input given; small, of odd sizes
+  /// Values beside the default for each option to vary.
+  std::vector<std::pair<std::string, std::vector<OptionValue>>> values = {};
 };
 
 /// A call that must be refused.
@@ -76,12 +87,19 @@ struct OpEntry {
   std::function<std::function<std::vector<Var>(std::span<const Var>)>(std::span<const Tensor> base,
                                                                       const OpOptions& options)>
       surrogate = {};
+  /// Calls whose options and optional inputs are combined in pairs; Catalog::add() appends the samples.
+  std::function<std::vector<OpVariations>()> variations = {};
+  /// What the op refuses together, in the words of sample_coverage.h: {"assignment=soft", "assignments absent"}.
+  std::vector<std::pair<std::string, std::string>> apart = {};
+  /// The definition as plain loops in double; optional.
+  std::function<std::vector<Tensor>(std::span<const Tensor> inputs, const OpOptions& options)> reference = {};
 };
 
 /// Ops by name. A program outside the tree makes the standard one, adds its own entries, and gets the same checks.
 class Catalog {
  public:
-  /// Throws ValueError for a name that is there already or an entry without call, samples or outputs.
+  /// Appends the samples of the entry's variations to its own. Throws ValueError for a name that is there already or an
+  /// entry without call, samples or outputs.
   void add(OpEntry entry);
   const std::vector<OpEntry>& entries() const { return entries_; }
   /// Throws ConfigError, with the nearest name, when there is none.

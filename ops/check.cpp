@@ -5,6 +5,7 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/core/parallel.h"
+#include "tally/ops/entry_checks.h"
 
 namespace tally::ops {
 namespace {
@@ -41,7 +42,7 @@ bool has_kinks(const EntryReport& report) {
 EntryVerdict conclude(const EntryReport& report) {
   bool inconclusive = false;
   for (const SampleReport& sample : report.samples) {
-    if (!sample.error.empty() || sample.gradients.failed()) return EntryVerdict::fail;
+    if (!sample.error.empty() || !sample.complaints.empty() || sample.gradients.failed()) return EntryVerdict::fail;
     inconclusive = inconclusive || sample.gradients.inconclusive();
   }
   return inconclusive ? EntryVerdict::inconclusive : EntryVerdict::pass;
@@ -167,6 +168,7 @@ GradientReport check_sample(const OpEntry& entry, const OpSample& sample, const 
   }
   GradientCheckOptions adjusted = options;
   adjusted.key = options.key.fold_in(entry.name);
+  adjusted.at_kinks = sample.at_kinks;
   if (entry.surrogate) {
     std::vector<Tensor> base;  // stays where it is while the check moves the inputs
     for (const Tensor& input : inputs) base.push_back(input.defined() ? input.clone() : input);
@@ -191,25 +193,25 @@ EntryReport check_entry(const OpEntry& entry, const GradientCheckOptions& option
   report.op = entry.name;
   const bool differentiable = std::any_of(entry.inputs.begin(), entry.inputs.end(),
                                           [](const OpInput& input) { return input.kind == InputKind::differentiable; });
-  if (!differentiable) {
-    report.complaint = "has no differentiable input";
-    report.verdict = EntryVerdict::skip;
-    return report;
-  }
   for (const OpSample& sample : entry.samples()) {
     SampleReport& place = report.samples.emplace_back();
     place.sample = describe(sample);
-    if (!sample.gradient) {
-      place.skipped = "not differentiable at this point, or too extreme to measure";
-      continue;
-    }
+    if (!sample.gradient) place.skipped = "not differentiable at this point, or too extreme to measure";
     try {
-      place.gradients = check_sample(entry, sample, options);
+      for (const auto check : {check_constants, check_f32}) {
+        for (std::string& complaint : check(entry, sample)) place.complaints.push_back(std::move(complaint));
+      }
+      if (sample.gradient && differentiable) place.gradients = check_sample(entry, sample, options);
     } catch (const std::exception& error) {
       place.error = error.what();
     }
   }
   report.verdict = conclude(report);
+  if (!differentiable && report.verdict == EntryVerdict::pass) {
+    report.complaint = "has no differentiable input";
+    report.verdict = EntryVerdict::skip;
+    return report;
+  }
   if (report.verdict != EntryVerdict::fail && !entry.kinks && has_kinks(report)) {
     report.complaint = "elements lie on kinks, and the entry declares none";
     report.verdict = EntryVerdict::fail;

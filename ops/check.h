@@ -42,9 +42,10 @@ std::string describe(const OptionValue& value);
 
 /// The gradient check of one sample.
 struct SampleReport {
-  std::string sample;   ///< describe() of it
-  std::string skipped;  ///< why it was not checked; empty when it was
-  std::string error;    ///< of an exception; empty when there was none
+  std::string sample;                   ///< describe() of it
+  std::string skipped;                  ///< why it was not checked; empty when it was
+  std::string error;                    ///< of an exception; empty when there was none
+  std::vector<std::string> complaints;  ///< about f32 against f64, and inputs wrongly declared constant
   GradientReport gradients;
 };
 
@@ -57,10 +58,11 @@ struct EntryReport {
   EntryVerdict verdict = EntryVerdict::pass;
 };
 
-/// Checks the gradient of every sample of an entry, in f64 (against the surrogate where the entry has one). Exceptions
-/// become failures of their sample. Fails also when elements lie on kinks that the entry does not declare, and when
-/// there is no element to compare although inputs are differentiable. An op without differentiable inputs is skipped.
-/// Throws ValueError for tolerances without meaning (check_tolerances()).
+/// Checks the gradient of every sample of an entry, in f64 (against the surrogate where the entry has one), and forward
+/// and backward in f32 against f64 (check_f32()). Exceptions become failures of their sample. Fails also when outputs
+/// move with an input that is declared constant and without a reason (check_constants()), when elements lie on kinks
+/// that the entry does not declare, and when there is no element to compare although inputs are differentiable. An op
+/// without differentiable inputs is skipped. Throws ValueError for tolerances without meaning (check_tolerances()).
 EntryReport check_entry(const OpEntry& entry, const GradientCheckOptions& options = {});
 
 /// The check of one sample. Inputs that are not differentiated are listed last, as such.

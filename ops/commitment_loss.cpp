@@ -96,8 +96,11 @@ void entries::add_commitment_loss(Catalog& catalog) {
       .name = kName,
       .summary = "Sum over rows of ||x - target||^2 for a target that is constant, as in VQ-VAE.",
       .inputs = {{"x", "[T, D]"},
-                 {"target", "[T, D]", InputKind::constant},
-                 {"weights", "[T]", InputKind::constant, true, "factor of each row"}},
+                 {.name = "target",
+                  .shape = "[T, D]",
+                  .kind = InputKind::constant,
+                  .no_gradient = "x is drawn to it, not it to x"},
+                 {"weights", "[T]", InputKind::constant, true, "factor of each row", "given, not learned"}},
       .options = {{"reduction_scale", 1.0, "factor of the whole sum"}},
       .outputs = {{"loss", "[]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
@@ -134,6 +137,14 @@ void entries::add_commitment_loss(Catalog& catalog) {
       .large =
           [] {
             return OpSample{"large", {sample_normal({8192, 128}, 1), sample_normal({8192, 128}, 2), {}}};
+          },
+      .variations =
+          [] {
+            return std::vector<OpVariations>{
+                {{"rows", {sample_normal({4, 3}, 11), sample_normal({4, 3}, 12), sample_normal({4}, 13)}},
+                 {{"reduction_scale", {0.25}}}},
+                {{"wide rows", {sample_normal({2, 67}, 14), sample_normal({2, 67}, 15), sample_normal({2}, 16)}},
+                 {{"reduction_scale", {0.25}}}}};
           },
   });
 }

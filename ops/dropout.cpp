@@ -100,6 +100,14 @@ void entries::add_dropout(Catalog& catalog) {
           [] {
             return OpSample{"large", {sample_normal({8192, 256}, 1)}, {{"rate", 0.2}}};
           },
+      .variations =
+          [] {
+            return std::vector<OpVariations>{{{"rows", {sample_normal({3, 5}, 11)}},
+                                              {{"rate", {0.3}},
+                                               {"seed", {std::int64_t{5}}},
+                                               {"stream", {std::int64_t{6}}},
+                                               {"first_row", {std::int64_t{11}}}}}};
+          },
   });
 }
 

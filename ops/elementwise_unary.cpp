@@ -117,13 +117,16 @@ std::vector<OpSample> unary_samples(const UnaryEntry& entry) {
   std::vector<OpSample> samples;
   for (const OpOptions& options : entry.choices) {
     samples.push_back({"odd", {smooth_values(entry, {3, 7}, 1, 1)}, options});
-    samples.push_back({"wide", {smooth_values(entry, {37}, 2, 3)}, options});
+    samples.push_back({"wide", {smooth_values(entry, {67}, 2, 3)}, options});
     samples.push_back({"one", {smooth_values(entry, {1}, 3, 1)}, options});
     samples.push_back({"scalar", {smooth_values(entry, {}, 4, 1)}, options});
     samples.push_back({"empty", {Tensor({0, 4}, DType::f64)}, options});
     if (!entry.kinks.empty())
-      samples.push_back(
-          {"at kinks", {Tensor::from(entry.kinks, {static_cast<std::int64_t>(entry.kinks.size())})}, options, false});
+      samples.push_back({"at kinks",
+                         {Tensor::from(entry.kinks, {static_cast<std::int64_t>(entry.kinks.size())})},
+                         options,
+                         true,
+                         true});
     if (!entry.extreme.empty())
       samples.push_back({"extreme",
                          {Tensor::from(entry.extreme, {static_cast<std::int64_t>(entry.extreme.size())})},

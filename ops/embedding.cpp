@@ -97,6 +97,8 @@ void entries::add_embedding(Catalog& catalog) {
                 {"scalar index", {table(3, 2), sample_integers({}, 5, 3)}},
                 {"no indices", {table(3, 2), sample_integers({0}, 6, 3)}},
                 {"no columns", {table(3, 0), sample_integers({4}, 7, 3)}},
+                {"wide", {table(5, 67), sample_integers({6}, 9, 5)}},
+                {"wide, scaled", {table(3, 130), sample_integers({4}, 10, 3).to(DType::i32)}, {{"scale", 0.3}}},
                 {"rows never used", {table(50, 2), sample_integers({3}, 8, 50)}, {{"scale", -2.0}}},
             };
           },

@@ -104,9 +104,8 @@ std::vector<OpSample> samples() {
   all.push_back(
       {"many sequences", sample_inputs({1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3}, 2, true, true, 29)});
   all.push_back({"long", sample_inputs({60}, 2, true, false, 33)});
-  OpSample wider{"several vectors", sample_inputs({2, 1, 3, 2, 1}, 37, true, true, 37)};
-  wider.gradient = false;
-  all.push_back(std::move(wider));
+  all.push_back({"several vectors", sample_inputs({2, 1, 3, 2, 1}, 37, true, true, 37)});
+  all.push_back({"above every vector", sample_inputs({2, 1}, 67, true, true, 53)});
   // Gates that are 0 or 1 to the last bit.
   OpSample extreme{"extreme", sample_inputs({6, 2}, 4, true, true, 41, 200)};
   extreme.gradient = false;
@@ -194,6 +193,11 @@ void entries::add_gru(Catalog& catalog) {
       .flops =
           [](const OpSample& sample) {
             return 2.0 * static_cast<double>(sample.inputs[0].dim(0)) * static_cast<double>(sample.inputs[1].numel());
+          },
+      .variations =
+          [] {
+            return std::vector<OpVariations>{{{"states", sample_inputs({3, 0, 1, 4}, 3, true, true, 45)}},
+                                             {{"wide states", sample_inputs({2, 3}, 17, true, true, 49)}}};
           },
   });
 }

@@ -81,6 +81,9 @@ std::vector<OpSample> samples() {
   add("scale", {lengths, 2, 4, 3}, {{"scale", -0.7}});
   add("window beyond length", {lengths, 2, 3, 3}, {{"window", std::int64_t{50}}});
   add("fast decay", {lengths, 2, 3, 3, true, 30.0}, {{"mask", bidirectional}}, false);
+  add("wide", {{4, 2}, 2, 5, 67, true, 0.3});
+  add("wide soft", {{4, 2}, 3, 17, 66, true, 0.3}, {{"assignment", soft}, {"mask", bidirectional}});
+  add("many codebooks", {{3, 1}, 17, 3, 5, true, 0.1}, {{"window", std::int64_t{2}}});
   // Several tiles and segments.
   add("long", {{150, 1, 140}, 1, 2, 1, true, 0.02});
   add("long soft", {{300}, 1, 2, 1, true, 0.02}, {{"assignment", soft}});
@@ -198,8 +201,18 @@ void entries::add_histogram_attention(Catalog& catalog) {
   entry.outputs = {{"output", "[T, D]"}};
   entry.call = call;
   entry.samples = samples;
+  entry.variations = [] {
+    return std::vector<OpVariations>{{{"codewords", inputs_of({{5, 0, 1, 4}, 2, 4, 3, true, 0.3}, 401)},
+                                      {{"mask", {std::string("bidirectional")}},
+                                       {"assignment", {std::string("soft")}},
+                                       {"window", {std::int64_t{1}, std::int64_t{3}}},
+                                       {"scale", {-0.7}}}}};
+  };
+  entry.apart = {{"assignment=soft", "assignments absent"}};
   entry.errors = errors;
   entry.surrogate = surrogate;
+  // The slopes of all rows, of either sign, add up in log_decay.
+  entry.f32_tolerance = 2e-5;
   entry.large = [] { return OpSample{"large", inputs_of({{8192}, 8, 16, 128}, 1)}; };
   entry.flops = [](const OpSample& sample) {
     return 2.0 * static_cast<double>(sample.inputs[kCodes].dim(0)) *

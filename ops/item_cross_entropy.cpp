@@ -78,7 +78,7 @@ void entries::add_item_cross_entropy(Catalog& catalog) {
                  {"table", "[I, D]"},
                  {"targets", "[T]", InputKind::integer, false, "row of the table; -1: not counted"},
                  {"bias", "[I]", InputKind::differentiable, true},
-                 {"weights", "[T]", InputKind::constant, true, "factor of each token's loss"}},
+                 {"weights", "[T]", InputKind::constant, true, "factor of each token's loss", "given, not learned"}},
       .options = {{"reduction_scale", 1.0, "factor of the whole sum"}},
       .outputs = {{"loss", "[]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
@@ -128,6 +128,9 @@ void entries::add_item_cross_entropy(Catalog& catalog) {
                                 ids({514, 3}),
                                 sample_normal({515}, 30),
                                 {}}});
+            samples.push_back({"wide",
+                               {sample_normal({3, 67}, 31, 0.3), sample_normal({70, 67}, 32, 0.3), ids({69, 3, 0}),
+                                sample_normal({70}, 33), Tensor::from<double>({1, 0.5, 2}, {3})}});
             samples.push_back({"extreme",
                                {Tensor::from<double>({1e4, -1e4, 0, 1}, {4, 1}),
                                 Tensor::from<double>({1, -1, 0.5}, {3, 1}),
@@ -187,6 +190,14 @@ void entries::add_item_cross_entropy(Catalog& catalog) {
       .flops =
           [](const OpSample& sample) {
             return 2.0 * static_cast<double>(sample.inputs[0].numel()) * static_cast<double>(sample.inputs[1].dim(0));
+          },
+      .variations =
+          [] {
+            return std::vector<OpVariations>{
+                {{"items",
+                  {sample_normal({4, 3}, 41), sample_normal({5, 3}, 42), Tensor::from<std::int64_t>({1, 0, 4, -1}, {4}),
+                   sample_normal({5}, 43), Tensor::from<double>({0.5, 0, 2, 1}, {4})}},
+                 {{"reduction_scale", {0.25, -2.0}}}}};
           },
   });
 }

@@ -197,10 +197,16 @@ void entries::add_linear(Catalog& catalog) {
               const OpOptions options{{"activation", std::string(activation)}};
               samples.push_back({"odd", inputs({3, 5}, 7, true), options});
               samples.push_back({"one", inputs({1}, 1, true), options});
+              samples.push_back({"wide", inputs({3, 66}, 67, true), options});
               samples.push_back({"batch, no bias", inputs({2, 3, 4}, 19, false), options});
               samples.push_back({"no rows", inputs({0, 3}, 2, true), options});
               samples.push_back({"extreme", inputs({4, 3}, 9, true, 300), options, false});
             }
+            samples.push_back({"at kinks",
+                               {Tensor::zeros({2, 3}, DType::f64), sample_normal({1, 3}, 2), {}},
+                               {{"activation", std::string("relu")}},
+                               true,
+                               true});
             samples.push_back({"no inputs", inputs({3, 0}, 2, true)});
             samples.push_back({"no outputs", inputs({3, 2}, 0, true)});
             samples.push_back({"many rows", inputs({600, 3}, 2, true), {{"activation", std::string("relu")}}});
@@ -228,6 +234,14 @@ void entries::add_linear(Catalog& catalog) {
             return 2.0 * static_cast<double>(sample.inputs[0].numel()) * static_cast<double>(sample.inputs[1].dim(0));
           },
       .kinks = true,
+      .variations =
+          [] {
+            const std::vector<OptionValue> activations{std::string("relu"), std::string("gelu"), std::string("silu"),
+                                                       std::string("tanh"), std::string("sigmoid")};
+            return std::vector<OpVariations>{
+                {{"pairs", {sample_normal({3, 5}, 11), sample_normal({17, 5}, 12), sample_normal({17}, 13)}},
+                 {{"activation", activations}}}};
+          },
   });
 }
 

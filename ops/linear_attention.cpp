@@ -238,6 +238,8 @@ std::vector<OpSample> samples() {
     OpOptions scaled = random;
     scaled.set("scale", 0.7);
     all.push_back({"random features, scale", sample_inputs({4, 2}, 4, 6, 21, {7, 2}), scaled});
+    all.push_back({"wide", sample_inputs({6, 0, 3}, 134, 66, 45), elu});
+    all.push_back({"wide random features", sample_inputs({5}, 66, 34, 49, {67, 33}), random});
     // Several chunks, and references that rise within them.
     const OpOptions single{{"mask", std::string(mask)}};
     OpOptions single_random = single;
@@ -265,7 +267,8 @@ void entries::add_linear_attention(Catalog& catalog) {
                   .shape = "[m, d]",
                   .kind = InputKind::constant,
                   .optional = true,
-                  .doc = "of the positive random features"},
+                  .doc = "of the positive random features",
+                  .no_gradient = "drawn, not learned"},
                  {"offsets", "[N + 1]", InputKind::integer, false, "i64, where each sequence begins, and T"}},
       .options = {{"heads", std::int64_t{1}, "number of heads, side by side in the columns"},
                   {"mask", std::string("causal"), "'causal' or 'bidirectional'"},
@@ -311,6 +314,25 @@ void entries::add_linear_attention(Catalog& catalog) {
             return 4.0 * static_cast<double>(v.numel()) * features;
           },
       .f32_tolerance = 1e-5,
+      .variations =
+          [] {
+            // A random feature needs directions of a head's width.
+            const auto random = [](std::int64_t heads) {
+              return OpVariations{{"random features of " + std::to_string(heads),
+                                   sample_inputs({4, 0, 1, 3}, 6, 12, 51, {5, 6 / heads}),
+                                   {{"heads", heads}, {"feature_map", std::string("positive_random")}}},
+                                  {{"mask", {std::string("bidirectional")}}, {"scale", {0.7}}}};
+            };
+            return std::vector<OpVariations>{
+                {{"elu", sample_inputs({4, 0, 1, 3}, 6, 12, 55)},
+                 {{"heads", {std::int64_t{2}, std::int64_t{3}}}, {"mask", {std::string("bidirectional")}}}},
+                random(1),
+                random(3)};
+          },
+      .apart = {{"feature_map=elu", "directions given"},
+                {"feature_map=positive_random", "directions absent"},
+                {"feature_map=elu", "scale set"},
+                {"scale set", "directions absent"}},
   });
 }
 

@@ -127,6 +127,8 @@ void entries::add_linformer_attention(Catalog& catalog) {
             samples.push_back({"scale", sample_inputs({4, 2}, 3, 2, {5, 4}, 21), {{"scale", 0.3}}});
             samples.push_back({"long", sample_inputs({70, 3}, 2, 2, {2, 70}, 26)});
             samples.push_back({"many sequences", sample_inputs({1, 2, 1, 3, 2, 1, 1, 2, 1, 2}, 2, 2, {2, 3}, 31)});
+            samples.push_back({"wide", sample_inputs({4, 2}, 134, 66, {5, 4}, 41), two});
+            samples.push_back({"many projections", sample_inputs({3, 2}, 3, 2, {67, 3}, 46)});
             samples.push_back({"extreme", sample_inputs({6, 70}, 8, 2, {3, 70}, 36, 30), two, false});
             return samples;
           },
@@ -154,6 +156,11 @@ void entries::add_linformer_attention(Catalog& catalog) {
             return 4.0 * projected * static_cast<double>(sample.inputs[1].numel() + sample.inputs[2].numel());
           },
       .f32_tolerance = 5e-6,
+      .variations =
+          [] {
+            return std::vector<OpVariations>{{{"heads", sample_inputs({3, 0, 1, 5}, 6, 12, {3, 7}, 51)},
+                                              {{"heads", {std::int64_t{2}, std::int64_t{3}}}, {"scale", {0.3, -0.6}}}}};
+          },
   });
 }
 

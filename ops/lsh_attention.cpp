@@ -87,6 +87,7 @@ std::vector<OpSample> samples() {
     OpOptions scaled = short_chunks;
     scaled.set("scale", 2.0);
     all.push_back({"scale", sample_inputs({7}, 4, 2, {1, 2, 2}, 25), scaled});
+    all.push_back({"wide", sample_inputs({9}, 134, 66, {2, 2, 67}, 59), two});
     all.push_back({"long", sample_inputs({300}, 2, 2, {1, 1, 2}, 29), {{"mask", std::string(mask)}}, false});
     all.push_back({"extreme", sample_inputs({6, 40}, 8, 2, {1, 2, 4}, 33, 60), short_chunks, false});
   }
@@ -125,7 +126,8 @@ void entries::add_lsh_attention(Catalog& catalog) {
       .summary = "Softmax attention within buckets of a locality-sensitive hash, in chunks; queries are keys too.",
       .inputs = {{"qk", "[T, heads * d]"},
                  {"v", "[T, heads * e]"},
-                 {"rotations", "[rounds, buckets / 2, d]", InputKind::constant, false, "standard normal"},
+                 {"rotations", "[rounds, buckets / 2, d]", InputKind::constant, false, "standard normal",
+                  "drawn, and a hash has no slope"},
                  {"offsets", "[N + 1]", InputKind::integer, false, "i64, where each sequence begins, and T"}},
       .options = {{"heads", std::int64_t{1}, "number of heads, side by side in the columns"},
                   {"mask", std::string("causal"), "'causal' or 'bidirectional'"},
@@ -159,6 +161,14 @@ void entries::add_lsh_attention(Catalog& catalog) {
       .large =
           [] {
             return OpSample{"large", sample_inputs(std::vector<std::int64_t>(64, 200), 64, 64, {1, 2, 64}, 1), {}};
+          },
+      .variations =
+          [] {
+            return std::vector<OpVariations>{
+                {{"heads", sample_inputs({7, 0, 1, 4}, 6, 12, {2, 2, 6}, 51)},
+                 {{"mask", {std::string("bidirectional")}}, {"chunk", {std::int64_t{2}}}, {"scale", {0.7}}}},
+                {{"three heads", sample_inputs({7, 0, 1, 4}, 6, 12, {2, 2, 2}, 55), {{"heads", std::int64_t{3}}}},
+                 {{"mask", {std::string("bidirectional")}}, {"chunk", {std::int64_t{2}}}, {"scale", {0.7}}}}};
           },
   });
 }

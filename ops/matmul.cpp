@@ -107,6 +107,8 @@ void entries::add_matmul(Catalog& catalog) {
                 const OpOptions options{{"transpose_a", ta}, {"transpose_b", tb}};
                 samples.push_back({"odd", pair({}, 3, 5, 2), options});
                 samples.push_back({"one", pair({}, 1, 1, 1), options});
+                samples.push_back({"wide", pair({}, 5, 67, 33), options});
+                samples.push_back({"wide result", pair({}, 66, 3, 65), options});
                 samples.push_back({"batch", pair({2, 3}, 4, 3, 5), options});
                 samples.push_back({"no inner size", pair({}, 2, 0, 3), options});
                 samples.push_back({"no rows", pair({}, 0, 2, 3), options});

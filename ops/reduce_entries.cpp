@@ -39,7 +39,7 @@ void add_reduction(Catalog& catalog, const std::string& name, const std::string&
         return {call(in[0], reduce_options(options))};
       },
       .samples =
-          [of_nothing] {
+          [of_nothing, kinks] {
             std::vector<OpSample> samples;
             for (const bool keepdims : {false, true}) {
               const auto with = [&](Dims dims) { return OpOptions{{"dims", std::move(dims)}, {"keepdims", keepdims}}; };
@@ -56,7 +56,10 @@ void add_reduction(Catalog& catalog, const std::string& name, const std::string&
               if (of_nothing) samples.push_back({"of nothing", {Tensor({3, 0}, DType::f64)}, with({1})});
             }
             samples.push_back(
-                {"ties", {Tensor::from({1.0, 2.0, 2.0, 1.0, 2.0, 1.0}, {2, 3})}, {{"dims", Dims{1}}}, false});
+                {"ties", {Tensor::from({1.0, 2.0, 2.0, 1.0, 2.0, 1.0}, {2, 3})}, {{"dims", Dims{1}}}, true, kinks});
+            samples.push_back({"all equal", {Tensor::full({2, 9}, -0.5, DType::f64)}, {}, true, kinks});
+            samples.push_back({"wide", {apart({3, 67}, 10)}, {{"dims", Dims{1}}}});
+            samples.push_back({"wide rows", {apart({5, 70}, 11)}, {{"dims", Dims{0}}}});
             samples.push_back({"extreme", {Tensor::from({1e30, 2e30, 1.0, -1e-30}, {4})}, {}, false});
             return samples;
           },
@@ -168,6 +171,9 @@ void entries::add_reduce(Catalog& catalog) {
                 {"one", {sample_normal({1}, 5)}, k(1)},
                 {"empty", {Tensor({0, 3}, DType::f64)}, k(2)},
                 {"ties", {Tensor::from({1.0, 2.0, 1.0, 2.0, 1.0, 0.0}, {6})}, k(4), false},
+                // Equals on both sides of the border: up the one wins, down the other.
+                {"ties at the border", {Tensor::from({2.0, 3.0, 2.0, 0.0}, {4})}, k(2), true, true},
+                {"all equal", {Tensor::full({2, 5}, 0.5, DType::f64)}, k(1), true, true},
             };
           },
       .errors =

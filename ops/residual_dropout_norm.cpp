@@ -97,6 +97,21 @@ void entries::add_residual_dropout_norm(Catalog& catalog) {
                              sample_normal({256}, 4)},
                             {{"rate", 0.2}}};
           },
+      .variations =
+          [] {
+            const auto rows = [](const char* name, const Shape& shape) {
+              return OpVariations{{name,
+                                   {sample_normal(shape, 21), sample_normal(shape, 22), sample_normal({shape[-1]}, 23),
+                                    sample_normal({shape[-1]}, 24)}},
+                                  {{"kind", {std::string("rms")}},
+                                   {"epsilon", {0.5}},
+                                   {"rate", {0.3}},
+                                   {"seed", {std::int64_t{5}}},
+                                   {"stream", {std::int64_t{6}}},
+                                   {"first_row", {std::int64_t{4000000000}}}}};
+            };
+            return std::vector<OpVariations>{rows("rows", {3, 5}), rows("wide rows", {2, 67})};
+          },
   });
 }
 

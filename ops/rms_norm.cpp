@@ -65,6 +65,12 @@ void entries::add_rms_norm(Catalog& catalog) {
           [] {
             return OpSample{"large", {sample_normal({8192, 256}, 1), sample_normal({256}, 2)}};
           },
+      .variations =
+          [] {
+            return std::vector<OpVariations>{
+                {{"rows", {sample_normal({3, 5}, 21), sample_normal({5}, 22)}}, {{"epsilon", {0.5}}}},
+                {{"wide rows", {sample_normal({2, 67}, 24), sample_normal({67}, 25)}}, {{"epsilon", {0.5}}}}};
+          },
   });
 }
 

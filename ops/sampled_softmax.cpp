@@ -203,9 +203,11 @@ void entries::add_sampled_softmax(Catalog& catalog) {
                  {"table", "[I, D]"},
                  {"positives", "[T]", InputKind::integer, false, "row of the table; -1: not counted"},
                  {"negatives", "[K] or [T, K]", InputKind::integer, false, "rows of the table, shared or each token's"},
-                 {"log_q_positives", "[T]", InputKind::constant, true, "log probability of drawing the positive"},
-                 {"log_q_negatives", "[K] or [T, K]", InputKind::constant, true, "log probability of drawing each"},
-                 {"weights", "[T]", InputKind::constant, true, "factor of each token's loss"}},
+                 {"log_q_positives", "[T]", InputKind::constant, true, "log probability of drawing the positive",
+                  "of how negatives are drawn"},
+                 {"log_q_negatives", "[K] or [T, K]", InputKind::constant, true, "log probability of drawing each",
+                  "of how negatives are drawn"},
+                 {"weights", "[T]", InputKind::constant, true, "factor of each token's loss", "given, not learned"}},
       .options = {{"remove_accidental_hits", true, "a negative that is the positive takes no part"},
                   {"reduction_scale", 1.0, "factor of the whole sum"}},
       .outputs = {{"loss", "[]"}},
@@ -246,6 +248,7 @@ void entries::add_sampled_softmax(Catalog& catalog) {
                   sample_normal({5}, 8),
                   {}}},
                 {"own, wide", {x(4, 70), table(5, 70), positives, own, {}, sample_normal({4, 3}, 9), {}}},
+                {"shared, wide", {x(4, 70), table(6, 70), positives, shared, {}, sample_normal({5}, 10), {}}},
                 {"no negatives", {x(4, 3), table(5, 3), positives, Tensor({4, 0}, DType::i64), {}, {}, {}}},
                 {"no shared negatives", {x(4, 3), table(5, 3), positives, Tensor({0}, DType::i64), {}, {}, {}}},
                 {"one item",
@@ -307,6 +310,18 @@ void entries::add_sampled_softmax(Catalog& catalog) {
                              {},
                              {}},
                             {{"reduction_scale", 1.0 / 4096}}};
+          },
+      .variations =
+          [] {
+            const auto call = [](const char* name, const Shape& negatives) {
+              return OpVariations{
+                  {name,
+                   {sample_normal({4, 3}, 21), sample_normal({6, 3}, 22),
+                    Tensor::from<std::int64_t>({4, -1, 0, 2}, {4}), sample_integers(negatives, 23, 6),
+                    sample_normal({4}, 24), sample_normal(negatives, 25), Tensor::from<double>({1, 1, 0.5, 2}, {4})}},
+                  {{"remove_accidental_hits", {false}}, {"reduction_scale", {0.25}}}};
+            };
+            return std::vector<OpVariations>{call("own negatives", {4, 5}), call("shared negatives", {7})};
           },
   });
 }

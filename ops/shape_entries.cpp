@@ -61,6 +61,8 @@ void add_transpose(Catalog& catalog) {
                 {"outer", {sample_normal({2, 3, 4}, 2)}, dims(0, 2)},
                 {"inner", {sample_normal({2, 3, 4}, 3)}, dims(-1, -2)},
                 {"same", {sample_normal({2, 3}, 4)}, dims(1, 1)},
+                {"outer first", {sample_normal({2, 3}, 6)}, dims(1, 0)},
+                {"wide", {sample_normal({3, 67}, 7)}, dims(0, 1)},
                 {"one", {sample_normal({1}, 5)}, dims(0, 0)},
                 {"empty", {Tensor({0, 3}, DType::f64)}, dims(0, 1)},
             };
@@ -98,6 +100,9 @@ void add_slice(Catalog& catalog) {
                 {"all", {sample_normal({4}, 4)}, range(0, 0, 4)},
                 {"one", {sample_normal({1}, 5)}, range(0, 0, 1)},
                 {"nothing", {sample_normal({2, 3}, 6)}, range(1, 2, 2)},
+                {"nothing at the start", {sample_normal({2, 3}, 7)}, range(0, 0, 0)},
+                {"no column", {sample_normal({2, 3}, 8)}, range(1, 0, 0)},
+                {"first columns", {sample_normal({2, 67}, 9)}, range(1, 0, 66)},
                 {"empty", {Tensor({0, 3}, DType::f64)}, range(1, 0, 2)},
             };
           },
@@ -106,8 +111,10 @@ void add_slice(Catalog& catalog) {
             return std::vector<OpError>{
                 {"dimension", {sample_normal({2, 3}, 1)}, range(2, 0, 1), "needs a dimension in [-2, 2)"},
                 {"range", {sample_normal({2, 3}, 1)}, range(1, 2, 4), "got [2, 4)"},
-                {"order", {sample_normal({2, 3}, 1)}, range(1, 2, 1), "got [2, 1)"}};
+                {"order", {sample_normal({2, 3}, 1)}, range(1, 2, 1), "got [2, 1)"},
+                {"no end", {sample_normal({2, 3}, 1)}, {{"begin", std::int64_t{1}}}, "got [1, 0)"}};
           },
+      .apart = {{"begin set", "end default"}},
   });
 }
 
@@ -137,6 +144,8 @@ void add_concat(Catalog& catalog) {
                  {sample_normal({2, 1, 3}, 6), sample_normal({2, 2, 3}, 7), sample_normal({2, 3, 3}, 8)},
                  along(1)},
                 {"one", {sample_normal({1}, 9), {}, {}}, along(0)},
+                {"columns of one", {sample_normal({2, 3}, 9), {}, {}}, along(1)},
+                {"first and third", {sample_normal({2, 3}, 9), {}, sample_normal({2, 67}, 10)}, along(1)},
                 {"an empty one",
                  {sample_normal({2, 3}, 1), Tensor({0, 3}, DType::f64), sample_normal({1, 3}, 2)},
                  along(0)},
@@ -180,6 +189,7 @@ void add_expand(Catalog& catalog) {
                 {"column", {sample_normal({3, 1}, 2)}, to({3, 4})},
                 {"both", {sample_normal({2, 1, 3, 1}, 3)}, to({2, 2, 3, 2})},
                 {"scalar", {sample_normal({}, 4)}, to({2, 3})},
+                {"to a scalar", {sample_normal({}, 5)}, {}},
                 {"one", {sample_normal({1}, 5)}, to({1})},
                 {"empty", {sample_normal({1, 3}, 6)}, to({0, 3})},
             };

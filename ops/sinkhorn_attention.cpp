@@ -98,6 +98,9 @@ std::vector<OpSample> samples() {
     other.set("scale", 0.3);
     all.push_back({"no iterations", sample_inputs({6, 3}, 4, 2, 2, 3, 21), other});
     all.push_back({"one block", sample_inputs({5}, 2, 2, 64, 1, 25), {{"mask", std::string(mask)}}});
+    all.push_back(
+        {"one head", sample_inputs({5, 2}, 3, 2, 2, 3, 37), {{"mask", std::string(mask)}, {"block", std::int64_t{2}}}});
+    all.push_back({"wide", sample_inputs({5}, 134, 66, 2, 3, 41), with(2)});
     all.push_back({"long", sample_inputs({150}, 2, 2, 16, 10, 29), with(16), false});
     all.push_back({"extreme", sample_inputs({13}, 8, 2, 2, 7, 33, 30), with(2), false});
   }
@@ -192,6 +195,18 @@ void entries::add_sinkhorn_attention(Catalog& catalog) {
             return OpSample{"large", sample_inputs(std::vector<std::int64_t>(64, 200), 64, 64, 64, 4, 1), {}};
           },
       .f32_tolerance = 5e-6,
+      .variations =
+          [] {
+            const auto heads = [](const char* name, std::int64_t block, std::int64_t blocks) {
+              return OpVariations{{name, sample_inputs({7, 0, 1, 4}, 6, 12, block, blocks, 51), {{"block", block}}},
+                                  {{"heads", {std::int64_t{2}, std::int64_t{3}}},
+                                   {"mask", {std::string("bidirectional")}},
+                                   {"iterations", {std::int64_t{0}, std::int64_t{2}}},
+                                   {"temperature", {2.0}},
+                                   {"scale", {0.3}}}};
+            };
+            return std::vector<OpVariations>{heads("blocks of two", 2, 4), heads("whole sequences", 64, 2)};
+          },
   });
 }
 

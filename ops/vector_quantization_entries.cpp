@@ -218,6 +218,10 @@ std::vector<OpSample> samples() {
     all.push_back(
         {"more than 256 codewords", inputs({3, 5, 70, 3}, 146), {{"assignment", assignment}, {"temperature", 5.0}}});
   }
+  all.push_back({"wide", inputs({3, 2, 5, 67}, 150)});
+  all.push_back({"wide soft",
+                 inputs({3, 2, 17, 66}, 153, false),
+                 {{"assignment", std::string("soft")}, {"similarity", std::string("squared_distance")}}});
   all.push_back({"low temperature", inputs({4, 2, 3, 3}, 130), {{"temperature", 0.05}}});
   std::vector<Tensor> large = inputs({4, 2, 5, 3}, 133, false);
   for (Tensor& tensor : large) {
@@ -227,6 +231,25 @@ std::vector<OpSample> samples() {
   all.push_back({"extreme", large, {{"similarity", std::string("squared_distance")}}, false});
   return all;
 }
+
+/// Without the matrix and with it: bilinear similarity is what needs one.
+std::vector<OpVariations> variations() {
+  const auto words = [](const char* word) { return OptionValue{std::string(word)}; };
+  const std::vector<std::pair<std::string, std::vector<OptionValue>>> rest{
+      {"temperature", {1.5}},
+      {"assignment", {words("soft")}},
+      {"residual", {false}},
+      {"books_together", {std::int64_t{2}, std::int64_t{5}}}};
+  std::vector<OpVariations> all{{{"matrix", inputs({4, 5, 4, 3}, 501, true)}, rest},
+                                {{"no matrix", inputs({4, 5, 4, 3}, 504, false)}, rest}};
+  all[1].values.insert(all[1].values.begin(), {"similarity", {words("dot"), words("squared_distance")}});
+  return all;
+}
+
+/// What bilinear similarity and its matrix exclude.
+const std::vector<std::pair<std::string, std::string>> kMatrix{{"similarity=bilinear", "bilinear absent"},
+                                                               {"similarity=dot", "bilinear given"},
+                                                               {"similarity=squared_distance", "bilinear given"}};
 
 std::vector<OpError> errors() {
   std::vector<Tensor> bad_row = inputs({5, 2, 3, 2}, 1), bad_word = inputs({5, 2, 3, 2}, 1);
@@ -244,6 +267,10 @@ std::vector<OpError> errors() {
       {"codeword", bad_word, {}, "codeword 1 of codebook 1 is not"},
       {"no matrix", inputs({5, 2, 3, 2}, 1, false), {}, "needs a matrix for bilinear similarity"},
       {"matrix without use", inputs({5, 2, 3, 2}, 1), dot, "needs no bilinear matrix"},
+      {"matrix beside distances",
+       inputs({5, 2, 3, 2}, 1),
+       {{"similarity", std::string("squared_distance")}},
+       "needs no bilinear matrix"},
       {"matrix", bad_matrix, {}, "needs a bilinear matrix [D, D] = [2, 2]; got [2, 3]"},
       {"temperature", inputs({5, 2, 3, 2}, 1), {{"temperature", 0.0}}, "needs a finite temperature above 0"},
       {"small temperature",
@@ -311,6 +338,15 @@ void add_tables(Catalog& catalog) {
             return std::vector<OpError>{
                 {"rank", {sample_normal({3, 2}, 1), sample_normal({2, 2}, 2)}, {}, "got [3, 2]"},
                 {"matrix", {sample_normal({1, 3, 2}, 1), sample_normal({3, 3}, 2)}, {}, "= [2, 2]; got [3, 3]"},
+                {"no matrix", {sample_normal({1, 3, 2}, 1), {}}, {}, "needs a matrix for bilinear similarity"},
+                {"matrix without use",
+                 {sample_normal({1, 3, 2}, 1), sample_normal({2, 2}, 2)},
+                 {{"similarity", std::string("dot")}},
+                 "needs no bilinear matrix"},
+                {"matrix beside distances",
+                 {sample_normal({1, 3, 2}, 1), sample_normal({2, 2}, 2)},
+                 {{"similarity", std::string("squared_distance")}},
+                 "needs no bilinear matrix"},
             };
           },
       .large =
@@ -318,6 +354,17 @@ void add_tables(Catalog& catalog) {
             return OpSample{"large", {sample_normal({8, 128, 128}, 1), sample_normal({128, 128}, 2)}};
           },
       .flops = [](const OpSample& sample) { return table_flops(sample, sample.inputs[0], sample.inputs[1].defined()); },
+      .variations =
+          [] {
+            const std::vector<OptionValue> together{std::int64_t{1}, std::int64_t{2}, std::int64_t{5}};
+            return std::vector<OpVariations>{{{"matrix", {sample_normal({5, 3, 4}, 521), sample_normal({4, 4}, 522)}},
+                                              {{"residual", {false}}, {"books_together", together}}},
+                                             {{"no matrix", {sample_normal({5, 3, 4}, 523), {}}},
+                                              {{"similarity", {std::string("dot"), std::string("squared_distance")}},
+                                               {"residual", {false}},
+                                               {"books_together", together}}}};
+          },
+      .apart = kMatrix,
   });
 }
 
@@ -387,6 +434,13 @@ void add_product(Catalog& catalog) {
           },
       .surrogate = [](std::span<const Tensor> base,
                       const OpOptions& values) { return product_surrogate(base, with_distance(values)); },
+      .variations =
+          [] {
+            return std::vector<OpVariations>{{{"parts", {sample_normal({4, 6}, 511), sample_normal({2, 5, 3}, 512)}},
+                                              {{"similarity", {std::string("dot")}},
+                                               {"temperature", {0.4, 3.0}},
+                                               {"assignment", {std::string("soft")}}}}};
+          },
   });
 }
 
@@ -421,6 +475,8 @@ void entries::add_vector_quantization(Catalog& catalog) {
                    table_flops(sample, codebooks, sample.inputs[2].defined());
           },
       .surrogate = surrogate,
+      .variations = variations,
+      .apart = kMatrix,
   });
   add_tables(catalog);
   add_product(catalog);

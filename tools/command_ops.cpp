@@ -1,7 +1,10 @@
 #include <iomanip>
 #include <iostream>
+#include <sstream>
 
+#include "tally/core/simd.h"
 #include "tally/ops/check.h"
+#include "tally/ops/f32_check.h"
 #include "tools/commands.h"
 
 namespace tally::tools {
@@ -55,8 +58,13 @@ void print_entry(const ops::OpEntry& entry) {
   std::cout << '\n'
             << (entry.kinks ? "Has kinks. " : "")
             << (entry.surrogate ? "Straight-through: differentiated as its surrogate. " : "")
-            << "f32 results and gradients are within " << entry.f32_tolerance
-            << " of f64's, relative to the largest.\n";
+            << "f32 against f64 over the samples, relative to the largest of each (at most " << entry.f32_tolerance
+            << "), measured on " << simd_target() << ":\n";
+  for (const ops::MeasuredTolerance& each : ops::measured_tolerances(entry)) {
+    std::ostringstream size;
+    size << std::setprecision(2) << each.relative;
+    print_item(size.str(), each.what);
+  }
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ void add_embed(CLI::App& app, int& exit_code);
 void add_similar(CLI::App& app, int& exit_code);
 
 void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code);
+void add_check(CLI::App& app, const ops::Catalog& catalog, int& exit_code);
 void add_ops(CLI::App& app, const ops::Catalog& catalog);
 void add_apply(CLI::App& app, const ops::Catalog& catalog);
 void add_bench(CLI::App& app, const ops::Catalog& catalog);

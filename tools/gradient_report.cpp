@@ -148,8 +148,11 @@ Json to_json(const EntryReport& report) {
   for (const SampleReport& sample : report.samples) {
     Json inputs = Json::array();
     for (const LeafReport& leaf : sample.gradients.leaves) inputs.push_back(to_json(leaf));
-    samples.push_back(Json::object(
-        {{"sample", sample.sample}, {"skipped", sample.skipped}, {"error", sample.error}, {"inputs", inputs}}));
+    samples.push_back(Json::object({{"sample", sample.sample},
+                                    {"skipped", sample.skipped},
+                                    {"error", sample.error},
+                                    {"complaints", sample.complaints},
+                                    {"inputs", inputs}}));
   }
   return Json::object({{"name", report.op},
                        {"verdict", name_of(report.verdict)},
@@ -194,6 +197,9 @@ void print_gradient_report(std::ostream& out, const EntryReport& report, bool ev
   }
   for (const SampleReport& sample : report.samples) {
     if (!sample.error.empty()) out << fmt::format("    sample {}: error: {}\n", sample.sample, sample.error);
+    for (const std::string& complaint : sample.complaints) {
+      out << fmt::format("    sample {}: {}\n", sample.sample, complaint);
+    }
   }
 }
 

@@ -54,6 +54,7 @@ std::vector<std::string> overrides_of(const CLI::App& command) {
 void add_op_commands(CLI::App& app, const ops::Catalog& catalog, int& exit_code) {
   add_ops(app, catalog);
   add_gradcheck(app, catalog, exit_code);
+  add_check(app, catalog, exit_code);
   add_apply(app, catalog);
   add_bench(app, catalog);
   add_version(app);

@@ -61,7 +61,7 @@ Tensor by_head(const Tensor& values, const Tensor& offsets, std::int64_t heads, 
 }
 
 double scale_of(const ops::OpOptions& options, std::size_t width) {
-  return options.contains("scale") ? options.number("scale", 0) : 1 / std::sqrt(static_cast<double>(width));
+  return options.number("scale", 0) != 0 ? options.number("scale", 0) : 1 / std::sqrt(static_cast<double>(width));
 }
 
 std::vector<Tensor> linformer(std::span<const Tensor> in, const ops::OpOptions& options) {

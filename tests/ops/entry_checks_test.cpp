@@ -1,17 +1,15 @@
 // A check that cannot fail is worthless: each one against an op that is broken in just that way.
-#include "tests/support/entry_checks.h"
+#include "tally/ops/entry_checks.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/parallel.h"
-#include "tally/ops/check.h"
+#include "tally/ops/sample_coverage.h"
 
 using namespace tally;
-using namespace tally::testing;
-using ops::OpEntry;
-using ops::OpOptions;
-using ops::OpSample;
+using namespace tally::ops;
 
 namespace {
 
@@ -98,7 +96,7 @@ OpEntry entry_with(Defect defect) {
   return {
       .name = "pair",
       .summary = "Sum and product.",
-      .inputs = {{"a", "[M, N]"}, {"b", "[M, N]"}, {"c", "[M, N]", ops::InputKind::constant}},
+      .inputs = {{"a", "[M, N]"}, {"b", "[M, N]"}, {"c", "[M, N]", ops::InputKind::constant, false, "", "given"}},
       .outputs = {{"sum", "[M, N]"}, {"product", "[M, N]"}},
       .call = [defect](std::span<const Var> in, const OpOptions&) { return pair(in, defect); },
       .samples =
@@ -120,9 +118,8 @@ OpEntry entry_with(Defect defect) {
 Complaints check_everything(const OpEntry& entry) {
   Complaints all;
   const OpSample sample = entry.samples()[0];
-  for (const auto check :
-       {check_f32, check_leaks, check_versions, check_tracking, check_cotangents, check_threads, check_views}) {
-    for (const std::string& complaint : check(entry, sample)) all.push_back(complaint);
+  for (const SampleCheck& each : sample_checks()) {
+    for (const std::string& complaint : each.check(entry, sample)) all.push_back(complaint);
   }
   for (const std::string& complaint : check_error(entry, entry.errors()[0])) all.push_back(complaint);
   for (const std::string& complaint : check_documentation(entry)) all.push_back(complaint);
@@ -212,4 +209,251 @@ TEST_CASE("an entry whose gradient cannot be compared does not pass", "[entry_ch
   CHECK(ops::check_entry(entry).verdict == ops::EntryVerdict::fail);
   for (ops::OpInput& input : entry.inputs) input.kind = ops::InputKind::constant;
   CHECK(ops::check_entry(entry).verdict == ops::EntryVerdict::skip);
+}
+
+namespace {
+
+// What an author gets wrong about the contract, in an op y = a b of one multiplication.
+enum class Mistake {
+  none,
+  declared_constant,
+  not_recorded,
+  saved_with_the_other,
+  cotangent_ignored,
+  input_overwritten,
+  input_overwritten_backward,
+  cotangent_overwritten,
+  buffer_borrowed,
+  offsets_unsaved,
+  wrong_in_f32_only,
+  small_and_wrong_in_f32,
+  wrong_from_column_64,
+  small_element_wrong,
+};
+
+struct ProductRule {
+  static constexpr std::string_view name = "product";
+  Mistake mistake;
+  Saved a, b;
+  const void* borrowed;
+  Tensor unsaved;
+
+  void backward(BackwardContext& g) const {
+    const Tensor gy = g.cotangent();
+    dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
+      const auto give = [&](int i, const T* other) {
+        Tensor out(gy.shape(), gy.dtype());
+        T* to = out.mutable_data<T>();
+        for (std::int64_t j = 0; j < out.numel(); ++j) {
+          to[j] = (mistake == Mistake::cotangent_ignored ? T{1} : gy.data<T>()[j]) * other[j];
+          if (mistake == Mistake::wrong_in_f32_only && sizeof(T) == 4 && j == 1) to[j] *= T(1.0001);
+          if (mistake == Mistake::small_and_wrong_in_f32 && sizeof(T) == 4) to[j] *= T(1.01);
+          if (mistake == Mistake::wrong_from_column_64 && j == 1777) to[j] *= T(1.5);
+          if (mistake == Mistake::small_element_wrong && j == 1234) to[j] = 0;
+        }
+        g.give(i, out);
+      };
+      if (mistake == Mistake::cotangent_overwritten) const_cast<T*>(gy.data<T>())[0] = 7;
+      if (mistake == Mistake::input_overwritten_backward && g.needs(0)) const_cast<T*>(b.get().data<T>())[0] = 7;
+      const T* other = mistake == Mistake::buffer_borrowed   ? static_cast<const T*>(borrowed)
+                       : mistake == Mistake::offsets_unsaved ? unsaved.data<T>()
+                       : g.needs(0)                          ? b.get().data<T>()
+                                                             : nullptr;
+      if (g.needs(0)) give(0, other);
+      if (g.needs(1)) give(1, a.get().data<T>());
+    });
+  }
+};
+
+Var product(const Var& a, const Var& b, Mistake mistake) {
+  check<ShapeError>(a.shape() == b.shape(), "product", "needs equal shapes; got ", a.shape());
+  const Tensor left = a.value().contiguous(), right = b.value().contiguous();
+  Tensor y(a.shape(), a.dtype());
+  dispatch_floating(a.dtype(), "product", [&]<class T>(T) {
+    T* to = y.mutable_data<T>();
+    for (std::int64_t j = 0; j < y.numel(); ++j) to[j] = left.data<T>()[j] * right.data<T>()[j];
+    if (mistake == Mistake::input_overwritten && y.numel() > 0) const_cast<T*>(left.data<T>())[0] = 3;
+  });
+  ProductRule rule{mistake,
+                   Saved(left, b.tracked()),
+                   Saved(right, mistake == Mistake::saved_with_the_other ? b.tracked() : a.tracked()),
+                   nullptr,
+                   {}};
+  if (mistake == Mistake::buffer_borrowed) rule = {mistake, Saved(left, b.tracked()), {}, right.raw_data(), {}};
+  if (mistake == Mistake::offsets_unsaved) rule = {mistake, Saved(left, b.tracked()), {}, nullptr, right};
+  const Var constant(b.value());
+  return record(std::move(rule), {&a, mistake == Mistake::not_recorded ? &constant : &b}, std::move(y));
+}
+
+OpEntry product_entry(Mistake mistake) {
+  const bool large = mistake == Mistake::wrong_from_column_64 || mistake == Mistake::small_element_wrong;
+  const double size = mistake == Mistake::small_and_wrong_in_f32 ? 1e-6 : 1;
+  OpEntry entry;
+  entry.name = "product";
+  entry.summary = "a b.";
+  entry.inputs = {{"a", "[N]"}, {"b", "[N]"}};
+  if (mistake == Mistake::declared_constant) entry.inputs[1].kind = InputKind::constant;
+  entry.outputs = {{"y", "[N]"}};
+  entry.call = [mistake](std::span<const Var> in, const OpOptions&) -> std::vector<Var> {
+    return {product(in[0], in[1], mistake)};
+  };
+  entry.samples = [large, size, mistake] {
+    const Shape shape{large ? 2000 : 1024};
+    std::vector<Tensor> inputs{sample_normal(shape, 1, size), sample_normal(shape, 2, size)};
+    if (mistake == Mistake::small_element_wrong) {
+      inputs[0].mutable_data<double>()[1234] = inputs[1].mutable_data<double>()[1234] = 1e-6;
+    }
+    return std::vector<OpSample>{{"odd", inputs}};
+  };
+  entry.errors = [] {
+    return std::vector<OpError>{{"shapes", {sample_normal({3}, 1), sample_normal({2}, 2)}, {}, "needs equal shapes"}};
+  };
+  return entry;
+}
+
+/// Everything that the checks say, a line each.
+std::string told(const EntryFindings& found) {
+  std::string text;
+  for (const Finding& each : found.findings) text += each.check + ": " + each.complaint + "\n";
+  for (const SampleReport& sample : found.gradients.samples) {
+    for (const std::string& complaint : sample.complaints) text += "gradcheck: " + complaint + "\n";
+    for (const LeafReport& leaf : sample.gradients.leaves) text += "gradcheck: " + leaf.name + ": " + leaf.hint + "\n";
+    text += sample.error;
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("each mistake about the contract is found, with a message that leads there", "[entry_checks]") {
+  using Catch::Matchers::Contains;
+  const EntryFindings sound = check_all(product_entry(Mistake::none));
+  INFO(told(sound));
+  CHECK_FALSE(sound.failed());
+  CHECK(sound.gaps.empty());
+  CHECK(sound.samples == 1);
+  CHECK(sound.checks > 10);
+
+  struct Case {
+    Mistake mistake;
+    std::vector<const char*> message;
+    bool by_gradcheck;
+  };
+  const Case cases[] = {
+      {Mistake::declared_constant, {"moves with 'b', which is declared constant", "no_gradient"}, true},
+      {Mistake::not_recorded, {"no gradient reaches it"}, true},
+      {Mistake::saved_with_the_other, {"when only 'a' is tracked backward fails", "whenever that gradient"}, false},
+      {Mistake::cotangent_ignored, {"backward ignores a cotangent"}, true},
+      {Mistake::input_overwritten, {"forward overwrites its input 'a'"}, false},
+      {Mistake::input_overwritten_backward, {"backward overwrites its input 'b'"}, false},
+      {Mistake::cotangent_overwritten, {"backward overwrites the cotangent of output 0", "take_cotangent()"}, false},
+      {Mistake::buffer_borrowed, {"let go of the inputs and reused their memory", "does not hold"}, false},
+      {Mistake::offsets_unsaved, {"after input 'b' was overwritten between", "keep it as Saved"}, false},
+      {Mistake::wrong_in_f32_only, {"in f32 the gradient of 'a' differs"}, true},
+      {Mistake::small_and_wrong_in_f32, {"in f32 the gradient of 'a' differs"}, true},
+      {Mistake::wrong_from_column_64, {"only 1 of"}, true},
+      {Mistake::small_element_wrong, {"only 1 of"}, true},
+  };
+  for (const Case& each : cases) {
+    const EntryFindings found = check_all(product_entry(each.mistake));
+    INFO(told(found));
+    CHECK(found.failed());
+    for (const char* part : each.message) CHECK_THAT(told(found), Contains(part));
+    CHECK(found.gradients_failed() >= each.by_gradcheck);
+  }
+}
+
+TEST_CASE("an op whose only inputs are declared constant is not waved through", "[entry_checks]") {
+  OpEntry entry = product_entry(Mistake::none);
+  for (OpInput& input : entry.inputs) input.kind = InputKind::constant;
+  CHECK(check_entry(entry).verdict == EntryVerdict::fail);
+  for (OpInput& input : entry.inputs) input.no_gradient = "given";
+  CHECK(check_entry(entry).verdict == EntryVerdict::skip);
+}
+
+TEST_CASE("a reference is compared where an entry has one", "[entry_checks]") {
+  OpEntry entry = product_entry(Mistake::none);
+  const auto reference = [](double factor) {
+    return [factor](std::span<const Tensor> in, const OpOptions&) -> std::vector<Tensor> {
+      const std::vector<double> a = in[0].to_doubles(), b = in[1].to_doubles();
+      std::vector<double> y;
+      for (std::size_t i = 0; i < a.size(); ++i) y.push_back(factor * a[i] * b[i]);
+      return {Tensor::from(y, in[0].shape())};
+    };
+  };
+  entry.reference = reference(1);
+  CHECK(check_reference(entry, entry.samples()[0]).empty());
+  entry.reference = reference(1 + 1e-9);
+  CHECK_FALSE(check_reference(entry, entry.samples()[0]).empty());
+  CHECK(check_all(entry).failed());
+}
+
+TEST_CASE("a pair of options that no sample has is told", "[entry_checks]") {
+  OpEntry entry = entry_with(Defect::none);
+  entry.inputs[2].optional = true;
+  entry.options = {{"mask", std::string("causal"), ""}, {"scale", 0.0, ""}, {"exact", false, ""}};
+  const OpSample base = entry.samples()[0];
+  const OpVariations variations{base, {{"mask", {std::string("both")}}, {"scale", {0.5, 2.0}}, {"exact", {true}}}};
+  const std::vector<OpSample> all = paired_samples(entry, variations);
+  CHECK(all.size() >= 6);
+  CHECK(all.size() <= 10);
+  const auto with = [&](std::vector<OpSample> samples) {
+    OpEntry copy = entry;
+    copy.samples = [samples] { return samples; };
+    return copy;
+  };
+  const PairCoverage full = pair_coverage(with(all));
+  CHECK(full.total == 24);  // six pairs of factors with two levels each
+  CHECK(full.covered == full.total);
+  CHECK(check_coverage(with(all)).empty());
+
+  // One sample after the other is removed: some pair is missing long before the last.
+  std::vector<OpSample> fewer = all;
+  std::size_t kept = all.size();
+  while (kept > 0 && check_coverage(with({all.begin(), all.begin() + static_cast<std::ptrdiff_t>(kept)})).empty())
+    --kept;
+  CHECK(kept >= 3);
+  fewer.assign(1, all[0]);
+  const PairCoverage little = pair_coverage(with(fewer));
+  CHECK(little.covered == 6);
+  CHECK(std::find(little.missing.begin(), little.missing.end(), "mask=causal with exact=true") != little.missing.end());
+
+  // A sample whose gradient is not checked, or that has no elements, covers nothing.
+  for (OpSample& sample : fewer) sample.gradient = false;
+  CHECK(pair_coverage(with(fewer)).covered == 0);
+
+  // Pairs declared apart do not count, need a refusal, and are not made.
+  OpEntry apart = entry;
+  apart.apart = {{"mask=both", "scale set"}};
+  const std::vector<OpSample> others = paired_samples(apart, variations);
+  for (const OpSample& sample : others) {
+    CHECK_FALSE((sample.options.text("mask", "") == "both" && sample.options.number("scale", 0) != 0));
+  }
+  apart.samples = [others] { return others; };
+  CHECK(pair_coverage(apart).covered == 23);
+  CHECK(pair_coverage(apart).total == 23);
+  CHECK_FALSE(check_coverage(apart).empty());
+  apart.errors = [base] {
+    return std::vector<OpError>{{"both", base.inputs, {{"mask", std::string("both")}, {"scale", 1.0}}, "refused"}};
+  };
+  CHECK(check_coverage(apart).empty());
+}
+
+TEST_CASE("the catalog's own coverage fails when a sample is taken away", "[entry_checks]") {
+  const OpEntry& attention = standard_catalog().find("softmax_attention");
+  CHECK(check_coverage(attention).empty());
+  OpEntry without = attention;
+  without.samples = [&] {
+    std::vector<OpSample> samples = attention.samples();
+    std::erase_if(samples,
+                  [](const OpSample& s) { return s.options.contains("scale") && s.options.contains("window"); });
+    return samples;
+  };
+  CHECK_FALSE(check_coverage(without).empty());
+  without.samples = [&] {
+    std::vector<OpSample> samples = attention.samples();
+    std::erase_if(samples, [](const OpSample& s) { return s.name.find("pairs") != std::string::npos; });
+    return samples;
+  };
+  CHECK_FALSE(check_coverage(without).empty());
 }

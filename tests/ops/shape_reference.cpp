@@ -76,9 +76,11 @@ void add_shape_references(References& references) {
     for (const Tensor& input : in) total += input.defined() ? input.dim(static_cast<int>(dim)) : 0;
     shape.set(static_cast<int>(dim), total);
     return {filled(shape, [&](Index index) {
+      std::vector<Tensor> given(in.begin(), in.end());
+      std::erase_if(given, [](const Tensor& input) { return !input.defined(); });
       std::size_t k = 0;
-      while (index[dim] >= in[k].dim(static_cast<int>(dim))) index[dim] -= in[k++].dim(static_cast<int>(dim));
-      return at(in[k], index);
+      while (index[dim] >= given[k].dim(static_cast<int>(dim))) index[dim] -= given[k++].dim(static_cast<int>(dim));
+      return at(given[k], index);
     })};
   };
   references["expand"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {

@@ -29,6 +29,8 @@ cmake --build "$scratch/consumer" >"$scratch/build.log" || { cat "$scratch/build
 if [ -x "$prefix/bin/tally" ]; then
   "$prefix/bin/tally" gradcheck relu | tail -n 1
   "$scratch/consumer/commands" gradcheck relu --max-elements 4 | tail -n 1
+  "$prefix/bin/tally" check relu softmax | tail -n 1
+  "$scratch/consumer/commands" check relu | tail -n 1
 fi
 # Another minor version must not be taken for this one.
 if cmake -S "$here/consumer" -B "$scratch/refused" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" \

@@ -9,7 +9,7 @@
 #include "tally/core/json.h"
 #include "tally/core/safetensors.h"
 #include "tally/core/version.h"
-#include "tally/ops/catalog.h"
+#include "tally/ops/check.h"
 #include "tally/tools/op_commands.h"
 #include "tests/support/run_command.h"
 
@@ -203,6 +203,50 @@ TEST_CASE("a program has the commands over ops of its own", "[command]") {
   CHECK(unknown.exit_code == 2);
   CHECK_THAT(unknown.error, Contains("did you mean 'sine'?"));
   CHECK_THAT(run_own(catalog, {"own", "ops", "sine"}).out, Contains("sine(x) -> y"));
+}
+
+TEST_CASE("check holds ops to the whole contract", "[command]") {
+  const CommandResult fine = run({"check", "softmax", "embedding", "--strict"});
+  CHECK(fine.exit_code == 0);
+  CHECK(last_line(fine.out) == "2 passed, 0 failed, 0 gaps in samples and documentation");
+  check_refused(run({"check", "softmaxx"}), 2, "did you mean 'softmax'?");
+
+  // Ops from outside: one that takes f64 alone and says little, and one that ignores its cotangent.
+  ops::Catalog catalog;
+  catalog.add(sine_entry("sine", 0));
+  const CommandResult outside = run_own(catalog, {"own", "check"});
+  CHECK(outside.exit_code == 0);
+  CHECK_THAT(outside.out, Contains("the op takes no f32") && Contains("no call that must be refused is listed"));
+  CHECK(run_own(catalog, {"own", "check", "--strict"}).exit_code == 1);
+  ops::OpEntry careless = sine_entry("careless", 0);
+  careless.call = [](std::span<const Var> in, const ops::OpOptions&) -> std::vector<Var> {
+    const double one = in[0].value().data<double>() == nullptr ? 0 : 1;
+    return {record(SineRule{Saved(in[0].value())}, {&in[0]}, Tensor::full(in[0].shape(), one, DType::f64))};
+  };
+  catalog.add(careless);
+  const CommandResult wrong = run_own(catalog, {"own", "check", "sine", "careless"});
+  CHECK(wrong.exit_code == 1);
+  CHECK_THAT(wrong.out, Contains("the function does not depend on it, yet it gets a gradient"));
+  CHECK(last_line(wrong.out).starts_with("1 passed, 1 failed"));
+}
+
+TEST_CASE("ops prints what f32 was measured to keep, not what is declared", "[command]") {
+  const CommandResult linear = run({"ops", "linear"});
+  CHECK_THAT(linear.out, Contains("measured on") && Contains("output 'y'") && Contains("the gradient of 'weight'"));
+  ops::Catalog catalog;
+  ops::OpEntry rough = ops::standard_catalog().find("square");
+  rough.name = "rough_square";
+  rough.variations = nullptr;
+  rough.f32_tolerance = 1;
+  rough.call = [](std::span<const Var> in, const ops::OpOptions&) -> std::vector<Var> {
+    Tensor y = ops::evaluate(ops::standard_catalog().find("square"), std::vector<Tensor>{in[0].value()}, {})[0].clone();
+    if (y.dtype() == DType::f32) {
+      for (float& each : y.mutable_span<float>()) each *= 1.25f;
+    }
+    return {Var(y)};
+  };
+  catalog.add(rough);
+  CHECK_THAT(run_own(catalog, {"own", "ops", "rough_square"}).out, Contains("0.25") && Contains("at most 1"));
 }
 
 TEST_CASE("apply agrees with NumPy, forward and backward", "[command]") {

@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# Does `check` find mistakes? Makes single-line mutants of kernels and rules (an operator, a bound, a constant, a dropped
+# term, an ignored option), builds each and holds its ops to the contract and the naive references. Not part of CI.
+#
+#   tools/mutants.sh [--count N] [--seed S] [--list] [FILE ...]
+#
+# FILE: sources below ops/ (default: attention, quantization, losses, norms and GRU). Of all mutants N are drawn by the
+# seed (default 200, 1). The tree is the last commit's, in build-mutants/ (WORK), and every mutant's verdict a line of
+# build-mutants/log.tsv, which a later run goes on with: found, survived, slow (more than 120 s) or not compiled.
+# BUILD_LOCK names a file to lock while building. Known survivors, and why each computes the same: docs/mutants.md.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+count=200 seed=1 list=no files=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --count) count=$2; shift 2 ;;
+    --seed) seed=$2; shift 2 ;;
+    --list) list=yes; shift ;;
+    --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) files+=("$1"); shift ;;
+  esac
+done
+
+# Ops that a source is checked with.
+ops_of() {
+  local attention="softmax_attention linformer_attention lsh_attention sinkhorn_attention"
+  case $(basename "$1" .cpp) in
+    attention_block) echo "linformer_attention lsh_attention sinkhorn_attention" ;;
+    attention_tile) echo "$attention" ;;
+    attention_options) echo "softmax_attention linear_attention" ;;
+    softmax_attention) echo softmax_attention ;;
+    softmax_attention_materialized) echo softmax_attention_materialized ;;
+    linear_attention | feature_map) echo linear_attention ;;
+    linformer_attention) echo linformer_attention ;;
+    lsh_attention) echo lsh_attention ;;
+    sinkhorn | sinkhorn_attention) echo sinkhorn_attention ;;
+    histogram_attention | histogram_scan | histogram_tile) echo histogram_attention ;;
+    residual_quantization | codewords | vector_quantization*) echo "vector_quantization vector_quantization_tables" ;;
+    product_quantization) echo product_quantization ;;
+    commitment_loss | decode_codes | decayed_sum | item_cross_entropy | sampled_softmax | gru) basename "$1" .cpp ;;
+    binary_cross_entropy | logistic_loss) echo "binary_cross_entropy binary_cross_entropy_with_logits" ;;
+    sampled_scores | loss_tokens) echo "binary_cross_entropy sampled_softmax" ;;
+    table_rows | table_softmax) echo "item_cross_entropy sampled_softmax binary_cross_entropy" ;;
+    norm | norm_family) echo "layer_norm rms_norm residual_dropout_norm" ;;
+    layer_norm | rms_norm | residual_dropout_norm) basename "$1" .cpp ;;
+    columns) echo "layer_norm gru linear" ;;
+    softmax | softmax_rows) echo "softmax log_softmax" ;;
+    *) basename "$1" .cpp ;;
+  esac
+}
+
+if [ ${#files[@]} -eq 0 ]; then
+  for name in softmax_attention attention_block attention_tile linear_attention linformer_attention lsh_attention \
+    sinkhorn sinkhorn_attention histogram_attention histogram_scan histogram_tile residual_quantization codewords \
+    logistic_loss table_rows table_softmax norm columns gru; do
+    files+=("ops/kernels/$name.cpp")
+  done
+  for name in softmax_attention linear_attention lsh_attention sinkhorn_attention histogram_attention \
+    vector_quantization vector_quantization_tables product_quantization commitment_loss item_cross_entropy \
+    binary_cross_entropy sampled_softmax sampled_scores norm_family gru; do
+    files+=("ops/$name.cpp")
+  done
+fi
+
+# One mutant a line: file, line number, what changes, the new line. Comments, checks of arguments, samples and what only
+# shares out work are left alone.
+mutants_of() {
+  awk -v file="$1" '
+    function emit(kind, text) { if (text != $0) printf "%s\t%d\t%s\t%s\n", file, NR, kind, text }
+    function swap(from, to,   at) {  # the first occurrence
+      at = index($0, from)
+      if (at > 0) emit(from "->" to, substr($0, 1, at - 1) to substr($0, at + length(from)))
+    }
+    /namespace entries|^void entries::|std::vector<OpSample>|std::vector<OpError>|^OpEntry / { skip = 1 }
+    /^}/ { skip = 0 }
+    /^ *\/\// || /^#/ || /^ *$/ { next }
+    /check<|fail<|static_assert|template|using |HWY_EXPORT|HWY_NAMESPACE|constexpr|^ *for .*lanes/ { next }
+    /parallel_for|block_count|[gG]rain|kLong|kTask|kProductLimit|kMaxKeyTile|kBlock|kTile|round_up|Scratch|scratch\(/ { next }
+    skip { next }
+    {
+      swap(" + ", " - "); swap(" - ", " + "); swap(" * ", " + "); swap(" / ", " * ")
+      swap(" += ", " -= "); swap(" -= ", " += "); swap(" *= ", " = ")
+      swap(" < ", " <= "); swap(" <= ", " < "); swap(" > ", " >= "); swap(" >= ", " > ")
+      swap(" == ", " != "); swap(" != ", " == "); swap(" && ", " || "); swap(" || ", " && ")
+      swap("Mul(", "Add("); swap("Add(", "Sub("); swap("Sub(", "Add("); swap("Max(", "Min("); swap("MulAdd(", "NegMulAdd(")
+      swap("T{0}", "T{1}"); swap("T{1}", "T{2}"); swap("T{1}", "T{0}"); swap("0.5", "0.25"); swap("1.0f", "2.0f")
+      swap(" ? ", " || true ? "); swap("true", "false"); swap("false", "true")
+      swap("std::max", "std::min"); swap("std::min(", "std::max("); swap("std::exp(", "(")
+      swap("scale(", "scale(0.5 * ("); swap("plan.causal", "true"); swap("plan.scale", "1"); swap("plan.window", "0")
+      swap("Transpose::yes", "Transpose::no")
+      if ($0 ~ /^ +[a-zA-Z_:<>]+(\[.*\])? [+*-]?= .*;$/ && $0 !~ /^ *(const|auto|double|float|T|std|int|bool|Tensor|return)/)
+        emit("dropped", "  ;")
+      if ($0 ~ /^ +(if \(.*\) )?(kernels::|hn::Store|add_|axpy|scale|g\.give|blas::).*;$/) emit("dropped", "  ;")
+    }' "$1"
+}
+
+work=${WORK:-build-mutants}
+mkdir -p "$work"
+for file in "${files[@]}"; do mutants_of "$file"; done >"$work/all.tsv"
+awk -v seed="$seed" 'BEGIN { srand(seed) } { printf "%.9f\t%s\n", rand(), $0 }' "$work/all.tsv" | sort | head -n "$count" |
+  cut -f 2- >"$work/chosen.tsv" || true
+echo "$(wc -l <"$work/all.tsv") mutants of ${#files[@]} files, $(wc -l <"$work/chosen.tsv") chosen"
+if [ "$list" = yes ]; then cat "$work/chosen.tsv"; exit 0; fi
+
+locked() { if [ -n "${BUILD_LOCK:-}" ]; then flock "$BUILD_LOCK" "$@"; else "$@"; fi; }
+build() { locked nice cmake --build "$work/build" --target checker >"$work/build.log" 2>&1; }
+
+# The committed tree; one SIMD target and little optimisation, so that a file compiles in seconds.
+rm -rf "$work/tree"
+mkdir -p "$work/tree"
+git archive HEAD | tar -x -C "$work/tree"
+cmake -S "$work/tree" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTALLY_BUILD_EXAMPLES=OFF \
+  -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DHWY_COMPILE_ONLY_STATIC" >"$work/configure.log"
+build || { tail "$work/build.log"; exit 1; }
+checker=$work/build/tests/checker
+# shellcheck disable=SC2046  # ops are separate words
+nice "$checker" check $(for file in "${files[@]}"; do ops_of "$file"; done | tr ' ' '\n' | sort -u) >"$work/sound.txt" ||
+  { tail "$work/sound.txt"; echo "the tree itself does not pass" >&2; exit 1; }
+
+touch "$work/log.tsv"
+while IFS=$'\t' read -r file line kind text; do
+  if cut -f 2-4 "$work/log.tsv" | grep -qxF "$file:$line"$'\t'"$kind"$'\t'"$text"; then continue; fi
+  awk -v at="$line" -v text="$text" 'NR == at { print text; next } { print }' "$file" >"$work/mutant.cpp"
+  cp "$work/mutant.cpp" "$work/tree/$file"
+  verdict=found
+  if ! build; then
+    verdict="not compiled"
+  else
+    status=0
+    # shellcheck disable=SC2046
+    timeout 120 nice "$checker" check $(ops_of "$file") >"$work/check.txt" 2>&1 || status=$?
+    if [ $status -eq 0 ]; then verdict=survived; elif [ $status -eq 124 ]; then verdict=slow; fi
+  fi
+  printf '%s\t%s:%s\t%s\t%s\n' "$verdict" "$file" "$line" "$kind" "$text" >>"$work/log.tsv"
+  git show "HEAD:$file" >"$work/tree/$file"
+done <"$work/chosen.tsv"
+
+found=$(grep -c -E '^(found|slow)' "$work/log.tsv" || true)
+survived=$(grep -c '^survived' "$work/log.tsv" || true)
+echo "$found found, $survived survived:"
+grep '^survived' "$work/log.tsv" | cut -f 2- || true
