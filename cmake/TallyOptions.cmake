@@ -21,7 +21,8 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 # ar without time stamps and ranlib tables rebuilt only once keep incremental builds quick.
 find_program(TALLY_CCACHE ccache)
 if(TALLY_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${TALLY_CCACHE})
+  # What ccache asks for before it takes part in builds with precompiled headers, with -fpch-preprocess below.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${TALLY_CCACHE})
 endif()
 
 add_library(tally_flags INTERFACE)
@@ -42,3 +43,10 @@ if(TALLY_SANITIZE)
     target_compile_options(tally_flags INTERFACE -fno-sanitize-recover=undefined)
   endif()
 endif()
+
+# What runs once and calls the library for its work, commands and tests: their headers hold much that a compiler inlines and
+# optimises for long, and nobody waits for.
+add_library(tally_light_flags INTERFACE)
+target_link_libraries(tally_light_flags INTERFACE tally_flags)
+target_compile_options(tally_light_flags INTERFACE $<$<CONFIG:Release,RelWithDebInfo>:-O1>
+  $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)

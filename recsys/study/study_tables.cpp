@@ -158,7 +158,7 @@ Table comparison_table(const Study& study, const StudyRecords& records) {
       if (!comparison) {
         row.resize(table.columns().size(), kNoFigure);
       } else {
-        const PairedTest& test = comparison->t_test;
+        const PairedComparison& test = comparison->t_test;
         const auto control = spread_of(finished_values(records[*reference], metric)).mean;
         const bool has_ratio = control && *control > 0;
         row.insert(row.end(), {(test.difference > 0 ? "+" : "") + format_fixed(test.difference, 4),

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "tally/recsys/study/paired_test.h"
+#include "tally/recsys/study/paired_comparison.h"
 #include "tally/recsys/study/study.h"
 #include "tally/recsys/study/table.h"
 
@@ -23,8 +23,8 @@ std::vector<double> finished_values(const std::vector<std::optional<RunRecord>>&
 /// finished, paired by user.
 struct StudyComparison {
   std::int64_t seeds = 0;
-  PairedTest t_test;
-  PairedTest bootstrap;
+  PairedComparison t_test;
+  PairedComparison bootstrap;
 };
 
 /// Nothing when no seed is finished by both, or when the two were not tested alike: other data, another evaluation

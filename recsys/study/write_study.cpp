@@ -106,7 +106,7 @@ Table csv_table(const Study& study, const StudyRecords& records) {
             compare_runs(records[r], records[static_cast<std::size_t>(reference - study.runs.begin())], metric);
       }
       if (comparison) {
-        const PairedTest& test = comparison->t_test;
+        const PairedComparison& test = comparison->t_test;
         for (const double value : {test.difference, test.low, test.high, test.p_value, comparison->bootstrap.p_value}) {
           row.push_back(format_exact(value));
         }

@@ -49,7 +49,7 @@ std::string library_of(const std::string& header) {
                                                                              {"CLI/", "CLI11"},
                                                                              {"fmt/", "fmt"},
                                                                              {"catch2/", "Catch2"},
-                                                                             {"benchmark/", "Google Benchmark"},
+                                                                             {"boost/math/", "Boost.Math"},
                                                                              {"immintrin", "intrinsics"},
                                                                              {"x86intrin", "intrinsics"},
                                                                              {"arm_neon", "intrinsics"}};
@@ -66,11 +66,11 @@ bool is_private_header(const std::string& path) { return starts_with(path, "ops/
 
 bool library_allowed(const std::string& library, const std::string& path, const std::string& room) {
   if (library == "Catch2") return room == "tests";
-  if (library == "CLI11" || library == "Google Benchmark") return room == "tools";
+  if (library == "CLI11") return room == "tools";
   if (room == "tests") return true;
   if (room == "tools" || room == "examples") return library == "fmt";
   if (!is_source(path)) return library == "Highway" && is_private_header(path);
-  if (library == "fmt") return true;
+  if (library == "fmt" || library == "Boost.Math") return true;
   if (library == "Highway") return room == "core" || starts_with(path, "ops/kernels/");
   return room == "core";
 }
