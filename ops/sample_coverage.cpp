@@ -43,11 +43,37 @@ bool counts(const OpEntry& entry, const OpSample& sample) {
   return false;
 }
 
-/// A factor of a covering array: its choices, and what each does to a sample.
+/// A choice of one factor of a covering array, and what it does to a sample.
 struct Choice {
-  std::string level;
+  std::vector<std::string> levels;
   std::function<void(OpSample&)> apply;
 };
+
+bool declared_apart(const OpEntry& entry, const std::vector<std::string>& a, const std::vector<std::string>& b) {
+  return std::any_of(a.begin(), a.end(), [&](const std::string& one) {
+    return std::any_of(b.begin(), b.end(), [&](const std::string& other) { return declared_apart(entry, one, other); });
+  });
+}
+
+/// Indices of the optional inputs.
+std::vector<std::size_t> optional_inputs(const OpEntry& entry) {
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < entry.inputs.size(); ++i) {
+    if (entry.inputs[i].optional) places.push_back(i);
+  }
+  return places;
+}
+
+/// Every combination of presence and absence, as levels.
+std::vector<std::vector<std::string>> presences(const OpEntry& entry, const std::vector<std::size_t>& places) {
+  std::vector<std::vector<std::string>> all(std::size_t{1} << places.size());
+  for (std::size_t bits = 0; bits < all.size(); ++bits) {
+    for (std::size_t k = 0; k < places.size(); ++k) {
+      all[bits].push_back(presence(entry.inputs[places[k]], (bits >> k & 1) == 0));
+    }
+  }
+  return all;
+}
 
 std::vector<std::vector<Choice>> choices_of(const OpEntry& entry, const OpVariations& variations) {
   std::vector<std::vector<Choice>> all;
@@ -59,19 +85,49 @@ std::vector<std::vector<Choice>> choices_of(const OpEntry& entry, const OpVariat
     std::vector<OptionValue> values{option.otherwise};
     values.insert(values.end(), found->second.begin(), found->second.end());
     for (const OptionValue& value : values) {
-      own.push_back({level_of(option, OpOptions{{option.name, value}}),
+      own.push_back({{level_of(option, OpOptions{{option.name, value}})},
                      [name = option.name, value](OpSample& sample) { sample.options.set(name, value); }});
     }
   }
-  for (std::size_t i = 0; i < entry.inputs.size(); ++i) {
-    if (!entry.inputs[i].optional || !variations.base.inputs.at(i).defined()) continue;
-    all.push_back({{presence(entry.inputs[i], true), [](OpSample&) {}},
-                   {presence(entry.inputs[i], false), [i](OpSample& sample) { sample.inputs[i] = Tensor(); }}});
+  // All optional inputs together are one factor, so that each combination of them occurs.
+  std::vector<std::size_t> places = optional_inputs(entry);
+  std::erase_if(places, [&](std::size_t i) { return !variations.base.inputs.at(i).defined(); });
+  const std::vector<std::vector<std::string>> combinations = presences(entry, places);
+  std::vector<Choice> inputs;
+  for (std::size_t bits = 0; bits < combinations.size() && !places.empty(); ++bits) {
+    inputs.push_back({combinations[bits], [places, bits](OpSample& sample) {
+                        for (std::size_t k = 0; k < places.size(); ++k) {
+                          if ((bits >> k & 1) != 0) sample.inputs[places[k]] = Tensor();
+                        }
+                      }});
   }
+  if (!inputs.empty()) all.push_back(std::move(inputs));
   return all;
 }
 
 using Pair = std::pair<std::pair<std::size_t, std::size_t>, std::pair<std::size_t, std::size_t>>;
+
+/// Adds the combinations of more than two optional inputs.
+void see_presences(const OpEntry& entry, const std::vector<std::size_t>& places, PairCoverage& coverage) {
+  std::set<std::vector<std::string>> met;
+  for (const OpSample& sample : entry.samples()) {
+    if (!counts(entry, sample)) continue;
+    std::vector<std::string> levels;
+    for (const std::size_t i : places) levels.push_back(presence(entry.inputs[i], sample.inputs[i].defined()));
+    met.insert(levels);
+  }
+  for (const std::vector<std::string>& combination : presences(entry, places)) {
+    if (declared_apart(entry, combination, combination)) continue;
+    ++coverage.total;
+    if (met.contains(combination)) {
+      ++coverage.covered;
+      continue;
+    }
+    std::string text;
+    for (const std::string& level : combination) text += (text.empty() ? "" : ", ") + level;
+    coverage.missing.push_back(text);
+  }
+}
 
 }  // namespace
 
@@ -127,6 +183,8 @@ PairCoverage pair_coverage(const OpEntry& entry) {
       coverage.missing.push_back(a == b ? a : a + " with " + b);
     }
   };
+  const std::vector<std::size_t> places = optional_inputs(entry);
+  if (places.size() > 2) see_presences(entry, places, coverage);
   for (std::size_t a = 0; a < factors.size(); ++a) {
     for (const std::string& level : factors[a].levels) {
       if (factors.size() == 1) see(level, level);
@@ -144,18 +202,19 @@ std::vector<OpSample> paired_samples(const OpEntry& entry, const OpVariations& v
   // What the base has and nothing varies.
   std::vector<std::string> fixed = levels_of(entry, variations.base);
   for (const std::vector<Choice>& factor : factors) {
-    std::erase_if(fixed, [&](const std::string& level) {
-      return std::any_of(factor.begin(), factor.end(), [&](const Choice& choice) { return choice.level == level; });
-    });
+    for (const Choice& choice : factor) {
+      std::erase_if(fixed, [&](const std::string& level) {
+        return std::find(choice.levels.begin(), choice.levels.end(), level) != choice.levels.end();
+      });
+    }
   }
   for (std::vector<Choice>& factor : factors) {
     std::erase_if(factor, [&](const Choice& choice) {
-      return std::any_of(fixed.begin(), fixed.end(),
-                         [&](const std::string& level) { return declared_apart(entry, choice.level, level); });
+      return declared_apart(entry, choice.levels, fixed) || declared_apart(entry, choice.levels, choice.levels);
     });
   }
   const auto apart = [&](std::size_t f, std::size_t i, std::size_t g, std::size_t j) {
-    return declared_apart(entry, factors[f][i].level, factors[g][j].level);
+    return declared_apart(entry, factors[f][i].levels, factors[g][j].levels);
   };
   for (std::size_t f = 0; f < factors.size(); ++f) {
     for (std::size_t g = f + 1; g < factors.size(); ++g) {

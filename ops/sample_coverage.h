@@ -14,16 +14,16 @@ std::vector<SampleFactor> sample_factors(const OpEntry& entry);
 /// The level of each factor in one sample.
 std::vector<std::string> levels_of(const OpEntry& entry, const OpSample& sample);
 
-/// Which combinations of two levels occur in samples whose gradient is checked (of one level, for an entry with a
-/// single factor). Those that the entry declares apart do not count.
+/// Which combinations of two levels, and of all optional inputs, occur in samples whose gradient is checked (of one
+/// level, for an entry with a single factor). Those that the entry declares apart do not count.
 struct PairCoverage {
   std::int64_t covered = 0, total = 0;
   std::vector<std::string> missing;  ///< "mask=bidirectional with scale set"
 };
 PairCoverage pair_coverage(const OpEntry& entry);
 
-/// Samples in which every two of the values meet, and meet every presence and absence of optional inputs, but for pairs
-/// that are declared apart: a covering array, chosen greedily and always alike.
+/// Samples in which every two of the values meet, and meet every combination of optional inputs, but for pairs that are
+/// declared apart: a covering array, chosen greedily and always alike.
 std::vector<OpSample> paired_samples(const OpEntry& entry, const OpVariations& variations);
 
 }  // namespace tally::ops

@@ -2,22 +2,24 @@
 # Does `check` find mistakes? Makes single-line mutants of kernels and rules (an operator, a bound, a constant, a dropped
 # term, an ignored option), builds each and holds its ops to the contract and the naive references. Not part of CI.
 #
-#   tools/mutants.sh [--count N] [--seed S] [--list] [FILE ...]
+#   tools/mutants.sh [--count N] [--seed S] [--from TSV] [--list] [FILE ...]
 #
 # FILE: sources below ops/ (default: attention, quantization, losses, norms and GRU). Of all mutants N are drawn by the
 # seed (default 200, 1). The tree is the last commit's, in build-mutants/ (WORK), and every mutant's verdict a line of
-# build-mutants/log.tsv, which a later run goes on with: found, survived, slow (more than 120 s) or not compiled.
-# BUILD_LOCK names a file to lock while building. Known survivors, and why each computes the same: docs/mutants.md.
+# build-mutants/log.tsv, which a later run goes on with: found, survived, slow (more than 120 s) or not compiled. --from
+# takes mutants of one's own, in the form that --list prints. BUILD_LOCK names a file to lock while building, BATCH (8)
+# mutants at a time. Known survivors, and why each computes the same: docs/mutants.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-count=200 seed=1 list=no files=()
+count=200 seed=1 list=no from="" files=()
 while [ $# -gt 0 ]; do
   case $1 in
     --count) count=$2; shift 2 ;;
     --seed) seed=$2; shift 2 ;;
+    --from) from=$2; shift 2 ;;
     --list) list=yes; shift ;;
-    --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) files+=("$1"); shift ;;
   esac
 done
@@ -92,49 +94,79 @@ mutants_of() {
       if ($0 ~ /^ +[a-zA-Z_:<>]+(\[.*\])? [+*-]?= .*;$/ && $0 !~ /^ *(const|auto|double|float|T|std|int|bool|Tensor|return)/)
         emit("dropped", "  ;")
       if ($0 ~ /^ +(if \(.*\) )?(kernels::|hn::Store|add_|axpy|scale|g\.give|blas::).*;$/) emit("dropped", "  ;")
-    }' "$1"
+    }' <(git show "HEAD:$1")
 }
 
 work=${WORK:-build-mutants}
 mkdir -p "$work"
 for file in "${files[@]}"; do mutants_of "$file"; done >"$work/all.tsv"
-awk -v seed="$seed" 'BEGIN { srand(seed) } { printf "%.9f\t%s\n", rand(), $0 }' "$work/all.tsv" | sort | head -n "$count" |
-  cut -f 2- >"$work/chosen.tsv" || true
+# Neighbours by file: what was restored is then built again once.
+awk -v seed="$seed" 'BEGIN { srand(seed) } { printf "%.9f\t%s\n", rand(), $0 }' "$work/all.tsv" | sort |
+  awk -v count="$count" 'NR <= count' | cut -f 2- | sort >"$work/chosen.tsv"
+if [ -n "$from" ]; then cp "$from" "$work/chosen.tsv"; fi
 echo "$(wc -l <"$work/all.tsv") mutants of ${#files[@]} files, $(wc -l <"$work/chosen.tsv") chosen"
 if [ "$list" = yes ]; then cat "$work/chosen.tsv"; exit 0; fi
 
-locked() { if [ -n "${BUILD_LOCK:-}" ]; then flock "$BUILD_LOCK" "$@"; else "$@"; fi; }
-build() { locked nice cmake --build "$work/build" --target checker >"$work/build.log" 2>&1; }
+lock() { if [ -n "${BUILD_LOCK:-}" ]; then exec 9>"$BUILD_LOCK" && flock 9; fi; }
+unlock() { if [ -n "${BUILD_LOCK:-}" ]; then exec 9>&-; fi; }
+build() { nice cmake --build "$work/build" --target checker >"$work/build.log" 2>&1; }
 
-# The committed tree; one SIMD target and little optimisation, so that a file compiles in seconds.
-rm -rf "$work/tree"
-mkdir -p "$work/tree"
-git archive HEAD | tar -x -C "$work/tree"
+# The committed tree, of which only what changed is written again; one SIMD target and little optimisation, so that a
+# file compiles in seconds.
+rm -rf "$work/new"
+mkdir -p "$work/new" "$work/tree"
+git archive HEAD | tar -x -C "$work/new"
+(cd "$work/new" && find . -type f) | while read -r file; do
+  if cmp -s "$work/new/$file" "$work/tree/$file"; then continue; fi
+  mkdir -p "$(dirname "$work/tree/$file")"
+  cp "$work/new/$file" "$work/tree/$file"
+done
+lock
 cmake -S "$work/tree" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTALLY_BUILD_EXAMPLES=OFF \
   -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DHWY_COMPILE_ONLY_STATIC" >"$work/configure.log"
 build || { tail "$work/build.log"; exit 1; }
+unlock
 checker=$work/build/tests/checker
 # shellcheck disable=SC2046  # ops are separate words
-nice "$checker" $(for file in "${files[@]}"; do ops_of "$file"; done | tr ' ' '\n' | sort -u) >"$work/sound.txt" ||
+"$checker" $(for file in "${files[@]}"; do ops_of "$file"; done | tr ' ' '\n' | sort -u) >"$work/sound.txt" ||
   { tail "$work/sound.txt"; echo "the tree itself does not pass" >&2; exit 1; }
 
+# Builds the mutants of "$work/batch.tsv", each as a checker of its own, then runs them.
+run_batch() {
+  local file line kind text i=0 verdict status
+  rm -f "$work"/checker.*
+  lock
+  while IFS=$'\t' read -r file line kind text; do
+    i=$((i + 1))
+    awk -v at="$line" 'NR == FNR { text = $0; next } FNR == at { print text; next } { print }' \
+      <(printf '%s\n' "$text") "$work/new/$file" >"$work/tree/$file"
+    if build; then cp "$checker" "$work/checker.$i"; fi
+    cp "$work/new/$file" "$work/tree/$file"
+  done <"$work/batch.tsv"
+  unlock
+  i=0
+  while IFS=$'\t' read -r file line kind text; do
+    i=$((i + 1))
+    verdict="not compiled" status=0
+    if [ -x "$work/checker.$i" ]; then
+      # shellcheck disable=SC2046
+      timeout 120 "$work/checker.$i" $(ops_of "$file") >"$work/check.txt" 2>&1 </dev/null || status=$?
+      case $status in 0) verdict=survived ;; 124) verdict=slow ;; *) verdict=found ;; esac
+    fi
+    printf '%s\t%s:%s\t%s\t%s\n' "$verdict" "$file" "$line" "$kind" "$text" >>"$work/log.tsv"
+  done <"$work/batch.tsv"
+}
+
 touch "$work/log.tsv"
-while IFS=$'\t' read -r file line kind text; do
-  if cut -f 2-4 "$work/log.tsv" | grep -qxF "$file:$line"$'\t'"$kind"$'\t'"$text"; then continue; fi
-  awk -v at="$line" -v text="$text" 'NR == at { print text; next } { print }' "$file" >"$work/mutant.cpp"
-  cp "$work/mutant.cpp" "$work/tree/$file"
-  verdict=found
-  if ! build; then
-    verdict="not compiled"
-  else
-    status=0
-    # shellcheck disable=SC2046
-    timeout 120 nice "$checker" $(ops_of "$file") >"$work/check.txt" 2>&1 || status=$?
-    if [ $status -eq 0 ]; then verdict=survived; elif [ $status -eq 124 ]; then verdict=slow; fi
-  fi
-  printf '%s\t%s:%s\t%s\t%s\n' "$verdict" "$file" "$line" "$kind" "$text" >>"$work/log.tsv"
-  git show "HEAD:$file" >"$work/tree/$file"
-done <"$work/chosen.tsv"
+awk -F '\t' 'NR == FNR { done[$2 "\t" $3] = 1; next } !(($1 ":" $2 "\t" $3) in done)' "$work/log.tsv" \
+  "$work/chosen.tsv" >"$work/rest.tsv"
+rm -f "$work"/part.*
+split -l "${BATCH:-8}" "$work/rest.tsv" "$work/part."
+for part in "$work"/part.*; do
+  if [ ! -s "$part" ]; then continue; fi
+  mv "$part" "$work/batch.tsv"
+  run_batch
+done
 
 found=$(grep -c -E '^(found|slow)' "$work/log.tsv" || true)
 survived=$(grep -c '^survived' "$work/log.tsv" || true)
