@@ -21,6 +21,7 @@ void Catalog::add(OpEntry entry) {
       }
       return all;
     };
+    entry.variations = nullptr;  // a copy of the entry that is added again must not make them twice
   }
   entries_.push_back(std::move(entry));
 }

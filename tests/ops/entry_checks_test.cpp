@@ -441,6 +441,13 @@ TEST_CASE("a pair of options that no sample has is told", "[entry_checks]") {
   CHECK(check_coverage(apart).empty());
 }
 
+TEST_CASE("an entry that is copied and added again has its samples once", "[entry_checks]") {
+  const OpEntry& norm = standard_catalog().find("layer_norm");
+  Catalog catalog;
+  catalog.add(norm);
+  CHECK(catalog.find("layer_norm").samples().size() == norm.samples().size());
+}
+
 TEST_CASE("the catalog's own coverage fails when a sample is taken away", "[entry_checks]") {
   const OpEntry& attention = standard_catalog().find("softmax_attention");
   CHECK(check_coverage(attention).empty());
