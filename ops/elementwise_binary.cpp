@@ -1,7 +1,6 @@
 #include <string>
 
 #include "tally/autograd/tape.h"
-#include "tally/core/parallel.h"
 #include "tally/ops/broadcast.h"
 #include "tally/ops/elementwise.h"
 #include "tally/ops/entries.h"
@@ -55,13 +54,15 @@ struct MultiplyRule {
 
 /// gy quotient / b, b broadcast to the shape of both.
 Tensor times_quotient(const Tensor& gy, const Tensor& quotient, const Tensor& b) {
-  const Tensor divisor = b.expand(gy.shape()).contiguous();
+  const Tensor divisor = b.contiguous();
   Tensor result(gy.shape(), gy.dtype());
   dispatch_floating(gy.dtype(), "divide", [&]<class T>(T) {
     const T *pg = gy.data<T>(), *pq = quotient.data<T>(), *pb = divisor.data<T>();
     T* y = result.mutable_data<T>();
-    parallel_for(gy.numel(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
-      kernels::times_quotient(pg + begin, pq + begin, pb + begin, y + begin, end - begin);
+    BroadcastLoop(gy.shape(), {&gy.shape(), &divisor.shape()}).run([&](const BroadcastLoop::Run& run) {
+      kernels::times_quotient(pg + run.output, pq + run.output,
+                              kernels::RowOperand<T>{pb + run.offset[1], run.row_stride[1], run.step[1]},
+                              y + run.output, run.rows, run.n);
     });
   });
   return result;

@@ -156,19 +156,38 @@ void unary_backward_f32(UnaryOp op, const float* gy, const float* saved, float* 
   }
 }
 
-void times_quotient_f32(const float* g, const float* quotient, const float* b, float* y, std::int64_t n) {
+/// g quotient / b of one row, from a function that gives the divisors of a vector.
+template <class Divisors>
+HWY_INLINE void times_quotient_row(const float* g, const float* quotient, float* y, std::int64_t n,
+                                   Divisors&& divisors) {
   const Floats d;
   const V smallest = hn::Set(d, std::numeric_limits<float>::min()),
-          largest = hn::Set(d, std::numeric_limits<float>::max());
+          largest = hn::Set(d, std::numeric_limits<float>::max()), zero = hn::Zero(d);
   for_each_vector(d, n, [&](std::int64_t i, std::int64_t count) HWY_ATTR {
-    const V left = load_lanes(d, g + i, count), right = load_lanes(d, quotient + i, count),
-            divisor = load_lanes(d, b + i, count);
-    const V product = hn::Mul(left, right), size = hn::Abs(product);
-    const auto zero = hn::Or(hn::Eq(left, hn::Zero(d)), hn::Eq(right, hn::Zero(d)));
-    const auto first = hn::Or(zero, hn::And(hn::Ge(size, smallest), hn::Le(size, largest)));
-    const V other = hn::Mul(hn::Div(left, divisor), right);
-    store_lanes(hn::IfThenElse(first, hn::Div(product, divisor), other), d, y + i, count);
+    const V left = load_lanes(d, g + i, count), right = load_lanes(d, quotient + i, count);
+    const V divisor = divisors(i, count), product = hn::Mul(left, right), size = hn::Abs(product);
+    const auto in_range = hn::And(hn::Ge(size, smallest), hn::Le(size, largest));
+    const auto first = hn::Or(in_range, hn::Or(hn::Eq(left, zero), hn::Eq(right, zero)));
+    V result = hn::Div(product, divisor);
+    if (!hn::AllTrue(d, first)) result = hn::IfThenElse(first, result, hn::Mul(hn::Div(left, divisor), right));
+    store_lanes(result, d, y + i, count);
   });
+}
+
+void times_quotient_f32(const float* g, const float* quotient, const RowOperand<float>& b, float* y, std::int64_t rows,
+                        std::int64_t n) {
+  const Floats d;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float* divisor = b.data + r * b.row_stride;
+    const auto row = [&](auto&& divisors)
+                         HWY_ATTR { times_quotient_row(g + r * n, quotient + r * n, y + r * n, n, divisors); };
+    if (b.step == 0) {
+      const V same = hn::Set(d, *divisor);
+      row([&](std::int64_t, std::int64_t) HWY_ATTR { return same; });
+    } else {
+      row([&](std::int64_t i, std::int64_t count) HWY_ATTR { return load_lanes(d, divisor + i, count); });
+    }
+  }
 }
 
 template <class Function>
@@ -357,14 +376,16 @@ void unary_backward(UnaryOp op, const double* gy, const double* saved, double* g
   for (std::int64_t i = 0; i < n; ++i) gx[i] = gy[i] * derivative(op, saved == nullptr ? 0 : saved[i], constants);
 }
 
-void times_quotient(const float* g, const float* quotient, const float* b, float* y, std::int64_t n) {
-  HWY_DYNAMIC_DISPATCH(times_quotient_f32)(g, quotient, b, y, n);
+void times_quotient(const float* g, const float* quotient, const RowOperand<float>& b, float* y, std::int64_t rows,
+                    std::int64_t n) {
+  HWY_DYNAMIC_DISPATCH(times_quotient_f32)(g, quotient, b, y, rows, n);
 }
-void times_quotient(const double* g, const double* quotient, const double* b, double* y, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    const double product = g[i] * quotient[i];
+void times_quotient(const double* g, const double* quotient, const RowOperand<double>& b, double* y, std::int64_t rows,
+                    std::int64_t n) {
+  for (std::int64_t i = 0; i < rows * n; ++i) {
+    const double divisor = b.data[i / n * b.row_stride + i % n * b.step], product = g[i] * quotient[i];
     const bool first = g[i] == 0 || quotient[i] == 0 || std::isnormal(product);
-    y[i] = first ? product / b[i] : g[i] / b[i] * quotient[i];
+    y[i] = first ? product / divisor : g[i] / divisor * quotient[i];
   }
 }
 

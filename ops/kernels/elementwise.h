@@ -65,10 +65,12 @@ void binary_rows(BinaryOp op, const RowOperand<float>& a, const RowOperand<float
 void binary_rows(BinaryOp op, const RowOperand<double>& a, const RowOperand<double>& b, double* y, std::int64_t rows,
                  std::int64_t n);
 
-/// y[i] = g[i] quotient[i] / b[i], in the order whose intermediate neither overflows nor vanishes: with the sign
-/// changed, what a / b = quotient gives b.
-void times_quotient(const float* g, const float* quotient, const float* b, float* y, std::int64_t n);
-void times_quotient(const double* g, const double* quotient, const double* b, double* y, std::int64_t n);
+/// y[i n + j] = g[i n + j] quotient[i n + j] / b(i, j) for `rows` rows of n, in the order whose intermediate neither
+/// overflows nor vanishes: with the sign changed, what a / b = quotient gives b.
+void times_quotient(const float* g, const float* quotient, const RowOperand<float>& b, float* y, std::int64_t rows,
+                    std::int64_t n);
+void times_quotient(const double* g, const double* quotient, const RowOperand<double>& b, double* y, std::int64_t rows,
+                    std::int64_t n);
 
 /// y(i, j) = a(i, j) where the mask is not 0, else b(i, j).
 template <class T>
