@@ -158,7 +158,7 @@ run_batch() {
 }
 
 touch "$work/log.tsv"
-awk -F '\t' 'NR == FNR { done[$2 "\t" $3] = 1; next } !(($1 ":" $2 "\t" $3) in done)' "$work/log.tsv" \
+awk -F '\t' 'FILENAME == ARGV[1] { done[$2 "\t" $3] = 1; next } !(($1 ":" $2 "\t" $3) in done)' "$work/log.tsv" \
   "$work/chosen.tsv" >"$work/rest.tsv"
 rm -f "$work"/part.*
 split -l "${BATCH:-8}" "$work/rest.tsv" "$work/part."
