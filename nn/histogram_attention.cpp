@@ -29,6 +29,18 @@ Var attend_softly(const Var& logits, const HistogramTables& tables, const Var& r
   return ops::matmul(ops::reshape(probabilities, {rows, b * w}), tables.values);
 }
 
+/// A row of codes u8 or i32 [1, B].
+std::vector<std::int32_t> codes_of(const Tensor& codes) {
+  const auto take = [&]<class Code>(Code) {
+    const auto from = codes.span<Code>();
+    return std::vector<std::int32_t>(from.begin(), from.end());
+  };
+  return codes.dtype() == DType::u8 ? take(std::uint8_t{}) : take(std::int32_t{});
+}
+
+/// The assignments of a row whose logits are [1, B, W].
+Tensor assignments_of(const Var& logits) { return ops::softmax(logits).value().contiguous(); }
+
 }  // namespace
 
 HistogramSelfAttention HistogramSelfAttention::make(const HistogramSelfAttentionOptions& options, RngKey key) {
@@ -78,6 +90,37 @@ Var HistogramSelfAttention::operator()(const Tensor& codes, const Var& logits, c
 
 double HistogramSelfAttention::current_decay() const {
   return log_decay.defined() ? std::exp(log_decay.value().item()) : decay;
+}
+
+ops::HistogramLayout HistogramSelfAttention::layout(std::int64_t codebooks, std::int64_t codewords) const {
+  return {.codebooks = codebooks,
+          .words = codewords,
+          .window = window,
+          .rate = current_decay(),
+          .soft = assignment == ops::CodewordAssignment::soft};
+}
+
+void HistogramSelfAttention::append(ops::HistogramState& state, const ops::VectorQuantization& row) const {
+  if (assignment == ops::CodewordAssignment::soft) {
+    state.append_soft(assignments_of(row.logits).span<float>());
+  } else {
+    state.append(codes_of(row.codes));
+  }
+}
+
+void HistogramSelfAttention::remove(ops::HistogramState& state, const ops::VectorQuantization& row) const {
+  state.remove(codes_of(row.codes));
+}
+
+Var HistogramSelfAttention::attend(const ops::HistogramState& state, const ops::VectorQuantization& row,
+                                   const ops::HistogramReader& reader) const {
+  Tensor attended({1, reader.width()});
+  if (soft_query) {
+    state.query_soft(assignments_of(row.logits).span<float>(), reader, attended.mutable_span<float>());
+  } else {
+    state.query(codes_of(row.codes), reader, attended.mutable_span<float>());
+  }
+  return Var(attended);
 }
 
 }  // namespace tally::nn

@@ -2,6 +2,8 @@
 
 #include "tally/nn/module.h"
 #include "tally/ops/histogram_attention.h"
+#include "tally/ops/histogram_state.h"
+#include "tally/ops/vector_quantization.h"
 
 namespace tally::nn {
 
@@ -22,6 +24,10 @@ struct HistogramSelfAttentionOptions {
 struct HistogramTables {
   Var inner;   ///< [B, W, W] inner products of projected codewords: query, key
   Var values;  ///< [B * W, D] projected codewords
+  static constexpr void fields(auto& self, auto&& visit) {
+    visit("inner", self.inner);
+    visit("values", self.values);
+  }
 };
 
 /// LISA's self-attention (arXiv 2105.14068): codebooks C^b are projected by matrices of their own, C^b Q^b, C^b K^b,
@@ -60,6 +66,17 @@ struct HistogramSelfAttention {
   Var operator()(const Tensor& codes, const Var& logits, const HistogramTables& tables, const Offsets& offsets) const;
   /// lambda as it stands.
   double current_decay() const;
+
+  /// The recurrent face, of causal attention in f32: a tally of the rows so far. `reader` holds the tables in the form
+  /// that a query reads (ops/histogram_state.h).
+  ops::HistogramLayout layout(std::int64_t codebooks, std::int64_t codewords) const;
+  /// Takes a row, quantized [1, ...]; logits are read where assignments are soft.
+  void append(ops::HistogramState& state, const ops::VectorQuantization& row) const;
+  /// Takes a row back (ops::HistogramState::remove).
+  void remove(ops::HistogramState& state, const ops::VectorQuantization& row) const;
+  /// [1, D] what the call above gives for this row, if it is the last that was taken.
+  Var attend(const ops::HistogramState& state, const ops::VectorQuantization& row,
+             const ops::HistogramReader& reader) const;
 };
 
 }  // namespace tally::nn

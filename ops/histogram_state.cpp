@@ -1,7 +1,6 @@
 #include "tally/ops/histogram_state.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -29,39 +28,6 @@ std::uint64_t checksum(std::string_view bytes) {
   for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
   return hash;
 }
-
-static_assert(std::endian::native == std::endian::little, "states are saved as they lie in memory");
-
-template <class T>
-void write(std::string& to, const T* from, std::size_t n) {
-  to.append(reinterpret_cast<const char*>(from), n * sizeof(T));
-}
-template <class T>
-void write(std::string& to, const T& value) {
-  write(to, &value, 1);
-}
-
-class Reader {
- public:
-  explicit Reader(std::string_view bytes) : bytes_(bytes) {}
-  template <class T>
-  void read(T* to, std::size_t n) {
-    check<IoError>(n * sizeof(T) <= bytes_.size(), kName, "the saved state is cut off: needs ", n * sizeof(T),
-                   " more bytes; got ", bytes_.size());
-    std::memcpy(to, bytes_.data(), n * sizeof(T));
-    bytes_.remove_prefix(n * sizeof(T));
-  }
-  template <class T>
-  T read() {
-    T value;
-    read(&value, 1);
-    return value;
-  }
-  std::size_t left() const { return bytes_.size(); }
-
- private:
-  std::string_view bytes_;
-};
 
 /// A decayed count. One too small to be told from nothing becomes nothing: rounding would keep it among the denormal
 /// numbers for good, where every product is slow.
@@ -367,27 +333,23 @@ bool HistogramState::consistent() const {
 std::string HistogramState::save() const {
   std::string bytes(kMagic);
   bytes.push_back('\0');
-  write(bytes, kVersion);
-  write(bytes, layout_.codebooks);
-  write(bytes, layout_.words);
-  write(bytes, layout_.window);
-  write(bytes, layout_.rate);
-  write(bytes, static_cast<std::uint8_t>(layout_.soft));
-  write(bytes, layout_.fingerprint);
-  write(bytes, events_);
-  write(bytes, counts_.data(), counts_.size());
-  write(bytes, real_.data(), real_.size());
-  write(bytes, recent_.data(), recent_.size());
-  write(bytes, checksum(bytes));
+  write_value(bytes, kVersion);
+  write_value(bytes, layout_.codebooks);
+  write_value(bytes, layout_.words);
+  write_value(bytes, layout_.window);
+  write_value(bytes, layout_.rate);
+  write_value(bytes, static_cast<std::uint8_t>(layout_.soft));
+  write_value(bytes, layout_.fingerprint);
+  write_value(bytes, events_);
+  write(bytes);
+  write_value(bytes, checksum(bytes));
   return bytes;
 }
 
 HistogramState HistogramState::load(std::string_view bytes, const HistogramLayout& expected) {
-  HistogramState state(expected);
-  Reader in(bytes);
-  char magic[kMagic.size() + 1];
-  in.read(magic, sizeof(magic));
-  check<IoError>(std::string_view(magic, kMagic.size()) == kMagic && magic[kMagic.size()] == '\0', kName,
+  ByteReader in(bytes, kName);
+  const std::string_view magic = in.take(kMagic.size() + 1);
+  check<IoError>(magic.substr(0, kMagic.size()) == kMagic && magic.back() == '\0', kName,
                  "these bytes are no saved state");
   const auto version = in.read<std::uint32_t>();
   check<IoError>(version == kVersion, kName, "reads saved states of version ", kVersion, "; got ", version);
@@ -400,20 +362,36 @@ HistogramState HistogramState::load(std::string_view bytes, const HistogramLayou
   layout.fingerprint = in.read<std::uint64_t>();
   check<ValueError>(layout == expected, kName, "the saved state is of another model: needs ", describe(expected),
                     "; got ", describe(layout));
-  state.events_ = in.read<std::int64_t>();
-  in.read(state.counts_.data(), state.counts_.size());
-  in.read(state.real_.data(), state.real_.size());
-  check<IoError>(state.events_ >= 0, kName, "the saved state has ", state.events_, " events");
+  const auto events = in.read<std::int64_t>();
+  check<IoError>(in.left() >= sizeof(std::uint64_t), kName, "the saved state is cut off");
+  const std::size_t kept = bytes.size() - sizeof(std::uint64_t);
+  check<IoError>(ByteReader(bytes.substr(kept), kName).read<std::uint64_t>() == checksum(bytes.substr(0, kept)), kName,
+                 "the saved state is cut off or damaged: its checksum differs");
+  ByteReader content(bytes.substr(bytes.size() - in.left(), in.left() - sizeof(std::uint64_t)), kName);
+  HistogramState state = read(content, expected, events);
+  content.expect_end();
+  return state;
+}
+
+void HistogramState::write(std::string& to) const {
+  write_values(to, std::span<const std::uint32_t>(counts_));
+  write_values(to, std::span<const double>(real_));
+  write_values(to, std::span<const std::uint8_t>(recent_));
+}
+
+HistogramState HistogramState::read(ByteReader& bytes, const HistogramLayout& layout, std::int64_t events) {
+  HistogramState state(layout);
+  check<IoError>(events >= 0, kName, "the saved state has ", events, " events");
+  state.events_ = events;
+  bytes.read(std::span(state.counts_));
+  bytes.read(std::span(state.real_));
   if (layout.window > 0) {
     const std::size_t row = static_cast<std::size_t>(layout.codebooks) * state.code_bytes();
-    check<IoError>(static_cast<std::uint64_t>(state.size()) <= in.left() / row, kName,
-                   "the saved state is cut off: it has ", state.events_, " events");
+    check<IoError>(static_cast<std::uint64_t>(state.size()) <= bytes.left() / row, kName,
+                   "the saved state is cut off: it has ", events, " events");
     state.recent_.resize(static_cast<std::size_t>(state.size()) * row);
   }
-  in.read(state.recent_.data(), state.recent_.size());
-  const auto sum = in.read<std::uint64_t>();
-  check<IoError>(in.left() == 0, kName, "the saved state has ", in.left(), " bytes too many");
-  check<IoError>(sum == checksum(bytes.substr(0, bytes.size() - sizeof(sum))), kName, "the saved state is damaged");
+  bytes.read(std::span(state.recent_));
   check<IoError>(state.consistent(), kName, "the saved state has counts or codes outside their range");
   return state;
 }

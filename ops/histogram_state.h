@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tally/core/bytes.h"
 #include "tally/core/tensor.h"
 
 namespace tally::ops {
@@ -93,6 +94,13 @@ class HistogramState {
   /// Throws IoError for bytes that are cut off, damaged, or of another version; ValueError for a state of another
   /// layout or fingerprint than `expected`. Allocates only what `expected` needs.
   static HistogramState load(std::string_view bytes, const HistogramLayout& expected);
+
+  /// The tally alone, for a state that is part of another, whose bytes have a version, an event count and a check of
+  /// their own.
+  void write(std::string& to) const;
+  /// What write() wrote of a state of this layout and number of events. Throws IoError for bytes that are cut off, and
+  /// for counts that such events cannot have left.
+  static HistogramState read(ByteReader& bytes, const HistogramLayout& layout, std::int64_t events);
 
   friend bool operator==(const HistogramState&, const HistogramState&) = default;
 

@@ -37,6 +37,13 @@ struct VectorQuantizationTables {
   /// [B * W] i32: the lowest word of its codebook that equals each codeword. Absent when all differ. Products round
   /// equal codewords differently by where they stand, so that comparing similarities does not tell the lowest of them.
   Tensor first_equal;
+  static constexpr void fields(auto& self, auto&& visit) {
+    visit("codebooks", self.codebooks);
+    visit("projected", self.projected);
+    visit("inner", self.inner);
+    visit("bias", self.bias);
+    visit("first_equal", self.first_equal);
+  }
 };
 
 namespace detail {

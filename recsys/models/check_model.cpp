@@ -40,8 +40,7 @@ GradientReport check_model_gradients(const ModelConfig& config, const GradientCh
   const nn::Context context{true, options.key.fold_in("dropout")};
   return check_gradients(
       [&]() -> std::vector<Var> {
-        Prepared prepared{BatchItems::all(kItems), {}};
-        prepared.values = model->prepare(prepared.items);
+        const Prepared prepared = model->prepare(BatchItems::all(kItems));
         const Var hidden = model->encode(batch, prepared, context);
         const Var loss = ops::item_cross_entropy(hidden, model->candidate_table(prepared), targets);
         const Var auxiliary = model->auxiliary_loss(batch, targets, prepared, context);

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "tally/core/bytes.h"
 #include "tally/recsys/models/gru4rec.h"
 #include "tally/recsys/models/item_scorer.h"
-#include "tally/recsys/models/state_bytes.h"
 
 namespace tally::recsys {
 
@@ -14,6 +14,7 @@ namespace tally::recsys {
 /// all events, which a cut to the model's window would begin anew.
 class Gru4RecRecurrence {
  public:
+  static constexpr std::uint32_t kStateVersion = 1;
   struct State {
     std::vector<float> rows;  ///< [layers, width]
 

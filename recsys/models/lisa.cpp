@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "tally/autograd/tape.h"
+#include "tally/ops/decode_codes.h"
 #include "tally/ops/elementwise.h"
 #include "tally/ops/embedding.h"
 #include "tally/ops/reduce.h"
@@ -13,20 +14,6 @@
 
 namespace tally::recsys {
 namespace {
-
-/// Places of Lisa::prepare()'s values; those of the blocks follow, kValuesOfBlock for each.
-enum PreparedValue : std::size_t { kEmbedded, kReconstruction, kLogits, kCodes, kTargets, kBlocks };
-/// Of a block: the tables of its attention, those of its quantizer, and what attention to positions gave.
-enum BlockValue : std::size_t {
-  kInner,
-  kValues,
-  kProjected,
-  kWordProducts,
-  kWordBias,
-  kFirstEqual,
-  kAttendedPositions,
-  kValuesOfBlock
-};
 
 nn::VectorQuantizer make_quantizer(const LisaOptions& options, std::int64_t codebooks, std::int64_t codewords,
                                    bool soft, RngKey key) {
@@ -77,15 +64,26 @@ LisaBlock make_block(const LisaOptions& options, bool first, RngKey key) {
 /// Rows of prepared values [items, ...] for tokens. Their gradient touches few rows of many.
 Var rows_of(const Var& table, const Tensor& rows) { return ops::embedding(table, rows); }
 
-/// Where nothing is recorded, hard codes are had, and read, without the logits of all items.
-ops::VectorQuantization quantize(const nn::VectorQuantizer& quantizer, const Var& embedded) {
-  if (Tape::current() != nullptr || quantizer.options.quantization.assignment == ops::CodewordAssignment::soft) {
-    return quantizer(embedded);
-  }
+/// Where nothing is recorded, hard codes say all: logits are not needed, and a reconstruction is a sum of codewords.
+bool codes_suffice(const nn::VectorQuantizer& quantizer) {
+  return Tape::current() == nullptr && quantizer.options.quantization.assignment == ops::CodewordAssignment::hard;
+}
+
+/// What is left of a quantization when codes suffice.
+ops::VectorQuantization of_codes(Tensor codes) {
   ops::VectorQuantization quantized;
-  quantized.codes = quantizer.encode(embedded.value());
-  quantized.reconstruction = quantizer.decode(quantized.codes);
+  quantized.codes = std::move(codes);
   return quantized;
+}
+
+/// Rows quantized with tables that were made before.
+ops::VectorQuantization quantize(const nn::VectorQuantizer& quantizer, const Var& x,
+                                 ops::VectorQuantizationTables tables) {
+  tables.codebooks = quantizer.codewords();
+  if (codes_suffice(quantizer)) {
+    return of_codes(ops::encode_codes(x.value(), tables, quantizer.options.quantization));
+  }
+  return quantizer(x, tables);
 }
 
 /// Targets of the rows that have one.
@@ -101,13 +99,15 @@ double sum_of_squares(const Var& x) { return ops::sum(ops::square(x)).item(); }
 
 void add_measures(const std::string& prefix, const nn::VectorQuantizer& quantizer, const Var& embedded,
                   std::vector<Measure>& to) {
-  const ops::VectorQuantization quantized = quantize(quantizer, embedded);
+  const bool hard = codes_suffice(quantizer);
+  const ops::VectorQuantization quantized = hard ? of_codes(quantizer.encode(embedded.value())) : quantizer(embedded);
+  const Var reconstruction = hard ? quantizer.decode(quantized.codes) : quantized.reconstruction;
   const Tensor& codes = quantized.codes;
   const Tensor counts = nn::code_counts(codes, quantizer.options.codewords);
   const std::vector<double> perplexity = nn::perplexity(counts);
   const auto numbers = counts.span<std::int64_t>();
   const auto used = std::count_if(numbers.begin(), numbers.end(), [](std::int64_t count) { return count > 0; });
-  const double error = sum_of_squares(embedded - quantized.reconstruction);
+  const double error = sum_of_squares(embedded - reconstruction);
   to.push_back({prefix + "codewords_used", static_cast<double>(used) / static_cast<double>(numbers.size())});
   to.push_back({prefix + "codeword_perplexity",
                 std::accumulate(perplexity.begin(), perplexity.end(), 0.0) / static_cast<double>(perplexity.size())});
@@ -115,13 +115,6 @@ void add_measures(const std::string& prefix, const nn::VectorQuantizer& quantize
 }
 
 }  // namespace
-
-Var LisaBlock::operator()(const Var& x, const ops::VectorQuantization& quantized, const nn::HistogramTables& tables,
-                          const Var& attended_positions, const Offsets& offsets, const nn::Context& context) const {
-  Var attended = attention(quantized.codes, quantized.logits, tables, offsets);
-  if (attended_positions.defined()) attended = attended + attended_positions;
-  return after_attention(attended, x, context);
-}
 
 Var LisaBlock::after_attention(const Var& attended, const Var& x, const nn::Context& context) const {
   const Var y = ops::residual_dropout_norm(
@@ -133,6 +126,10 @@ Var LisaBlock::after_attention(const Var& attended, const Var& x, const nn::Cont
              z, y, feed_forward_norm.weight, feed_forward_norm.bias,
              {.epsilon = feed_forward_norm.epsilon, .dropout = dropout.options(context.at("feed_forward_dropout"))})
       .normalized;
+}
+
+Var LisaPrepared::reconstructions() const {
+  return reconstruction ? *reconstruction : ops::decode_codes(*codebooks, codes);
 }
 
 Lisa Lisa::make(const LisaOptions& options, RngKey key) {
@@ -192,109 +189,135 @@ void Lisa::weights_given(RngKey key) {
   if (target_quantizer) target_quantizer->initialize(embedded, key.fold_in("target_kmeans"));
 }
 
-std::vector<Var> Lisa::attend_positions() const {
-  std::vector<Var> attended(blocks.size());
-  if (!position_quantizer) return attended;
-  const Offsets all = Offsets::single(window);
-  const ops::VectorQuantization quantized = (*position_quantizer)(positions.table);
-  for (std::size_t b = 0; b < blocks.size(); ++b) {
-    const nn::HistogramSelfAttention& attention = *blocks[b].position_attention;
-    const nn::HistogramTables tables = attention.tables(position_quantizer->codewords());
-    attended[b] = attention(quantized.codes, quantized.logits, tables, all);
-  }
-  return attended;
-}
-
-std::vector<Var> Lisa::prepare(const BatchItems& batch_items) const {
+LisaPrepared Lisa::prepare(const BatchItems& batch_items) const {
   const double scale = std::sqrt(static_cast<double>(width()));
   const Var embedded = items(batch_items.ids(), scale);
-  const Var absent(Tensor::zeros({0}, embedded.dtype()));
-  const ops::VectorQuantization quantized = quantize(quantizer, embedded);
-  Var targets = full_targets ? embedded : quantized.reconstruction;
-  if (full_targets && batch_items.all_candidates() && !batch_items.is_all()) {
-    targets = items(BatchItems::all(num_items()).ids(), scale);
-  }
-  if (target_quantizer) targets = quantize(*target_quantizer, embedded).reconstruction;
-  if (score_scale != 1) targets = targets * score_scale;
-  Var logits = absent;
-  if (quantized.logits.defined()) {
+  LisaPrepared prepared;
+  prepared.items = batch_items;
+  prepared.embedded = embedded;
+  if (codes_suffice(quantizer)) {
+    prepared.codes = quantizer.encode(embedded.value());
+    prepared.codebooks = quantizer.codewords();
+  } else {
+    const ops::VectorQuantization quantized = quantizer(embedded);
+    prepared.codes = quantized.codes;
+    prepared.reconstruction = quantized.reconstruction;
     const Shape& shape = quantized.logits.shape();
-    logits = ops::reshape(quantized.logits, Shape{shape[0], shape[1] * shape[2]});
+    prepared.logits = ops::reshape(quantized.logits, Shape{shape[0], shape[1] * shape[2]});
   }
-  std::vector<Var> values{embedded, quantized.reconstruction, logits, Var(quantized.codes), targets};
-  const std::vector<Var> attended_positions = attend_positions();
-  for (std::size_t b = 0; b < blocks.size(); ++b) {
-    const LisaBlock& block = blocks[b];
-    const nn::VectorQuantizer& of_block = block.quantizer ? *block.quantizer : quantizer;
-    const nn::HistogramTables tables = block.attention.tables(of_block.codebooks);
-    // The first block has the items' codes and quantizes nothing.
-    const ops::VectorQuantizationTables own = block.quantizer ? of_block.tables() : ops::VectorQuantizationTables();
-    std::vector<Var> of_this(kValuesOfBlock, absent);
-    const auto put = [&](BlockValue place, const Var& value) {
-      if (value.defined()) of_this[place] = value;
-    };
-    put(kInner, tables.inner);
-    put(kValues, tables.values);
-    put(kProjected, own.projected);
-    put(kWordProducts, own.inner);
-    put(kWordBias, own.bias);
-    if (own.first_equal.defined()) put(kFirstEqual, Var(own.first_equal));
-    put(kAttendedPositions, attended_positions[b]);
-    values.insert(values.end(), of_this.begin(), of_this.end());
+  if (full_targets) {
+    const bool of_all = batch_items.all_candidates() && !batch_items.is_all();
+    prepared.targets = of_all ? items(BatchItems::all(num_items()).ids(), scale) : embedded;
+  } else if (target_quantizer && codes_suffice(*target_quantizer)) {
+    prepared.target_codes = target_quantizer->encode(embedded.value());
+    prepared.target_codebooks = target_quantizer->codewords();
+  } else if (target_quantizer) {
+    prepared.targets = (*target_quantizer)(embedded).reconstruction;
+  } else if (prepared.reconstruction) {
+    prepared.targets = prepared.reconstruction;
   }
-  return values;
+  if (prepared.targets && score_scale != 1) prepared.targets = *prepared.targets * score_scale;
+  std::optional<ops::VectorQuantization> quantized_positions;
+  if (position_quantizer) quantized_positions = (*position_quantizer)(positions.table);
+  for (const LisaBlock& block : blocks) {
+    LisaPreparedBlock& to = prepared.blocks.emplace_back();
+    to.tables = block.attention.tables((block.quantizer ? *block.quantizer : quantizer).codewords());
+    if (block.quantizer) {
+      to.quantizer = block.quantizer->tables();
+      to.quantizer->codebooks = Var();
+    }
+    if (block.position_attention) {
+      to.attended_positions = (*block.position_attention)(
+          quantized_positions->codes, quantized_positions->logits,
+          block.position_attention->tables(position_quantizer->codewords()), Offsets::single(window));
+    }
+  }
+  return prepared;
 }
 
-Var Lisa::encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const {
-  const std::vector<Var>& values = prepared.values;
-  const Tensor rows = prepared.items.rows(batch.items);
-  const Var vectors = rows_of(values[full_stream ? kEmbedded : kReconstruction], rows);
-  const Tensor places = recsys::positions(batch.offsets, window, alignment);
-  const Var position = positions(places);
-  ops::VectorQuantization quantized{
-      .reconstruction = {}, .logits = {}, .codes = ops::gather(values[kCodes], rows).value()};
-  if (variant == LisaVariant::soft || recording(values[kLogits])) {
-    const std::int64_t codebooks = values[kCodes].dim(1), codewords = values[kLogits].dim(1) / codebooks;
-    quantized.logits = ops::reshape(rows_of(values[kLogits], rows), Shape{rows.numel(), codebooks, codewords});
+ops::VectorQuantization Lisa::quantized(const Tensor& rows, const LisaPrepared& prepared) const {
+  ops::VectorQuantization quantized = of_codes(ops::gather(Var(prepared.codes), rows).value());
+  if (prepared.logits && (variant == LisaVariant::soft || recording(*prepared.logits))) {
+    const std::int64_t codebooks = prepared.codes.dim(1), codewords = prepared.logits->dim(1) / codebooks;
+    quantized.logits = ops::reshape(rows_of(*prepared.logits, rows), Shape{rows.numel(), codebooks, codewords});
   }
-  Var x = dropout(vectors + position, context.at("embedding"));
+  return quantized;
+}
+
+Var Lisa::forward(const Tensor& row_items, const Tensor& places, const LisaPrepared& prepared,
+                  const nn::Context& context, const Attend& attend) const {
+  const Tensor rows = prepared.items.rows(row_items);
+  ops::VectorQuantization quantized = this->quantized(rows, prepared);
+  const Var vectors = full_stream               ? rows_of(*prepared.embedded, rows)
+                      : prepared.reconstruction ? rows_of(*prepared.reconstruction, rows)
+                                                : ops::decode_codes(*prepared.codebooks, quantized.codes);
+  Var x = dropout(vectors + positions(places), context.at("embedding"));
   for (std::size_t b = 0; b < blocks.size(); ++b) {
-    const Var* own = values.data() + kBlocks + b * kValuesOfBlock;
-    if (blocks[b].quantizer) {
-      quantized = (*blocks[b].quantizer)(
-          x, {.codebooks = blocks[b].quantizer->codebooks,
-              .projected = own[kProjected],
-              .inner = own[kWordProducts],
-              .bias = own[kWordBias],
-              .first_equal = own[kFirstEqual].numel() > 0 ? own[kFirstEqual].value() : Tensor()});
-    }
-    const Var attended_positions = position_quantizer ? rows_of(own[kAttendedPositions], places) : Var();
-    x = blocks[b](x, quantized, {own[kInner], own[kValues]}, attended_positions, batch.offsets,
-                  context.at("blocks").at(b));
+    const LisaPreparedBlock& of_block = prepared.blocks[b];
+    if (blocks[b].quantizer) quantized = quantize(*blocks[b].quantizer, x, *of_block.quantizer);
+    Var attended = attend(b, quantized);
+    if (of_block.attended_positions) attended = attended + rows_of(*of_block.attended_positions, places);
+    x = blocks[b].after_attention(attended, x, context.at("blocks").at(b));
   }
   return x;
 }
 
-Var Lisa::candidate_table(const Prepared& prepared) const { return prepared.values[kTargets]; }
-
-LisaItems Lisa::quantized_items() const {
-  const std::vector<Var> values = prepare(BatchItems::all(num_items()));
-  return {.codes = values[kCodes].value(),
-          .reconstruction = values[kReconstruction].value(),
-          .candidates = values[kTargets].value()};
+Var Lisa::encode(const Sequences& batch, const LisaPrepared& prepared, const nn::Context& context) const {
+  const Tensor places = recsys::positions(batch.offsets, window, alignment);
+  return forward(batch.items, places, prepared, context, [&](std::size_t b, const ops::VectorQuantization& rows) {
+    return blocks[b].attention(rows.codes, rows.logits, prepared.blocks[b].tables, batch.offsets);
+  });
 }
 
-Var Lisa::auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
+Lisa Lisa::without_tables() const {
+  Lisa kept;
+  kept.positions = positions;
+  kept.variant = variant;
+  kept.full_targets = full_targets;
+  kept.full_stream = full_stream;
+  kept.score_scale = score_scale;
+  kept.window = window;
+  kept.alignment = alignment;
+  for (const LisaBlock& block : blocks) {
+    LisaBlock& to = kept.blocks.emplace_back();
+    if (block.quantizer) {
+      to.quantizer.emplace();
+      to.quantizer->options.quantization = block.quantizer->options.quantization;
+      to.quantizer->codebooks = nn::Parameter(block.quantizer->codewords().value().clone());
+      to.quantizer->bilinear = block.quantizer->bilinear;
+      to.quantizer->bias = block.quantizer->bias;
+    }
+    to.attention.mask = block.attention.mask;
+    to.attention.assignment = block.attention.assignment;
+    to.attention.window = block.attention.window;
+    to.attention.decay = block.attention.current_decay();
+    to.attention.soft_query = block.attention.soft_query;
+    to.attention_norm = block.attention_norm;
+    to.feed_forward_norm = block.feed_forward_norm;
+    to.feed_forward = block.feed_forward;
+    to.dropout = block.dropout;
+  }
+  return kept;
+}
+
+Var Lisa::candidate_table(const LisaPrepared& prepared) const {
+  if (prepared.targets) return *prepared.targets;
+  const Var table = prepared.target_codebooks ? ops::decode_codes(*prepared.target_codebooks, prepared.target_codes)
+                                              : prepared.reconstructions();
+  return score_scale == 1 ? table : table * score_scale;
+}
+
+Var Lisa::auxiliary_loss(const Sequences& batch, const Tensor& targets, const LisaPrepared& prepared,
                          const nn::Context&) const {
   if (commitment == 0) return {};
   const auto distance = [&](const Tensor& of_items, const Var& reconstruction) {
     const Tensor rows = prepared.items.rows(of_items);
-    return ops::sum(ops::square(rows_of(prepared.values[kEmbedded], rows) - rows_of(reconstruction, rows)));
+    return ops::sum(ops::square(rows_of(*prepared.embedded, rows) - rows_of(reconstruction, rows)));
   };
-  Var loss = distance(batch.items, prepared.values[kReconstruction].detach());
+  Var loss = distance(batch.items, prepared.reconstructions().detach());
   if (target_quantizer) {
     // Target vectors are reconstructions times score_scale.
-    loss = loss + distance(without_ignored(targets), prepared.values[kTargets].detach() * (1 / score_scale));
+    loss = loss + distance(without_ignored(targets), candidate_table(prepared).detach() * (1 / score_scale));
   }
   return loss * commitment;
 }

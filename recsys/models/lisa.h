@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <optional>
+#include <vector>
 
 #include "tally/nn/histogram_attention.h"
 #include "tally/nn/quantization.h"
@@ -74,17 +76,48 @@ struct LisaBlock {
   }
   /// [T, width], from the stream x and what the attention gave for it.
   Var after_attention(const Var& attended, const Var& x, const nn::Context& context) const;
-  /// [T, width], from the stream x, the codes that stand for its rows (with the logits of their assignments), and what
-  /// attention to positions gave for its rows, [T, width] or absent.
-  Var operator()(const Var& x, const ops::VectorQuantization& quantized, const nn::HistogramTables& tables,
-                 const Var& attended_positions, const Offsets& offsets, const nn::Context& context) const;
 };
 
-/// All items as inference reads them.
-struct LisaItems {
-  Tensor codes;           ///< [items, B] u8 or i32
-  Tensor reconstruction;  ///< [items, width]
-  Tensor candidates;      ///< [items, width] what hidden states are scored against
+/// What a block's attention and quantizer need of the parameters alone.
+struct LisaPreparedBlock {
+  nn::HistogramTables tables;
+  /// Without the codebooks, which each shard takes as the parameter that they are; absent in the first block.
+  std::optional<ops::VectorQuantizationTables> quantizer;
+  std::optional<Var> attended_positions;  ///< [window, width] what attention to positions gives, if there is any
+  static constexpr void fields(auto& self, auto&& visit) {
+    visit("tables", self.tables);
+    visit("quantizer", self.quantizer);
+    visit("attended_positions", self.attended_positions);
+  }
+};
+
+/// What LISA computes once and every forward pass reads: of a batch's items for a training step; of all items for
+/// evaluation, for serving, which saves it, and for streams.
+struct LisaPrepared {
+  BatchItems items;                   ///< those that have rows here
+  std::optional<Var> embedded;        ///< [items, width] their embeddings; absent in the served form
+  Tensor codes;                       ///< [items, B] in histories, u8 or i32
+  std::optional<Var> logits;          ///< [items, B * W] of the assignments; absent where hard codes suffice
+  std::optional<Var> codebooks;       ///< [B, W, width], where an item's reconstruction is the sum of its codewords
+  std::optional<Var> reconstruction;  ///< [items, width], where it is more: a gradient's way, or soft averages
+  std::optional<Var> targets;         ///< what hidden states are scored against; absent where codes name it:
+  Tensor target_codes;                ///< [items, B] of `mini`
+  std::optional<Var> target_codebooks;
+  std::vector<LisaPreparedBlock> blocks;
+  /// [items, width], whichever form it has.
+  Var reconstructions() const;
+  static constexpr void fields(auto& self, auto&& visit) {
+    visit("items", self.items);
+    visit("embedded", self.embedded);
+    visit("codes", self.codes);
+    visit("codebooks", self.codebooks);
+    visit("reconstruction", self.reconstruction);
+    visit("logits", self.logits);
+    visit("targets", self.targets);
+    visit("target_codes", self.target_codes);
+    visit("target_codebooks", self.target_codebooks);
+    visit("blocks", self.blocks);
+  }
 };
 
 /// Wu et al., "Linear-time self attention with codeword histogram for efficient recommendation", WWW 2021: item
@@ -127,18 +160,25 @@ struct Lisa {
 
   std::int64_t num_items() const { return items.table.shape()[0]; }
   std::int64_t width() const { return items.table.shape()[1]; }
-  /// Embeddings, reconstructions, codes and logits of the items, target vectors, and the tables of every block.
-  std::vector<Var> prepare(const BatchItems& batch_items) const;
-  Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const;
+  LisaPrepared prepare(const BatchItems& batch_items) const;
+  Var encode(const Sequences& batch, const LisaPrepared& prepared, const nn::Context& context) const;
   bool prepares_candidates() const { return !full_targets; }
-  Var candidate_table(const Prepared& prepared) const;
-  LisaItems quantized_items() const;
-  /// What each block's attention to positions gives at every position, [window, width]: the same for all sequences.
-  /// Absent where blocks do not attend to them.
-  std::vector<Var> attend_positions() const;
+  Var candidate_table(const LisaPrepared& prepared) const;
+
+  /// What a block's attention gives for rows quantized like this: of whole sequences, or of an event and a state.
+  using Attend = std::function<Var(std::size_t block, const ops::VectorQuantization& rows)>;
+  /// The forward pass, for rows of items [T] (i32) at positions [T] (i32, in [0, window)). `attend` is called for each
+  /// block in turn. Returns [T, width].
+  Var forward(const Tensor& row_items, const Tensor& places, const LisaPrepared& prepared, const nn::Context& context,
+              const Attend& attend) const;
+  /// Rows of prepared items as the first block takes them: their codes and, where they are read, logits.
+  ops::VectorQuantization quantized(const Tensor& rows, const LisaPrepared& prepared) const;
+  /// A copy of the part that forward() reads beside prepared values: positions, and of each block its quantizer and
+  /// what goes row by row. Its decay is a number.
+  Lisa without_tables() const;
   /// One event at a time: lisa_recurrence.h. `weights` is a hash of all weights.
   std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
-  Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
+  Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const LisaPrepared& prepared,
                      const nn::Context& context) const;
   /// With `kmeans`, codebooks of the item embeddings as they are now.
   void weights_given(RngKey key);

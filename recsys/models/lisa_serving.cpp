@@ -1,62 +1,28 @@
 #include "tally/recsys/models/lisa_serving.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/parallel.h"
-#include "tally/ops/decode_codes.h"
 #include "tally/ops/elementwise.h"
-#include "tally/ops/shape.h"
 
 namespace tally::recsys {
 namespace {
 
-/// A quantizer without what training alone needs.
-nn::VectorQuantizer trimmed(const nn::VectorQuantizer& quantizer) {
-  nn::VectorQuantizer result;
-  result.options.quantization = quantizer.options.quantization;
-  result.codebooks = nn::Parameter(quantizer.codewords().value().clone());
-  result.bilinear = quantizer.bilinear;
-  result.bias = quantizer.bias;
-  return result;
-}
+std::int64_t bytes_of(const Tensor& tensor) { return tensor.defined() ? static_cast<std::int64_t>(tensor.bytes()) : 0; }
+std::int64_t bytes_of(const std::optional<Var>& var) { return var ? bytes_of(var->value()) : 0; }
 
-LisaServingBlock trimmed(const LisaBlock& block, const nn::VectorQuantizer& quantizer, const Var& attended_positions) {
-  const nn::HistogramTables tables = block.attention.tables(quantizer.codewords());
-  LisaServingBlock result{.block = block,
-                          .inner = nn::Buffer(tables.inner.value().clone()),
-                          .values = nn::Buffer(tables.values.value().clone()),
-                          .attended_positions = {}};
-  if (attended_positions.defined()) result.attended_positions = nn::Buffer(attended_positions.value().clone());
-  result.block.position_attention.reset();
-  if (block.quantizer) result.block.quantizer = trimmed(*block.quantizer);
-  nn::HistogramSelfAttention& attention = result.block.attention;
-  attention.decay = attention.current_decay();
-  attention.query = attention.key = attention.value = attention.log_decay = nn::Parameter();
-  return result;
-}
-
-std::int64_t bytes_of(const nn::Buffer& buffer) {
-  return buffer.defined() ? static_cast<std::int64_t>(buffer.value().bytes()) : 0;
-}
-
-ItemScorer scorer_of(const LisaServingWeights& weights) {
-  const bool own = weights.target_codes.defined();
-  Tensor codebooks = (own ? weights.target_codebooks : weights.codebooks).value();
-  if (weights.score_scale != 1) codebooks = (Var(codebooks) * weights.score_scale).value();
-  return ItemScorer::of_codes((own ? weights.target_codes : weights.codes).value(), codebooks);
+ItemScorer scorer_of(const Lisa& model, const LisaPrepared& prepared) {
+  const bool own = prepared.target_codebooks.has_value();
+  Var codebooks = own ? *prepared.target_codebooks : *prepared.codebooks;
+  if (model.score_scale != 1) codebooks = codebooks * model.score_scale;
+  return ItemScorer::of_codes(own ? prepared.target_codes : prepared.codes, codebooks.value());
 }
 
 }  // namespace
 
-LisaServing::LisaServing(LisaServingWeights weights)
-    : weights_(std::make_shared<const LisaServingWeights>(std::move(weights))), scorer_(scorer_of(*weights_)) {
-  for (const LisaServingBlock& block : weights_->blocks) {
-    quantizer_tables_.push_back(block.block.quantizer ? block.block.quantizer->tables()
-                                                      : ops::VectorQuantizationTables());
-  }
-}
+LisaServing::LisaServing(Served served)
+    : served_(std::make_shared<const Served>(std::move(served))), scorer_(scorer_of(model(), prepared())) {}
 
 LisaServing LisaServing::from(const Lisa& model) {
   check<ValueError>(
@@ -68,44 +34,16 @@ LisaServing LisaServing::from(const Lisa& model) {
     check<DTypeError>(!is_floating(dtype) || dtype == DType::f32, "LisaServing", "needs f32; ", path, " is ", dtype);
   });
   const Paused paused;
-  const Tensor embedded =
-      model.items(BatchItems::all(model.num_items()).ids(), std::sqrt(static_cast<double>(model.width()))).value();
-  LisaServingWeights weights;
-  weights.codes = nn::Buffer(model.quantizer.encode(embedded));
-  weights.codebooks = nn::Buffer(model.quantizer.codewords().value().clone());
-  if (model.target_quantizer) {
-    weights.target_codes = nn::Buffer(model.target_quantizer->encode(embedded));
-    weights.target_codebooks = nn::Buffer(model.target_quantizer->codewords().value().clone());
-  }
-  weights.positions = model.positions;
-  weights.alignment = model.alignment;
-  weights.score_scale = model.score_scale;
-  const std::vector<Var> attended_positions = model.attend_positions();
-  for (std::size_t b = 0; b < model.blocks.size(); ++b) {
-    const LisaBlock& block = model.blocks[b];
-    weights.blocks.push_back(
-        trimmed(block, block.quantizer ? *block.quantizer : model.quantizer, attended_positions[b]));
-  }
-  return LisaServing(std::move(weights));
+  LisaPrepared prepared = model.prepare(BatchItems::all(model.num_items()));
+  prepared.embedded.reset();
+  // The model may go on training; what was prepared shares some tensors with its parameters.
+  walk_vars(prepared, [](Var& var) { var = Var(var.value().clone()); });
+  return LisaServing({model.without_tables(), std::move(prepared)});
 }
 
 Tensor LisaServing::encode(const Sequences& batch) const {
   const Paused paused;
-  ops::VectorQuantization quantized{
-      .reconstruction = {}, .logits = {}, .codes = ops::gather(Var(codes()), batch.items).value()};
-  const Tensor places = recsys::positions(batch.offsets, window(), weights_->alignment);
-  const Var position = weights_->positions(places);
-  Var x = ops::decode_codes(weights_->codebooks.value(), quantized.codes) + position;
-  for (std::size_t b = 0; b < weights_->blocks.size(); ++b) {
-    const LisaServingBlock& one = weights_->blocks[b];
-    if (one.block.quantizer) {
-      quantized.codes = ops::encode_codes(x.value(), quantizer_tables_[b], one.block.quantizer->options.quantization);
-    }
-    const Var attended_positions =
-        one.attended_positions.defined() ? ops::gather(Var(one.attended_positions.value()), places) : Var();
-    x = one.block(x, quantized, {one.inner.value(), one.values.value()}, attended_positions, batch.offsets, {});
-  }
-  return x.value();
+  return model().encode(batch, prepared(), {}).value();
 }
 
 Tensor LisaServing::user_vectors(const Sequences& all) const {
@@ -137,17 +75,16 @@ Tensor LisaServing::score(const Sequences& histories) const {
 }
 
 LisaServingSize LisaServing::size() const {
-  LisaServingSize size{.codes = bytes_of(weights_->codes) + bytes_of(weights_->target_codes),
-                       .codebooks = bytes_of(weights_->codebooks) + bytes_of(weights_->target_codebooks),
-                       .positions = static_cast<std::int64_t>(weights_->positions.table.value().bytes()),
+  const LisaPrepared& items = prepared();
+  LisaServingSize size{.codes = bytes_of(items.codes) + bytes_of(items.target_codes),
+                       .codebooks = bytes_of(items.codebooks) + bytes_of(items.target_codebooks),
+                       .positions = bytes_of(model().positions.table.value()),
                        .embedding_table = 4 * num_items() * width()};
-  for (const LisaServingBlock& block : weights_->blocks) {
-    size.tables += bytes_of(block.inner) + bytes_of(block.values);
+  for (const LisaPreparedBlock& block : items.blocks) {
+    size.tables += bytes_of(block.tables.inner) + bytes_of(block.tables.values);
     size.positions += bytes_of(block.attended_positions);
-    nn::walk("", block.block, [&](const std::string&, const auto& field) {
-      size.layers += static_cast<std::int64_t>(field.value().bytes());
-    });
   }
+  nn::walk("", model().blocks, [&](const std::string&, const auto& field) { size.layers += bytes_of(field.value()); });
   return size;
 }
 

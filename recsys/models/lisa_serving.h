@@ -11,42 +11,6 @@
 
 namespace tally::recsys {
 
-/// A block of a served model: its attention has tables and values in place of the projections that they were made of.
-struct LisaServingBlock {
-  LisaBlock block;
-  nn::Buffer inner;               ///< [B, W, W]
-  nn::Buffer values;              ///< [B * W, D]
-  nn::Buffer attended_positions;  ///< [window, D] what attention to positions gives; absent where there is none
-  static void fields(auto& self, auto&& visit) {
-    LisaBlock::fields(self.block, visit);
-    visit("inner", self.inner);
-    visit("values", self.values);
-    visit("attended_positions", self.attended_positions);
-  }
-};
-
-/// What a served model consists of. No tensor has a row of width D for each item.
-struct LisaServingWeights {
-  nn::Buffer codes;             ///< [N, B] codes of each item in histories (u8 where W <= 256, else i32)
-  nn::Buffer codebooks;         ///< [B, W, D]
-  nn::Buffer target_codes;      ///< [N, B] of `mini`: codes of each item as a target; absent where they are the same
-  nn::Buffer target_codebooks;  ///< [B, W', D]
-  nn::Embedding positions;
-  std::vector<LisaServingBlock> blocks;
-  PositionAlignment alignment = PositionAlignment::start;
-  double score_scale = 1;
-  static void fields(auto& self, auto&& visit) {
-    visit("codes", self.codes);
-    visit("codebooks", self.codebooks);
-    visit("target_codes", self.target_codes);
-    visit("target_codebooks", self.target_codebooks);
-    visit("positions", self.positions);
-    visit("blocks", self.blocks);
-    visit("alignment", self.alignment);
-    visit("score_scale", self.score_scale);
-  }
-};
-
 /// Bytes of a served model.
 struct LisaServingSize {
   std::int64_t codes = 0;
@@ -60,10 +24,12 @@ struct LisaServingSize {
   std::int64_t total() const { return codes + codebooks + tables + positions + layers; }
 };
 
-/// A trained LISA model in the form that is served: items are codes, computed once; the embedding table is dropped. Its
-/// hidden states are the model's. An item's score is <hidden state, its vector>, and the vector is a sum of codewords,
-/// so the hidden state meets all B W codewords once and an item costs B additions, in the order of codebooks
-/// (item_scorer.h): the same bits for any number of threads and whatever else is in the batch.
+/// A trained LISA model in the form that is served: what the model prepares of all items, as codes, and the part of it
+/// that goes row by row; the embedding table and the projections are dropped. No tensor has a row of width D for each
+/// item. Its hidden states are the model's, by the same forward pass. An item's score is <hidden state, its vector>,
+/// and the vector is a sum of codewords, so the hidden state meets all B W codewords once and an item costs B
+/// additions, in the order of codebooks (item_scorer.h): the same bits for any number of threads and whatever else is
+/// in the batch.
 ///
 /// It is a ranker (recsys/ranker.h): `recommend(Ranker(serving), histories, k)` gives the exact top k. f32. A value;
 /// copies share the weights, which never change.
@@ -79,16 +45,18 @@ class LisaServing {
   /// shape, or not finite, a code that names no codeword.
   static LisaServing load(const std::filesystem::path& path);
 
-  std::string name() const { return weights_->target_codes.defined() ? "lisa-mini-codes" : "lisa-base-codes"; }
+  std::string name() const { return prepared().target_codebooks ? "lisa-mini-codes" : "lisa-base-codes"; }
   std::int64_t num_items() const { return codes().dim(0); }
-  std::int64_t width() const { return weights_->codebooks.value().dim(2); }
+  std::int64_t width() const { return prepared().codebooks->dim(2); }
   /// Longest history it reads; longer ones are cut to their last items.
-  std::int64_t window() const { return weights_->positions.table.shape()[0]; }
-  const Tensor& codes() const { return weights_->codes.value(); }
-  const Tensor& target_codes() const {
-    return (weights_->target_codes.defined() ? weights_->target_codes : weights_->codes).value();
-  }
-  const LisaServingWeights& weights() const { return *weights_; }
+  std::int64_t window() const { return model().window; }
+  const Tensor& codes() const { return prepared().codes; }
+  const Tensor& target_codes() const { return prepared().target_codebooks ? prepared().target_codes : codes(); }
+  /// What goes row by row, and what is prepared of all items.
+  const Lisa& model() const { return served_->model; }
+  const LisaPrepared& prepared() const { return served_->prepared; }
+  /// Every tensor, by the name that it has in the file.
+  std::map<std::string, Tensor> tensors() const;
   /// What the model is besides its tensors, as JSON.
   std::string settings() const;
 
@@ -107,11 +75,15 @@ class LisaServing {
   LisaServingSize size() const;
 
  private:
-  explicit LisaServing(LisaServingWeights weights);
+  struct Served {
+    Lisa model;
+    LisaPrepared prepared;
+  };
+  explicit LisaServing(Served served);
+  static Served read(const std::filesystem::path& path);
 
-  std::shared_ptr<const LisaServingWeights> weights_;
+  std::shared_ptr<const Served> served_;
   ItemScorer scorer_;
-  std::vector<ops::VectorQuantizationTables> quantizer_tables_;  ///< by block; empty where it quantizes nothing
 };
 
 }  // namespace tally::recsys

@@ -5,6 +5,7 @@
 #include "tally/core/json_fields.h"
 #include "tally/core/safetensors.h"
 #include "tally/nn/serialize.h"
+#include "tally/recsys/models/enum_words.h"
 #include "tally/recsys/models/lisa_serving.h"
 
 namespace tally::recsys {
@@ -15,24 +16,9 @@ constexpr const char* kVersion = "1";
 /// Inner products between all codewords of a block take memory by the square of the number of codebooks.
 constexpr std::int64_t kMostCodebooks = 1024;
 
-const std::vector<std::string> kActivations{"none", "relu", "gelu", "silu"};
-const std::vector<std::string> kSimilarities{"bilinear", "dot", "squared_distance"};
-const std::vector<std::string> kAlignments{"start", "end"};
-
-static_assert(static_cast<int>(ops::Activation::none) == 0 && static_cast<int>(ops::Activation::relu) == 1 &&
-              static_cast<int>(ops::Activation::gelu) == 2 && static_cast<int>(ops::Activation::silu) == 3);
-static_assert(static_cast<int>(ops::CodewordSimilarity::bilinear) == 0 &&
-              static_cast<int>(ops::CodewordSimilarity::dot) == 1 &&
-              static_cast<int>(ops::CodewordSimilarity::squared_distance) == 2);
-static_assert(static_cast<int>(PositionAlignment::start) == 0 && static_cast<int>(PositionAlignment::end) == 1);
-
 template <class Enum>
-Json word(const std::vector<std::string>& words, Enum value) {
-  return words.at(static_cast<std::size_t>(value));
-}
-
-template <class Enum>
-Enum choose(JsonFields& fields, const std::string& name, const std::vector<std::string>& words) {
+Enum choose(JsonFields& fields, const std::string& name) {
+  const std::vector<std::string>& words = words_of(Enum{});
   const std::string chosen = fields.choice(name, fields.require<std::string>(name), words);
   return static_cast<Enum>(std::find(words.begin(), words.end(), chosen) - words.begin());
 }
@@ -41,11 +27,11 @@ Enum choose(JsonFields& fields, const std::string& name, const std::vector<std::
 Json settings_of(const LisaBlock& block) {
   Json settings = Json::object({{"decay", block.attention.decay},
                                 {"window", block.attention.window},
-                                {"activation", word(kActivations, block.feed_forward.activation)},
+                                {"activation", word_of(block.feed_forward.activation)},
                                 {"attention_epsilon", block.attention_norm.epsilon},
                                 {"feed_forward_epsilon", block.feed_forward_norm.epsilon}});
   if (block.quantizer) {
-    settings.set("similarity", word(kSimilarities, block.quantizer->options.quantization.similarity));
+    settings.set("similarity", word_of(block.quantizer->options.quantization.similarity));
     settings.set("residual", block.quantizer->options.quantization.residual);
     settings.set("codeword_bias", block.quantizer->bias.defined());
   }
@@ -100,16 +86,14 @@ class Tensors {
   TensorFile file_;
 };
 
-LisaServingBlock read_block(Tensors& tensors, const std::string& path, JsonFields settings, const Tensor& codebooks,
-                            std::int64_t window, bool first) {
+void read_block(Tensors& tensors, const std::string& path, JsonFields settings, const Tensor& codebooks,
+                std::int64_t window, bool first, LisaBlock& block, LisaPreparedBlock& prepared) {
   const auto at = [&](const char* name) { return path + "." + name; };
   const std::int64_t d = codebooks.dim(2);
-  LisaServingBlock result;
-  LisaBlock& block = result.block;
   Tensor own = codebooks;
   if (!first) {
     nn::VectorQuantizer quantizer;
-    quantizer.options.quantization.similarity = choose<ops::CodewordSimilarity>(settings, "similarity", kSimilarities);
+    quantizer.options.quantization.similarity = choose<ops::CodewordSimilarity>(settings, "similarity");
     quantizer.options.quantization.residual = settings.require<bool>("residual");
     own = tensors.take(at("quantizer.codebooks"), {-1, -1, d});
     quantizer.codebooks = nn::Parameter(own);
@@ -119,14 +103,14 @@ LisaServingBlock read_block(Tensors& tensors, const std::string& path, JsonField
     if (settings.get("codeword_bias", false)) {
       quantizer.bias = nn::Parameter(tensors.take(at("quantizer.bias"), {own.dim(0) * own.dim(1)}));
     }
+    prepared.quantizer = quantizer.tables();
     block.quantizer = std::move(quantizer);
   }
   const std::int64_t b = own.dim(0), w = own.dim(1);
   check<ConfigError>(b <= kMostCodebooks, path, "needs at most ", kMostCodebooks, " codebooks; got ", b);
-  result.inner = nn::Buffer(tensors.take(at("inner"), {b, w, w}));
-  result.values = nn::Buffer(tensors.take(at("values"), {b * w, d}));
+  prepared.tables = {Var(tensors.take(at("inner"), {b, w, w})), Var(tensors.take(at("values"), {b * w, d}))};
   if (tensors.has(at("attended_positions"))) {
-    result.attended_positions = nn::Buffer(tensors.take(at("attended_positions"), {window, d}));
+    prepared.attended_positions = Var(tensors.take(at("attended_positions"), {window, d}));
   }
   block.attention.decay = settings.require<double>("decay");
   block.attention.window = settings.require<std::int64_t>("window");
@@ -141,57 +125,61 @@ LisaServingBlock read_block(Tensors& tensors, const std::string& path, JsonField
   };
   block.attention_norm = norm("attention_norm", "attention_epsilon");
   block.feed_forward_norm = norm("feed_forward_norm", "feed_forward_epsilon");
-  block.feed_forward.activation = choose<ops::Activation>(settings, "activation", kActivations);
+  block.feed_forward.activation = choose<ops::Activation>(settings, "activation");
   block.feed_forward.inner.weight = nn::Parameter(tensors.take(at("feed_forward.inner.weight"), {-1, d}));
   const std::int64_t inner = block.feed_forward.inner.weight.shape()[0];
   block.feed_forward.inner.bias = nn::Parameter(tensors.take(at("feed_forward.inner.bias"), {inner}));
   block.feed_forward.outer.weight = nn::Parameter(tensors.take(at("feed_forward.outer.weight"), {d, inner}));
   block.feed_forward.outer.bias = nn::Parameter(tensors.take(at("feed_forward.outer.bias"), {d}));
   settings.finish();
-  return result;
 }
 
-LisaServingWeights read(const std::filesystem::path& path) {
+}  // namespace
+
+LisaServing::Served LisaServing::read(const std::filesystem::path& path) {
   Tensors tensors(path, load_safetensors(path));
   check<IoError>(tensors.metadata("format") == kFormat && tensors.metadata("format_version") == kVersion, path.string(),
                  "needs the format ", kFormat, " version ", kVersion, "; got ", tensors.metadata("format"), " version ",
                  tensors.metadata("format_version"));
   const Json settings = parse_json(tensors.metadata("settings"), path.string() + " settings");
   JsonFields fields(settings, "settings");
-  LisaServingWeights weights;
-  weights.alignment = choose<PositionAlignment>(fields, "alignment", kAlignments);
-  weights.score_scale = fields.get("score_scale", 1.0);
-  check<ConfigError>(weights.score_scale > 0, "settings.score_scale", "needs a value above 0");
+  Served served;
+  Lisa& model = served.model;
+  LisaPrepared& prepared = served.prepared;
+  model.alignment = choose<PositionAlignment>(fields, "alignment");
+  model.score_scale = fields.get("score_scale", 1.0);
+  check<ConfigError>(model.score_scale > 0, "settings.score_scale", "needs a value above 0");
   const Tensor codebooks = tensors.take("codebooks", {-1, -1, -1});
-  weights.codebooks = nn::Buffer(codebooks);
-  weights.codes = nn::Buffer(tensors.take_codes("codes", "codebooks", codebooks, -1));
+  prepared.codebooks = Var(codebooks);
+  prepared.codes = tensors.take_codes("codes", "codebooks", codebooks, -1);
+  prepared.items = BatchItems::all(prepared.codes.dim(0));
   if (tensors.has("target_codebooks")) {
     const Tensor targets = tensors.take("target_codebooks", {-1, -1, codebooks.dim(2)});
-    weights.target_codebooks = nn::Buffer(targets);
-    weights.target_codes =
-        nn::Buffer(tensors.take_codes("target_codes", "target_codebooks", targets, weights.codes.value().dim(0)));
+    prepared.target_codebooks = Var(targets);
+    prepared.target_codes = tensors.take_codes("target_codes", "target_codebooks", targets, prepared.codes.dim(0));
+    model.variant = LisaVariant::mini;
   }
-  weights.positions.table = nn::Parameter(tensors.take("positions.table", {-1, codebooks.dim(2)}));
+  model.positions.table = nn::Parameter(tensors.take("positions.table", {-1, codebooks.dim(2)}));
+  model.window = model.positions.table.shape()[0];
   const auto blocks = fields.require<std::vector<Json>>("blocks");
   check<ConfigError>(!blocks.empty(), "settings.blocks", "needs at least one block");
+  model.blocks.resize(blocks.size());
+  prepared.blocks.resize(blocks.size());
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const std::string name = "blocks." + std::to_string(i);
-    weights.blocks.push_back(read_block(tensors, name, JsonFields(blocks[i], "settings." + name), codebooks,
-                                        weights.positions.table.shape()[0], i == 0));
+    read_block(tensors, name, JsonFields(blocks[i], "settings." + name), codebooks, model.window, i == 0,
+               model.blocks[i], prepared.blocks[i]);
   }
   fields.finish();
   tensors.finish();
-  return weights;
+  return served;
 }
-
-}  // namespace
 
 std::string LisaServing::settings() const {
   Json blocks = Json::array();
-  for (const LisaServingBlock& block : weights_->blocks) blocks.push_back(settings_of(block.block));
-  return Json::object({{"alignment", word(kAlignments, weights_->alignment)},
-                       {"score_scale", weights_->score_scale},
-                       {"blocks", blocks}})
+  for (const LisaBlock& block : model().blocks) blocks.push_back(settings_of(block));
+  return Json::object(
+             {{"alignment", word_of(model().alignment)}, {"score_scale", model().score_scale}, {"blocks", blocks}})
       .dump();
 }
 
@@ -200,9 +188,24 @@ void LisaServing::save(const std::filesystem::path& path, const std::map<std::st
   all["format"] = kFormat;
   all["format_version"] = kVersion;
   all["settings"] = settings();
-  std::map<std::string, Tensor> tensors;
-  nn::walk("", *weights_, [&](const std::string& name, const auto& field) { tensors[name] = field.value(); });
-  save_safetensors(path, tensors, all);
+  save_safetensors(path, tensors(), all);
+}
+
+std::map<std::string, Tensor> LisaServing::tensors() const {
+  std::map<std::string, Tensor> all{{"codes", prepared().codes}, {"codebooks", prepared().codebooks->value()}};
+  if (prepared().target_codebooks) {
+    all["target_codes"] = prepared().target_codes;
+    all["target_codebooks"] = prepared().target_codebooks->value();
+  }
+  nn::walk("", model(), [&](const std::string& name, const auto& field) { all[name] = field.value(); });
+  for (std::size_t b = 0; b < prepared().blocks.size(); ++b) {
+    const LisaPreparedBlock& block = prepared().blocks[b];
+    const std::string path = "blocks." + std::to_string(b);
+    all[path + ".inner"] = block.tables.inner.value();
+    all[path + ".values"] = block.tables.values.value();
+    if (block.attended_positions) all[path + ".attended_positions"] = block.attended_positions->value();
+  }
+  return all;
 }
 
 LisaServing LisaServing::load(const std::filesystem::path& path) {

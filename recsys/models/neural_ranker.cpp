@@ -85,8 +85,7 @@ class PreparedModel {
     versions_.clear();
     for (const Tensor& weight : weights_) versions_.push_back(weight.version());
     auto values = std::make_shared<Values>();
-    values->prepared.items = BatchItems::all(model_.num_items());
-    values->prepared.values = model_.prepare(values->prepared.items);
+    values->prepared = model_.prepare(BatchItems::all(model_.num_items()));
     values->table = model_.candidate_table(values->prepared).value().contiguous();
     check<ShapeError>(values->table.rank() == 2 && values->table.dim(0) == model_.num_items(), model_.name(),
                       "needs a candidate table of its ", model_.num_items(), " items; got ", values->table.shape());

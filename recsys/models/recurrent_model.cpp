@@ -26,17 +26,18 @@ std::string ModelState::save() const {
   check<ValueError>(content_ != nullptr, kName, "of no model has nothing to save");
   std::string bytes(kMagic);
   bytes.push_back('\0');
-  write_value(bytes, kVersion);
+  write_value(bytes, content_->version());
   write_value(bytes, static_cast<std::uint32_t>(dtype()));
   write_value(bytes, fingerprint_);
   write_value(bytes, events_);
   content_->save(bytes);
-  write_value(bytes, recsys::fingerprint(bytes));
+  write_value(bytes, tally::fingerprint(bytes));
   return bytes;
 }
 
-RecurrentModel::RecurrentModel(std::string name, std::string layout, std::uint64_t weights, ItemScorer scorer)
-    : name_(std::move(name)), layout_(std::move(layout)), scorer_(std::move(scorer)) {
+RecurrentModel::RecurrentModel(std::string name, std::string layout, std::uint32_t version, std::uint64_t weights,
+                               ItemScorer scorer)
+    : name_(std::move(name)), layout_(std::move(layout)), version_(version), scorer_(std::move(scorer)) {
   Fingerprint all;
   for (const std::string& part : {name_, layout_, std::to_string(weights)}) all.update(part);
   fingerprint_ = all.value();
@@ -78,8 +79,9 @@ void RecurrentModel::step(ModelState& state, std::int32_t item, std::span<float>
   check_item(item);
   check_row(row);
   const OneEvent scope;
-  step_of(state, item, row);
+  append_to(state, item);
   ++state.events_;
+  hidden_of(state, row);
 }
 
 void RecurrentModel::merge(ModelState& state, const ModelState& earlier) const {
@@ -104,8 +106,8 @@ ModelState RecurrentModel::load_state(std::string_view bytes) const {
   check<IoError>(magic.substr(0, kMagic.size()) == kMagic && magic.back() == '\0', kName,
                  "these bytes are no saved state");
   const auto version = in.read<std::uint32_t>();
-  check<IoError>(version == ModelState::kVersion, kName, "reads saved states of version ", ModelState::kVersion,
-                 "; got ", version);
+  check<IoError>(version == version_, kName, "reads states of ", name_, " of version ", version_, "; got version ",
+                 version, ", which another build keeps");
   const auto dtype = in.read<std::uint32_t>();
   check<IoError>(dtype == static_cast<std::uint32_t>(DType::f32), kName,
                  "reads states of f32; got the element type numbered ", dtype);
@@ -115,7 +117,7 @@ ModelState RecurrentModel::load_state(std::string_view bytes) const {
   check<IoError>(in.left() >= 2 * sizeof(std::uint64_t), kName, "the saved state is cut off");
   const std::string_view kept = bytes.substr(0, bytes.size() - sizeof(std::uint64_t));
   ByteReader last(bytes.substr(kept.size()), kName);
-  check<IoError>(last.read<std::uint64_t>() == recsys::fingerprint(kept), kName,
+  check<IoError>(last.read<std::uint64_t>() == tally::fingerprint(kept), kName,
                  "the saved state is cut off or damaged: its checksum differs");
   ByteReader content(kept.substr(bytes.size() - in.left()), kName);
   const auto events = content.read<std::int64_t>();

@@ -7,9 +7,9 @@
 #include <string_view>
 #include <utility>
 
+#include "tally/core/bytes.h"
 #include "tally/core/tensor.h"
 #include "tally/recsys/models/item_scorer.h"
-#include "tally/recsys/models/state_bytes.h"
 
 namespace tally::recsys {
 
@@ -17,8 +17,6 @@ namespace tally::recsys {
 /// back to a copy. Only the RecurrentModel whose weights made it (or one of the same weights) reads it.
 class ModelState {
  public:
-  static constexpr std::uint32_t kVersion = 1;  ///< of the layout of saved bytes
-
   /// Of no model: refused by all.
   ModelState() = default;
   ModelState(const ModelState& other);
@@ -33,7 +31,8 @@ class ModelState {
   std::int64_t events() const { return events_; }
   /// Memory of this value, heap included.
   std::size_t bytes() const { return sizeof(*this) + (content_ ? content_->bytes() : 0); }
-  /// Version, element type, fingerprint, event count, what the model keeps, and a checksum, little-endian.
+  /// Version of the model's states, element type, fingerprint, event count, what the model keeps, and a checksum,
+  /// little-endian.
   std::string save() const;
 
  private:
@@ -46,6 +45,7 @@ class ModelState {
     virtual std::unique_ptr<Content> clone() const = 0;
     virtual std::size_t bytes() const = 0;
     virtual void save(std::string& to) const = 0;
+    virtual std::uint32_t version() const = 0;
   };
 
   std::uint64_t fingerprint_ = 0;
@@ -62,6 +62,8 @@ class RecurrentModel {
   const std::string& name() const { return name_; }
   /// The state in words: what is kept, of which sizes.
   const std::string& layout() const { return layout_; }
+  /// Of the form of saved states and of the words of layout(). States of another version are refused.
+  std::uint32_t state_version() const { return version_; }
   std::uint64_t fingerprint() const { return fingerprint_; }
   std::int64_t num_items() const { return scorer_.num_items(); }
   std::int64_t width() const { return scorer_.width(); }
@@ -91,10 +93,9 @@ class RecurrentModel {
 
  protected:
   /// `weights`: hash of all weights. The fingerprint is of name, layout and weights.
-  RecurrentModel(std::string name, std::string layout, std::uint64_t weights, ItemScorer scorer);
+  RecurrentModel(std::string name, std::string layout, std::uint32_t version, std::uint64_t weights, ItemScorer scorer);
 
   virtual void append_to(ModelState& state, std::int32_t item) const = 0;
-  virtual void step_of(ModelState& state, std::int32_t item, std::span<float> row) const = 0;
   virtual void hidden_of(const ModelState& state, std::span<float> row) const = 0;
   virtual void merge_into(ModelState& state, const ModelState& earlier) const = 0;
   virtual void remove_from(ModelState& state, std::int32_t item) const = 0;
@@ -106,6 +107,7 @@ class RecurrentModel {
   void check_row(std::span<float> row) const;
 
   std::string name_, layout_;
+  std::uint32_t version_;
   std::uint64_t fingerprint_;
   ItemScorer scorer_;
 };
@@ -113,6 +115,7 @@ class RecurrentModel {
 /// The face of a type with
 ///
 ///     struct State { std::size_t heap_bytes() const; void save(std::string& to) const; ... };
+///     static constexpr std::uint32_t kStateVersion;                 // raised when saved states change
 ///     std::string layout() const;                                   // options that decide what a state means, too
 ///     ItemScorer scorer() const;
 ///     State initial_state() const;
@@ -120,13 +123,13 @@ class RecurrentModel {
 ///     void hidden(const State&, std::int64_t events, std::span<float> row) const;     // events so far, at least one
 ///     State load(ByteReader&, std::int64_t events) const;                             // checks what it reads
 ///
-/// and, if it likes, `step(State&, events, item, row)` where that is cheaper than append() and hidden();
-/// `merge(State&, events, const State& earlier, earlier_events)`; `remove(State&, events, item)`.
+/// and, if it likes, `merge(State&, events, const State& earlier, earlier_events)` and `remove(State&, events, item)`.
+/// An append() that throws must leave the state as it was.
 template <class R>
 class RecurrentModelOf final : public RecurrentModel {
  public:
   RecurrentModelOf(std::string name, std::uint64_t weights, R recurrence)
-      : RecurrentModel(std::move(name), recurrence.layout(), weights, recurrence.scorer()),
+      : RecurrentModel(std::move(name), recurrence.layout(), R::kStateVersion, weights, recurrence.scorer()),
         recurrence_(std::move(recurrence)) {}
 
   ModelState initial_state() const override { return make(recurrence_.initial_state(), 0); }
@@ -138,6 +141,7 @@ class RecurrentModelOf final : public RecurrentModel {
     std::unique_ptr<ModelState::Content> clone() const override { return std::make_unique<Content>(state); }
     std::size_t bytes() const override { return sizeof(*this) + state.heap_bytes(); }
     void save(std::string& to) const override { state.save(to); }
+    std::uint32_t version() const override { return R::kStateVersion; }
     State state;
   };
 
@@ -153,14 +157,6 @@ class RecurrentModelOf final : public RecurrentModel {
 
   void append_to(ModelState& state, std::int32_t item) const override {
     recurrence_.append(of(state), state.events(), item);
-  }
-  void step_of(ModelState& state, std::int32_t item, std::span<float> row) const override {
-    if constexpr (requires { recurrence_.step(of(state), state.events(), item, row); }) {
-      recurrence_.step(of(state), state.events(), item, row);
-    } else {
-      recurrence_.append(of(state), state.events(), item);
-      recurrence_.hidden(of(state), state.events() + 1, row);
-    }
   }
   void hidden_of(const ModelState& state, std::span<float> row) const override {
     recurrence_.hidden(of(state), state.events(), row);

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "tally/recsys/models/enum_words.h"
+
 namespace tally::recsys {
 
 SasRecRecurrence::SasRecRecurrence(const SasRec& model) : model_(model) {}
@@ -12,9 +14,8 @@ std::string SasRecRecurrence::layout() const {
   return fmt::format(
       "sasrec, the last {} items, {} blocks of {} heads, {}, norm {}, activation {}, positions from the {}",
       model_.window, model_.blocks.size(), model_.blocks[0].attention.attention.settings.heads,
-      model_.blocks[0].attention.attention.name, static_cast<int>(model_.blocks[0].norm),
-      static_cast<int>(model_.blocks[0].feed_forward.activation),
-      model_.alignment == PositionAlignment::start ? "start" : "end");
+      model_.blocks[0].attention.attention.name, word_of(model_.blocks[0].norm),
+      word_of(model_.blocks[0].feed_forward.activation), word_of(model_.alignment));
 }
 
 void SasRecRecurrence::append(State& state, std::int64_t events, std::int32_t item) const {

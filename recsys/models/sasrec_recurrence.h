@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "tally/core/bytes.h"
 #include "tally/recsys/models/item_scorer.h"
 #include "tally/recsys/models/sasrec.h"
-#include "tally/recsys/models/state_bytes.h"
 
 namespace tally::recsys {
 
@@ -14,6 +14,7 @@ namespace tally::recsys {
 /// again. It gives what SasRec::encode() gives for a history cut to the window, at any length.
 class SasRecRecurrence {
  public:
+  static constexpr std::uint32_t kStateVersion = 2;  ///< 1: numbers for words in the layout
   struct State {
     std::vector<std::int32_t> recent;  ///< event i in place i % window, up to the window
 

@@ -5,18 +5,12 @@
 #include <vector>
 
 #include "tally/nn/module.h"
-#include "tally/recsys/models/batch_items.h"
+#include "tally/recsys/models/prepared.h"
 #include "tally/recsys/models/recurrent_model.h"
 #include "tally/recsys/models/weights_fingerprint.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
-
-/// What a model computed once for a step or an evaluation, and of which items.
-struct Prepared {
-  BatchItems items;
-  std::vector<Var> values;  ///< as the model's prepare() returned them
-};
 
 /// A number that a model has to say of itself beside its loss.
 struct Measure {
@@ -44,15 +38,14 @@ class SequenceModel {
   virtual bool prepares() const = 0;
   /// What depends on parameters and on which items there are, but not on the sequences: tables of inner products,
   /// quantized embeddings [items.count(), ...].
-  virtual std::vector<Var> prepare(const BatchItems& items) const = 0;
+  virtual Prepared prepare(const BatchItems& items) const = 0;
   /// Do the rows of candidate_table() need what is computed of prepared items? Then a loss over all items prepares all
   /// of them, else those of its batch, with BatchItems::all_candidates().
   virtual bool prepares_candidates() const = 0;
   /// Hidden state after each item, [T, D].
   virtual Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const = 0;
   /// Output embeddings: an item's score is their inner product with the hidden state. Either [num_items(), D], a row
-  /// for every item, or [prepared.items.count(), D], one for each that was prepared, unless
-  /// prepared.items.all_candidates().
+  /// for every item, or [items.count(), D], one for each that was prepared, unless items.all_candidates().
   virtual Var candidate_table(const Prepared& prepared) const = 0;
   /// A further part of the loss (commitment to codewords, say), as a sum over the rows of `batch`; the step divides it
   /// by the rows of all shards. Undefined: none. `targets` i32 [T]: the item that follows each, -1 where no loss is
@@ -86,12 +79,17 @@ class SequenceModel {
 
 /// The face of a module with `window` and
 ///
-///     Var encode(const Sequences&, const nn::Context&) const;   // or with the prepared values, as above
-///     Var item_table() const;                                   // or candidate_table(prepared), num_items() and
-///     width()
+///     Var encode(const Sequences&, const nn::Context&) const;
+///     Var item_table() const;
 ///
-/// and, if it likes, `prepare`, `prepares_candidates` (true where it is missing), `auxiliary_loss`, `weights_given`,
-/// `item_tensors` (items.table and output, where the module has them) and `measures` as above, and
+/// or, where it computes something once for a step, with a struct of that (models/prepared.h) and
+///
+///     Values prepare(const BatchItems&) const;
+///     Var encode(const Sequences&, const Values&, const nn::Context&) const;
+///     Var candidate_table(const Values&) const;                 // and num_items(), width()
+///
+/// and, if it likes, `prepares_candidates` (true where it is missing), `auxiliary_loss` (with the struct too),
+/// `weights_given`, `item_tensors` (items.table and output, where the module has them) and `measures` as above, and
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
 ///
@@ -123,9 +121,9 @@ class SequenceModelOf final : public SequenceModel {
   bool prepares() const override {
     return requires(const M& module, const BatchItems& items) { module.prepare(items); };
   }
-  std::vector<Var> prepare(const BatchItems& items) const override {
+  Prepared prepare(const BatchItems& items) const override {
     if constexpr (requires { module_.prepare(items); }) {
-      return module_.prepare(items);
+      return Prepared(module_.prepare(items));
     } else {
       return {};
     }
@@ -138,23 +136,23 @@ class SequenceModelOf final : public SequenceModel {
     }
   }
   Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context& context) const override {
-    if constexpr (requires { module_.encode(batch, prepared, context); }) {
-      return module_.encode(batch, prepared, context);
+    if constexpr (requires { module_.prepare(BatchItems()); }) {
+      return module_.encode(batch, values_of(prepared), context);
     } else {
       return module_.encode(batch, context);
     }
   }
   Var candidate_table(const Prepared& prepared) const override {
-    if constexpr (requires { module_.candidate_table(prepared); }) {
-      return module_.candidate_table(prepared);
+    if constexpr (requires { module_.prepare(BatchItems()); }) {
+      return module_.candidate_table(values_of(prepared));
     } else {
       return module_.item_table();
     }
   }
   Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const Prepared& prepared,
                      const nn::Context& context) const override {
-    if constexpr (requires { module_.auxiliary_loss(batch, targets, prepared, context); }) {
-      return module_.auxiliary_loss(batch, targets, prepared, context);
+    if constexpr (requires { module_.auxiliary_loss(batch, targets, values_of(prepared), context); }) {
+      return module_.auxiliary_loss(batch, targets, values_of(prepared), context);
     } else {
       return {};
     }
@@ -200,6 +198,12 @@ class SequenceModelOf final : public SequenceModel {
   }
 
  private:
+  /// The module's own struct.
+  static decltype(auto) values_of(const Prepared& prepared) requires requires(const M& module) {
+    module.prepare(BatchItems());
+  }
+  { return prepared.as<decltype(std::declval<const M&>().prepare(BatchItems()))>(); }
+
   std::string name_;
   M module_;
 };

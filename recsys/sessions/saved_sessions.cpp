@@ -93,6 +93,7 @@ void Sessions::save(const std::filesystem::path& directory) const {
                            {"version", kVersion},
                            {"model", model_->name()},
                            {"layout", model_->layout()},
+                           {"state_version", std::int64_t{model_->state_version()}},
                            {"fingerprint", hexadecimal(model_->fingerprint())},
                            {"items", names_fingerprint()},
                            {"seen", options_.keep_seen},
@@ -109,6 +110,12 @@ Json Sessions::load_snapshot(const std::filesystem::path& directory) {
   const auto version = fields.at("version").as<std::int64_t>(where);
   check<IoError>(version >= 1 && version <= kVersion, where, "needs saved sessions of version 1 to ", kVersion,
                  "; got ", version);
+  // A manifest that does not say is of the first version.
+  const Json* const states = fields.find("state_version");
+  const auto state_version = states == nullptr ? std::int64_t{1} : states->as<std::int64_t>(where);
+  check<IoError>(text("model") != model_->name() || state_version == model_->state_version(), where, "holds states of ",
+                 text("model"), " of version ", state_version, ", which another build keeps; needs version ",
+                 model_->state_version(), ": begin a new directory with the events of its users");
   check<ValueError>(text("fingerprint") == hexadecimal(model_->fingerprint()), where,
                     "holds sessions of another model: ", text("model"), " (", text("layout"), "), fingerprint ",
                     text("fingerprint"), "; needs ", model_->name(), " (", model_->layout(), "), fingerprint ",

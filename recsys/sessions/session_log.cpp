@@ -8,7 +8,7 @@
 #include <system_error>
 #include <vector>
 
-#include "tally/recsys/models/state_bytes.h"
+#include "tally/core/bytes.h"
 
 namespace tally::recsys {
 namespace {

@@ -70,16 +70,20 @@ StageResult training_step(const SequenceModel& model, const TrainingBatch& batch
     });
     items = occurring(batch, negatives, model.num_items(), loss.needs_all_items());
   }
-  const auto prepared = [&](std::span<const Var> values) { return Prepared{items, {values.begin(), values.end()}}; };
-
+  Prepared prepared;
   std::vector<std::vector<std::function<void()>>> updates(batch.shards.size());
   Stages stages;
-  if (model.prepares()) stages.prepare = [&] { return model.prepare(items); };
+  if (model.prepares()) {
+    stages.prepare = [&] {
+      prepared = model.prepare(items);
+      return prepared.vars();
+    };
+  }
   stages.shards = shards;
   stages.encode = [&](std::int64_t s, std::span<const Var> values) -> ShardOutput {
     const TrainingShard& shard = shard_at(s);
     const nn::Context context{true, key, shard.first_row, &updates[static_cast<std::size_t>(s)]};
-    const Prepared with = prepared(values);
+    const Prepared with = prepared.with(values);
     const Var hidden = model.encode(shard.inputs, with, context);
     Var total = model.auxiliary_loss(shard.inputs, shard.targets, with, context);
     if (total.defined()) total = total * (1.0 / static_cast<double>(batch.rows));
@@ -91,7 +95,7 @@ StageResult training_step(const SequenceModel& model, const TrainingBatch& batch
   stages.wide = [&](std::int64_t s) { return shard_at(s).wide; };
   if (batch_stage) {
     stages.finish = [&](std::span<const Var> rows, std::span<const Var> values) {
-      return ops::item_cross_entropy(rows[0], model.candidate_table(prepared(values)), all_targets(batch),
+      return ops::item_cross_entropy(rows[0], model.candidate_table(prepared.with(values)), all_targets(batch),
                                      {.reduction_scale = scale});
     };
   }

@@ -122,14 +122,13 @@ TEST_CASE("a served LISA model has the codes, hidden states and scores of the tr
     INFO(one.name);
     const SequenceModelOf<Lisa> model("lisa", make_model(one.options));
     const LisaServing served = LisaServing::from(model.module());
-    const LisaItems items = model.module().quantized_items();
-    CHECK(identical(served.codes(), items.codes));
+    CHECK(identical(served.codes(), model.module().prepare(BatchItems::all(kItems)).codes));
     CHECK(served.num_items() == kItems);
     CHECK(served.width() == 24);
     CHECK(served.window() == 12);
 
     const BatchItems all = BatchItems::all(kItems);
-    const Prepared prepared{all, model.prepare(all)};
+    const auto prepared = model.prepare(all);
     const Sequences histories = some_histories();
     check_near(served.encode(histories), model.encode(histories, prepared, {}).value(), 2e-5);
     check_near(served.score(many_histories()), make_ranker(model).score(many_histories()), 2e-5);
@@ -214,7 +213,7 @@ TEST_CASE("scores of a served LISA model: sums in the order of codebooks, the sa
   for (std::size_t i = 0; i < hidden.size(); ++i) hidden[i] = static_cast<float>(std::sin(static_cast<double>(i)));
   served.scorer().score(hidden, scores);
   const std::vector<double> codes = served.target_codes().to_doubles();
-  const std::vector<double> words = served.weights().target_codebooks.value().to_doubles();
+  const std::vector<double> words = served.prepared().target_codebooks->value().to_doubles();
   for (std::size_t i = 0; i < scores.size(); ++i) {
     double expected = 0;
     for (std::size_t b = 0; b < 3; ++b) {

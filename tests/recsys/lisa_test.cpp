@@ -48,7 +48,7 @@ Sequences some_histories() { return Sequences::from({{3, 1, 4, 1, 5}, {}, {9}, {
 
 Var encode(const Lisa& model, const Sequences& batch) {
   const BatchItems all = BatchItems::all(11);
-  return model.encode(batch, {all, model.prepare(all)}, {});
+  return model.encode(batch, model.prepare(all), {});
 }
 
 Matrix matrix(const Tensor& tensor) {
@@ -182,7 +182,7 @@ TEST_CASE("LISA-Base is what the paper's equations say, token by token", "[lisa]
     CHECK(row == hidden.size());
     // Targets of Base are the reconstructions.
     const BatchItems all = BatchItems::all(11);
-    const Matrix targets = matrix(model.candidate_table({all, model.prepare(all)}).value());
+    const Matrix targets = matrix(model.candidate_table(model.prepare(all)).value());
     for (std::size_t item = 0; item < 11; ++item) {
       std::vector<double> x = matrix(model.items.table.value())[item];
       for (double& value : x) value *= std::sqrt(6.0);
@@ -203,10 +203,10 @@ TEST_CASE("targets of LISA's variants", "[lisa]") {
     const Lisa model = make_double(options);
     CHECK_FALSE(model.prepares_candidates());
     const Matrix table = matrix(model.items.table.value());
-    const Matrix whole = matrix(model.candidate_table({all, model.prepare(all)}).value());
+    const Matrix whole = matrix(model.candidate_table(model.prepare(all)).value());
     const BatchItems for_all = BatchItems::marked(marks, true);
-    const Matrix unprepared = matrix(model.candidate_table({for_all, model.prepare(for_all)}).value());
-    const Matrix rows = matrix(model.candidate_table({some, model.prepare(some)}).value());
+    const Matrix unprepared = matrix(model.candidate_table(model.prepare(for_all)).value());
+    const Matrix rows = matrix(model.candidate_table(model.prepare(some)).value());
     CHECK(rows.size() == 2);
     CHECK(unprepared.size() == 11);
     for (std::size_t k = 0; k < 6; ++k) {
@@ -219,7 +219,7 @@ TEST_CASE("targets of LISA's variants", "[lisa]") {
 
   const Lisa mini = make_double(small(LisaVariant::mini));
   REQUIRE(mini.target_quantizer);
-  const Matrix second = matrix(mini.candidate_table({all, mini.prepare(all)}).value());
+  const Matrix second = matrix(mini.candidate_table(mini.prepare(all)).value());
   std::vector<double> x = matrix(mini.items.table.value())[7];
   for (double& value : x) value *= std::sqrt(6.0);
   const std::vector<double> expected = encode_vector(x, *mini.target_quantizer, 5).reconstruction;
@@ -230,10 +230,10 @@ TEST_CASE("what LISA quantizes, and the scale of its scores", "[lisa]") {
   const BatchItems all = BatchItems::all(11);
   LisaOptions options = small(LisaVariant::base);
   const Lisa base = make_double(options);
-  const Matrix plain = matrix(base.candidate_table({all, base.prepare(all)}).value());
+  const Matrix plain = matrix(base.candidate_table(base.prepare(all)).value());
   options.score_scale = 0.25;
   const Lisa scaled = make_double(options);
-  const Matrix quarter = matrix(scaled.candidate_table({all, scaled.prepare(all)}).value());
+  const Matrix quarter = matrix(scaled.candidate_table(scaled.prepare(all)).value());
   for (std::size_t k = 0; k < 6; ++k) CHECK(quarter[4][k] == Approx(plain[4][k] / 4));
   CHECK(matrix(encode(scaled, some_histories()).value()) == matrix(encode(base, some_histories()).value()));
 
@@ -241,7 +241,7 @@ TEST_CASE("what LISA quantizes, and the scale of its scores", "[lisa]") {
   options.quantized = LisaQuantized::attention;
   const Lisa attention = make_double(options);
   const Sequences one = Sequences::from({{7}}, 11);
-  const std::vector<Var> prepared = attention.prepare(all);
+  const LisaPrepared prepared = attention.prepare(all);
   const LisaBlock& block = attention.blocks[0];
   const nn::HistogramTables tables = block.attention.tables(attention.quantizer.codebooks);
   const Tensor code = attention.quantizer.encode(attention.items(one.items, std::sqrt(6.0)).value());
@@ -249,7 +249,7 @@ TEST_CASE("what LISA quantizes, and the scale of its scores", "[lisa]") {
   const Var x = attention.items(one.items, std::sqrt(6.0)) +
                 attention.positions(positions(one.offsets, attention.window, attention.alignment));
   const Matrix expected = matrix(block.after_attention(attended, x, {}).value());
-  const Matrix got = matrix(attention.encode(one, {all, prepared}, {}).value());
+  const Matrix got = matrix(attention.encode(one, prepared, {}).value());
   for (std::size_t k = 0; k < 6; ++k) CHECK(got[0][k] == Approx(expected[0][k]).margin(1e-12));
 }
 
@@ -303,7 +303,7 @@ TEST_CASE("LISA's attention to positions, from its equations", "[lisa]") {
     }
     expected.push_back(attended);
   }
-  const Matrix got = matrix(model.attend_positions()[0].value());
+  const Matrix got = matrix(model.prepare(BatchItems::all(11)).blocks[0].attended_positions->value());
   REQUIRE(got.size() == expected.size());
   for (std::size_t t = 0; t < got.size(); ++t) {
     for (std::size_t k = 0; k < 6; ++k) CHECK(got[t][k] == Approx(expected[t][k]).margin(1e-12));
@@ -347,7 +347,7 @@ TEST_CASE("LISA's hidden states depend on the past alone, and on the items that 
       for (const std::int32_t item : {1, 3, 4, 5}) marks[static_cast<std::size_t>(item)] = 1;
       const BatchItems some = BatchItems::marked(marks);
       const Matrix alone =
-          matrix(model.encode(Sequences::from({{3, 1, 4, 1, 5}}, 11), {some, model.prepare(some)}, {}).value());
+          matrix(model.encode(Sequences::from({{3, 1, 4, 1, 5}}, 11), model.prepare(some), {}).value());
       for (std::size_t t = 0; t < 5; ++t) {
         for (std::size_t k = 0; k < 6; ++k) CHECK(alone[t][k] == Approx(before[t][k]).margin(1e-12));
       }
@@ -386,7 +386,7 @@ TEST_CASE("gradients of LISA-Soft, which passes nothing straight through", "[lis
     const GradientReport report = check_gradients(
         [&]() -> std::vector<Var> {
           const BatchItems all = BatchItems::all(11);
-          const Prepared prepared{all, model.prepare(all)};
+          const auto prepared = model.prepare(all);
           return {ops::item_cross_entropy(model.encode(batch, prepared, {}), model.candidate_table(prepared), targets)};
         },
         leaves, narrow);
@@ -410,7 +410,7 @@ TEST_CASE("every parameter of LISA's variants is trained by the loss", "[lisa]")
     const Tensor targets = batch.items;
     const auto result = value_and_gradients([&] {
       const BatchItems all = BatchItems::all(11);
-      const Prepared prepared{all, model.prepare(all)};
+      const auto prepared = model.prepare(all);
       return ops::item_cross_entropy(model.encode(batch, prepared, {}), model.candidate_table(prepared), targets) +
              model.auxiliary_loss(batch, targets, prepared, {});
     });
@@ -431,11 +431,11 @@ TEST_CASE("commitment pulls embeddings towards their reconstructions and moves n
   const Sequences batch = Sequences::from({{3, 1, 3}}, 11);
   const auto result = value_and_gradients([&] {
     const BatchItems all = BatchItems::all(11);
-    return model.auxiliary_loss(batch, batch.items, {all, model.prepare(all)}, {});
+    return model.auxiliary_loss(batch, batch.items, model.prepare(all), {});
   });
   const BatchItems all = BatchItems::all(11);
-  const std::vector<Var> values = model.prepare(all);
-  const Matrix embedded = matrix(values[0].value()), reconstruction = matrix(values[1].value());
+  const LisaPrepared values = model.prepare(all);
+  const Matrix embedded = matrix(values.embedded->value()), reconstruction = matrix(values.reconstructions().value());
   double expected = 0;
   for (const std::size_t item : {3, 1, 3}) {
     for (std::size_t k = 0; k < 6; ++k) expected += 0.5 * std::pow(embedded[item][k] - reconstruction[item][k], 2);
@@ -453,7 +453,7 @@ TEST_CASE("commitment of LISA-Mini holds histories to their codewords and target
   const Sequences batch = Sequences::from({{3, 1, 3}}, 11);
   const Tensor targets = Tensor::from<std::int32_t>({1, 8, -1}, {3});
   const BatchItems all = BatchItems::all(11);
-  const Prepared prepared{all, model.prepare(all)};
+  const auto prepared = model.prepare(all);
   const Matrix table = matrix(model.items.table.value());
   const auto distance = [&](std::size_t item, const nn::VectorQuantizer& quantizer, std::size_t words) {
     std::vector<double> x = table[item];
@@ -473,16 +473,17 @@ TEST_CASE("inference keeps no logits of hard codes, and gives what a recorded pa
   for (const LisaVariant variant : {LisaVariant::base, LisaVariant::mini}) {
     const Lisa model = make_double(small(variant));
     const BatchItems all = BatchItems::all(11);
-    const std::vector<Var> values = model.prepare(all);
+    const LisaPrepared values = model.prepare(all);
     std::int64_t largest = 0;
-    for (const Var& value : values) largest = std::max(largest, value.rank() == 2 ? value.dim(0) * value.dim(1) : 0);
+    for (const Var& value : Prepared(values).vars())
+      largest = std::max(largest, value.rank() == 2 ? value.dim(0) * value.dim(1) : 0);
     CHECK(largest < 11 * 3 * 4);
     const Matrix hidden = matrix(encode(model, some_histories()).value());
-    const Matrix candidates = matrix(model.candidate_table({all, values}).value());
+    const Matrix candidates = matrix(model.candidate_table(values).value());
     Tape tape;
     const Recording on(tape);
     CHECK(matrix(encode(model, some_histories()).value()) == hidden);
-    CHECK(matrix(model.candidate_table({all, model.prepare(all)}).value()) == candidates);
+    CHECK(matrix(model.candidate_table(model.prepare(all)).value()) == candidates);
   }
 }
 
@@ -493,10 +494,10 @@ TEST_CASE("codebooks from k-means stand nearer to the embeddings than small nois
     options.similarity = ops::CodewordSimilarity::squared_distance;
     const Lisa model = Lisa::make(options, RngKey{17});
     const BatchItems all = BatchItems::all(11);
-    const std::vector<Var> values = model.prepare(all);
-    const std::vector<double> embedded = values[0].value().to_doubles();
+    const LisaPrepared values = model.prepare(all);
+    const std::vector<double> embedded = values.embedded->value().to_doubles();
     double sum = 0;
-    for (const Var& approximation : {values[1], model.candidate_table({all, values})}) {
+    for (const Var& approximation : {values.reconstructions(), model.candidate_table(values)}) {
       const std::vector<double> reconstruction = approximation.value().to_doubles();
       for (std::size_t i = 0; i < embedded.size(); ++i) sum += std::pow(embedded[i] - reconstruction[i], 2);
     }
@@ -584,7 +585,7 @@ TEST_CASE("LISA's measures count each item once", "[lisa]") {
   // Soft: the error is that of the averages.
   const Lisa soft = make_double(small(LisaVariant::soft));
   const std::vector<double> x = soft.items.table.value().to_doubles();
-  const std::vector<double> averages = soft.quantized_items().reconstruction.to_doubles();
+  const std::vector<double> averages = soft.prepare(BatchItems::all(11)).reconstructions().value().to_doubles();
   double error = 0, size = 0;
   for (std::size_t i = 0; i < x.size(); ++i) {
     error += std::pow(x[i] * std::sqrt(6.0) - averages[i], 2);

@@ -30,7 +30,7 @@ std::vector<double> seen_of(const Overrides& overrides) {
   const BatchItems all = BatchItems::all(kItems);
   Tape tape;
   const Recording on(tape);
-  const Prepared prepared{all, model->prepare(all)};
+  const auto prepared = model->prepare(all);
   const nn::Context context{true, RngKey{6}, 0, nullptr};
   const auto parameters = static_cast<double>(model->parameters().size());
   std::vector<double> all_numbers{parameters};
@@ -40,7 +40,7 @@ std::vector<double> seen_of(const Overrides& overrides) {
     all_numbers.insert(all_numbers.end(), numbers.begin(), numbers.end());
   };
   for (const Tensor& tensor : model->weights()) add(Var(tensor));
-  for (const Var& value : prepared.values) add(value);
+  for (const Var& value : prepared.vars()) add(value);
   add(model->encode(batch, prepared, context));
   add(model->candidate_table(prepared));
   add(model->auxiliary_loss(batch, batch.items, prepared, context));

@@ -47,21 +47,34 @@ struct Projected {
   }
   std::int64_t num_items() const { return kItems; }
   std::int64_t width() const { return kWidth; }
-  std::vector<Var> prepare(const BatchItems& which) const {
+
+  struct Values {
+    BatchItems items;
+    Var table;
+    std::optional<Var> absent;
+    std::vector<Var> errors;  ///< one, of each row
+    static constexpr void fields(auto& self, auto&& visit) {
+      visit("items", self.items);
+      visit("table", self.table);
+      visit("absent", self.absent);
+      visit("errors", self.errors);
+    }
+  };
+  Values prepare(const BatchItems& which) const {
     ++preparations;
     const Var x = whole ? items.table.var() : ops::embedding(items.table, which.ids());
     prepared_rows = x.dim(0);
     const Var table = ops::tanh(ops::linear(x, projection));
-    return {table, ops::sum(ops::square(x - table), {.dims = {1}, .keepdims = true})};
+    return {which, table, std::nullopt, {ops::sum(ops::square(x - table), {.dims = {1}, .keepdims = true})}};
   }
-  Var encode(const Sequences& batch, const Prepared& prepared, const nn::Context&) const {
-    return ops::embedding(prepared.values[0], rows(batch, prepared));
+  Var encode(const Sequences& batch, const Values& prepared, const nn::Context&) const {
+    return ops::embedding(prepared.table, rows(batch, prepared));
   }
-  Var candidate_table(const Prepared& prepared) const { return prepared.values[0]; }
-  Var auxiliary_loss(const Sequences& batch, const Tensor&, const Prepared& prepared, const nn::Context&) const {
-    return ops::sum(ops::embedding(prepared.values[1], rows(batch, prepared)));
+  Var candidate_table(const Values& prepared) const { return prepared.table; }
+  Var auxiliary_loss(const Sequences& batch, const Tensor&, const Values& prepared, const nn::Context&) const {
+    return ops::sum(ops::embedding(prepared.errors[0], rows(batch, prepared)));
   }
-  Tensor rows(const Sequences& batch, const Prepared& prepared) const {
+  Tensor rows(const Sequences& batch, const Values& prepared) const {
     return whole ? batch.items : prepared.items.rows(batch.items);
   }
 };
@@ -115,6 +128,24 @@ TEST_CASE("items of a batch and their rows", "[batch items]") {
   CHECK(all.rows(Tensor::from<std::int32_t>({2, 0}, {2})).to_doubles() == std::vector<double>{2, 0});
   CHECK_THROWS_AS(all.rows(Tensor::from<std::int32_t>({3}, {1})), IndexError);
   CHECK(BatchItems().count() == 0);
+}
+
+TEST_CASE("prepared structs are flattened and built again", "[prepared]") {
+  const Projected model = Projected::make(RngKey{3, 1});
+  const Prepared prepared(model.prepare(BatchItems::all(kItems)));
+  const std::vector<Var> vars = prepared.vars();
+  REQUIRE(vars.size() == 2);
+  CHECK(identical(vars[0].value(), prepared.as<Projected::Values>().table.value()));
+  const std::vector<Var> others{Var(Tensor::full({1}, 4)), Var(Tensor::full({1}, 5))};
+  const Prepared changed = prepared.with(others);
+  CHECK(changed.as<Projected::Values>().table.item() == 4);
+  CHECK(changed.as<Projected::Values>().errors[0].item() == 5);
+  CHECK(changed.as<Projected::Values>().items.count() == kItems);
+  CHECK(identical(prepared.vars()[0].value(), vars[0].value()));
+  CHECK_THROWS_AS(prepared.with(std::span(others).first(1)), ValueError);
+  CHECK_THROWS_WITH(prepared.as<LisaPrepared>(), Catch::Matchers::Contains("that of another"));
+  CHECK_THROWS_WITH(Prepared().as<LisaPrepared>(), Catch::Matchers::Contains("nothing"));
+  CHECK(Prepared().with({}).vars().empty());
 }
 
 TEST_CASE("gradients flow through what a model prepared once", "[prepared]") {

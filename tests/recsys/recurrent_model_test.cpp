@@ -81,7 +81,7 @@ std::vector<std::int32_t> history(std::size_t length) {
 std::vector<float> last_row(const SequenceModel& model, std::vector<std::int32_t> items) {
   const BatchItems all = BatchItems::all(kItems);
   const Sequences batch = Sequences::from({std::move(items)}, kItems);
-  const Tensor rows = model.encode(batch, {all, model.prepare(all)}, {}).value().contiguous();
+  const Tensor rows = model.encode(batch, model.prepare(all), {}).value().contiguous();
   const auto values = rows.span<float>();
   return {values.end() - kWidth, values.end()};
 }
@@ -167,7 +167,6 @@ TEST_CASE("every event of a stream gives the row of the whole history", "[recurr
   const std::vector<std::int32_t> items = history(kWindow);
   for (const auto& [name, model] : all_models()) {
     INFO(name);
-    REQUIRE(model->has_state());
     const auto recurrent = model->recurrent();
     CHECK(recurrent->width() == kWidth);
     CHECK(recurrent->num_items() == kItems);
@@ -183,7 +182,7 @@ TEST_CASE("every event of a stream gives the row of the whole history", "[recurr
     }
     CHECK(streamed(*recurrent, items) == stepped);
     const BatchItems all = BatchItems::all(kItems);
-    const Tensor table = model->candidate_table({all, model->prepare(all)}).value();
+    const Tensor table = model->candidate_table(model->prepare(all)).value();
     std::vector<float> scores(kItems), expected(kItems);
     recurrent->scorer().score(stepped, scores);
     for (std::int64_t i = 0; i < kItems; ++i) {

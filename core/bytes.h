@@ -10,9 +10,9 @@
 
 #include "tally/core/error.h"
 
-namespace tally::recsys {
+namespace tally {
 
-static_assert(std::endian::native == std::endian::little, "states are saved as they lie in memory");
+static_assert(std::endian::native == std::endian::little, "values are saved as they lie in memory");
 
 /// Appends plain values to bytes, as they lie in memory.
 template <class T>
@@ -95,4 +95,4 @@ inline std::uint64_t fingerprint(std::string_view bytes) {
   return hash.value();
 }
 
-}  // namespace tally::recsys
+}  // namespace tally
