@@ -64,7 +64,7 @@ void add_study(CLI::App& app, int& exit_code) {
     flush_denormals(study.runs.front().config.train.flush_denormals);
     if (options->threads > 0) set_num_threads(options->threads);
     Console console(std::cout, isatty(STDOUT_FILENO) != 0);
-    if (run_study(study, output, options->only, console, stop_requested) == TrainingOutcome::interrupted) {
+    if (run_study(study, output, options->only, console, stop_requested) == nn::TrainingOutcome::interrupted) {
       console.line("stopped; the same command goes on");
       exit_code = stopped_exit_code();
       return;

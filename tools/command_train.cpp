@@ -17,7 +17,7 @@ namespace {
 using namespace recsys;
 
 int exit_code_of(const RunOutcome& outcome) {
-  return outcome.training == TrainingOutcome::interrupted ? stopped_exit_code() : 0;
+  return outcome.training == nn::TrainingOutcome::interrupted ? stopped_exit_code() : 0;
 }
 
 }  // namespace

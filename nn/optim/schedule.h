@@ -1,8 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 namespace tally::optim {
+
+/// The learning rate of each step of a training, the first being 0: a Schedule, or a function of one's own.
+using LearningRate = std::function<double(std::int64_t step)>;
 
 enum class Decay { constant, cosine, step };
 
@@ -18,6 +22,7 @@ struct Schedule {
 
   /// Learning rate of a step, the first being 0. Throws ValueError for options outside their domain.
   double at(std::int64_t step) const;
+  double operator()(std::int64_t step) const { return at(step); }
 };
 
 }  // namespace tally::optim

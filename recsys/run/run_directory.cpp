@@ -5,7 +5,6 @@
 
 #include "tally/core/blas.h"
 #include "tally/core/file.h"
-#include "tally/core/line_reader.h"
 #include "tally/core/parallel.h"
 #include "tally/core/simd.h"
 #include "tally/core/version.h"
@@ -58,32 +57,6 @@ Json environment() {
                        {"simd", simd_target()},
                        {"threads", num_threads()},
                        {"denormals_flushed", denormals_flushed()}});
-}
-
-void drop_lines_after_step(const std::filesystem::path& path, std::int64_t step) {
-  if (!std::filesystem::exists(path)) return;
-  std::string kept;
-  bool dropped = false;
-  LineReader reader(path);
-  for (std::string_view line; reader.next(line);) {
-    Json record;
-    try {
-      record = parse_json(line, path.string());
-    } catch (const IoError&) {
-      dropped = true;  // torn by the kill that this run resumes from
-      continue;
-    }
-    const Json* at = record.find("step");
-    const Json* event = record.find("event");
-    const bool is_later = at != nullptr && at->is(Json::Kind::integer) && at->as_integer() > step;
-    if (is_later || (event != nullptr && *event == Json("test"))) {
-      dropped = true;
-      continue;
-    }
-    kept.append(line);
-    kept.push_back('\n');
-  }
-  if (dropped) write_file_atomically(path, kept);
 }
 
 Json to_json(const Evaluation& evaluation) {

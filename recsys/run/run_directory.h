@@ -42,10 +42,6 @@ Json recorded_config(RunConfig config);
 /// Machine and build: CPU kernels, SIMD target, threads, compiler, version, denormals.
 Json environment();
 
-/// Drops what a run that resumes after `step` will log again: the lines of a JSON-lines file whose `step` is above, and
-/// those of the final test.
-void drop_lines_after_step(const std::filesystem::path& path, std::int64_t step);
-
 /// Metrics of evaluations as JSON, and the ranks of every user as a table, with the length of the history they come
 /// from.
 Json to_json(const Evaluation& evaluation);

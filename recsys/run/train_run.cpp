@@ -12,6 +12,8 @@
 #include "tally/core/machine.h"
 #include "tally/core/memory.h"
 #include "tally/core/parallel.h"
+#include "tally/nn/training/checkpoint.h"
+#include "tally/nn/training/trainer.h"
 #include "tally/recsys/baselines/markov.h"
 #include "tally/recsys/baselines/popularity.h"
 #include "tally/recsys/evaluation/top_k.h"
@@ -24,7 +26,7 @@
 #include "tally/recsys/run/run_training.h"
 #include "tally/recsys/run/run_users.h"
 #include "tally/recsys/run/trained_model.h"
-#include "tally/recsys/training/checkpoint.h"
+#include "tally/recsys/training/recommender_task.h"
 #include "tally/recsys/training/start_from.h"
 
 namespace tally::recsys {
@@ -59,9 +61,11 @@ class TrainingRun {
         batches_(histories(), batch_options(config.train, model_->window()), run_key(config).fold_in("order")),
         loss_(loss_options(config.train), histories(), data_.interactions->num_items()),
         evaluation_(evaluation_options(config)),
+        valid_metric_(parse_metric(config.train.valid_metric, config.evaluation)),
         validation_targets_(evaluated_targets(config, *data_.split, Part::validation)),
         test_targets_(evaluated_targets(config, *data_.split, Part::test)),
-        shown_user_(find_shown_user()) {
+        shown_user_(find_shown_user()),
+        task_(*model_, batches_, loss_, validation_function(), identity_, checkpoint_identity_defaults()) {
     check<IoError>(batches_.users() > 0, config.data.path,
                    "has no user with two training events (four in all): nothing could be trained on");
     if (!evaluation_.sampled) return;
@@ -75,36 +79,38 @@ class TrainingRun {
     directory_ = directory.path.empty() ? create_run_directory(config_) : directory;
     lock_ = DirectoryLock::inside(directory_.path);
     write_file_atomically(directory_.config(), recorded_config(config_).dump(2) + '\n');
-    return run({});
+    nn::Trainer trainer = make_trainer();
+    return run(trainer, {});
   }
 
   /// `lock` is that of the directory.
   RunOutcome resume(const RunDirectory& directory, DirectoryLock lock) {
     directory_ = directory;
     lock_ = std::move(lock);
-    return run(restore());
+    nn::Trainer trainer = make_trainer();
+    return run(trainer, restore(trainer));
   }
 
  private:
-  RunOutcome run(TrainerProgress progress) {
+  RunOutcome run(nn::Trainer& trainer, nn::TrainerProgress progress) {
     // A kill may have come before the first checkpoint, even before this.
     if (!is_there(directory_.environment())) {
       write_file_atomically(directory_.environment(), environment().dump(2) + '\n');
     }
     if (const std::string warning = blas::fallback_warning(); !warning.empty()) console_.line(warning);
     describe_data();
-    LineWriter metrics(directory_.metrics());
     baselines_ = {evaluate(Popularity(*data_.split), *data_.split, Part::test, test_targets_, evaluation_),
                   evaluate(Markov(*data_.split), *data_.split, Part::test, test_targets_, evaluation_)};
     for (const Evaluation& baseline : baselines_) console_.block(baseline.to_text());
     describe_training();
-    RunOutcome outcome{directory_, train(progress, metrics), {}};
-    if (outcome.training == TrainingOutcome::interrupted) {
+    operations_before_ = blas::operations();
+    RunOutcome outcome{directory_, trainer.run(progress), {}};
+    if (outcome.training == nn::TrainingOutcome::interrupted) {
       console_.line(fmt::format("stopped after step {}; go on with: tally train --resume {}", progress.step,
                                 directory_.path.string()));
       return outcome;
     }
-    outcome.test = finish(progress, metrics);
+    outcome.test = finish(progress);
     return outcome;
   }
 
@@ -159,105 +165,81 @@ class TrainingRun {
                                                      '\n');
   }
 
-  TrainerProgress restore() {
-    if (!is_there(directory_.last_checkpoint())) {
+  nn::TrainerProgress restore(nn::Trainer& trainer) {
+    const std::optional<nn::TrainerProgress> progress = trainer.restore();
+    if (!progress) {
       console_.line("no checkpoint yet: starting from the beginning");
       start_from();
-      drop_lines_after_step(directory_.metrics(), -1);
       return {};
     }
-    const TrainerProgress progress =
-        load_checkpoint(directory_.last_checkpoint(), *model_, *optimizer_, identity_, checkpoint_identity_defaults());
-    drop_lines_after_step(directory_.metrics(), progress.step);
-    console_.line(fmt::format("resuming after step {} (epoch {})", progress.step, progress.epoch + 1));
-    return progress;
+    console_.line(fmt::format("resuming after step {} (epoch {})", progress->step, progress->epoch + 1));
+    return *progress;
   }
 
-  TrainingOutcome train(TrainerProgress& progress, LineWriter& metrics) {
+  nn::Trainer make_trainer() {
     const TrainConfig& config = config_.train;
-    TrainerOptions options;
+    nn::TrainerOptions options;
     options.epochs = config.epochs;
     options.evaluate_every = config.eval_step;
     options.patience = config.stopping_step;
     options.checkpoint_steps = config.checkpoint_steps;
     options.clip_norm = config.clip_grad_norm;
     options.trace_non_finite = config.detect_anomaly;
-    options.loss = loss_;
     options.key = run_key(config_).fold_in("training");
-    options.schedule = {.peak = config.learning_rate,
+    options.learning_rate =
+        optim::Schedule{.peak = config.learning_rate,
                         .warmup = config.warmup_steps,
                         .decay = config.decay == "cosine" ? optim::Decay::cosine : optim::Decay::constant,
                         .total = config.epochs * batches_.batches_per_epoch()};
-    const Ranker ranker = make_ranker(*model_);
-    const MetricName valid_metric = parse_metric(config.valid_metric, config_.evaluation);
-    double training_seconds = 0, training_operations = 0;
-    std::uint64_t operations_before = blas::operations();
-    TrainerHooks hooks;
+    options.files = {directory_.last_checkpoint(), directory_.best_weights(), directory_.metrics()};
+    nn::TrainerHooks hooks;
     hooks.stop_requested = stop_requested_;
-    hooks.on_step = [&](const TrainerProgress& now, const StepReport& step) {
+    hooks.on_step = [this](const nn::TrainerProgress& now, const nn::StepReport& step) {
       console_.progress(
           fmt::format("epoch {}", now.epoch + 1), now.batch, batches_.batches_per_epoch(),
           fmt::format("loss {:.4f}  {:.0f} tokens/s", step.loss, static_cast<double>(step.rows) / step.seconds));
     };
-    const auto epoch_line = [&](const std::string& validation, double seconds) {
-      return fmt::format("epoch {:3d}  loss {:.4f}  {}  {:.1f} s + {:.1f} s  {:.0f} tokens/s ({:.0f} % of sgemm)",
-                         epoch_.epoch, epoch_.loss, validation, training_seconds, seconds,
-                         static_cast<double>(epoch_.timed_rows) / training_seconds,
-                         100 * training_operations / training_seconds / sgemm_rate_);
-    };
-    hooks.on_epoch = [&](const TrainerProgress& now, const EpochReport& epoch) {
+    hooks.on_epoch = [this](const nn::TrainerProgress&, const nn::EpochReport& epoch, Json& record) {
       epoch_ = epoch;
-      training_seconds = epoch.seconds;
-      training_operations = static_cast<double>(blas::operations() - operations_before);
-      operations_before = blas::operations();
-      Json record = Json::object({{"event", "epoch"},
-                                  {"step", now.step},
-                                  {"epoch", epoch.epoch},
-                                  {"loss", epoch.loss},
-                                  {"samples", batches_.samples_per_epoch()},
-                                  {"targets", epoch.targets},
-                                  {"seconds", epoch.seconds},
-                                  {"tokens_per_second", static_cast<double>(epoch.timed_rows) / epoch.seconds},
-                                  {"sgemm_share", training_operations / training_seconds / sgemm_rate_},
-                                  {"peak_memory", memory_.peak()}});
+      epoch_operations_ = static_cast<double>(blas::operations() - operations_before_);
+      record.set("tokens_per_second", static_cast<double>(epoch.timed_rows) / epoch.seconds);
+      record.set("sgemm_share", epoch_operations_ / epoch.seconds / sgemm_rate_);
+      record.set("peak_memory", memory_.peak());
       for (const Measure& measure : model_->measures()) record.set(measure.name, measure.value);
-      operations_before = blas::operations();
-      metrics.write_line(record.dump());
-      if (validation_targets_.empty()) console_.line(epoch_line("no validation", 0));
+      operations_before_ = blas::operations();
+      if (validation_targets_.empty()) print_epoch("no validation", 0);
     };
-    const auto validate = [&](std::int64_t epochs) {
-      const auto start = std::chrono::steady_clock::now();
-      const Evaluation validation = evaluate(ranker, *data_.split, Part::validation, validation_targets_, evaluation_);
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      const double score = metric_of(validation, valid_metric);
-      Json record =
-          Json::object({{"event", "validation"}, {"step", epochs * batches_.batches_per_epoch()}, {"epoch", epochs}});
-      const Json scores = to_json(validation);
-      for (const auto& [name, value] : scores.members()) record.set(name, value);
-      record.set("seconds", seconds);
-      metrics.write_line(record.dump());
-      console_.line(epoch_line(fmt::format("valid {} {:.4f}", config.valid_metric, score), seconds));
-      operations_before = blas::operations();
-      return score;
+    hooks.on_validation = [this](const nn::TrainerProgress&, const nn::Validation& validation, double seconds) {
+      print_epoch(fmt::format("valid {} {:.4f}", config_.train.valid_metric, validation.score), seconds);
+      operations_before_ = blas::operations();
     };
-    if (!validation_targets_.empty()) hooks.validate = validate;
-    hooks.on_best = [&](const TrainerProgress&) { save_weights(directory_.best_weights(), *model_, identity_); };
-    hooks.save = [&](const TrainerProgress& now) {
-      metrics.sync();  // a run that goes on from this checkpoint will not log again what came before
-      save_checkpoint(directory_.last_checkpoint(), *model_, *optimizer_, now, identity_);
-    };
-    Trainer trainer(*model_, *optimizer_, batches_, options, hooks);
-    return trainer.run(progress);
+    return {task_, *optimizer_, std::move(options), std::move(hooks)};
   }
 
-  std::vector<Evaluation> finish(const TrainerProgress& progress, LineWriter& metrics) {
-    load_weights(directory_.best_weights(), *model_, identity_, checkpoint_identity_defaults());
+  void print_epoch(const std::string& validation, double seconds) {
+    console_.line(fmt::format("epoch {:3d}  loss {:.4f}  {}  {:.1f} s + {:.1f} s  {:.0f} tokens/s ({:.0f} % of sgemm)",
+                              epoch_.epoch, epoch_.loss, validation, epoch_.seconds, seconds,
+                              static_cast<double>(epoch_.timed_rows) / epoch_.seconds,
+                              100 * epoch_operations_ / epoch_.seconds / sgemm_rate_));
+  }
+
+  /// Empty for protocols without a validation part.
+  RecommenderTask::Validate validation_function() {
+    if (validation_targets_.empty()) return {};
+    return [this, ranker = make_ranker(*model_)](std::int64_t) {
+      const Evaluation validation = evaluate(ranker, *data_.split, Part::validation, validation_targets_, evaluation_);
+      return nn::Validation{metric_of(validation, valid_metric_), to_json(validation)};
+    };
+  }
+
+  std::vector<Evaluation> finish(const nn::TrainerProgress& progress) {
+    nn::load_weights(directory_.best_weights(), model_->state(), identity_, checkpoint_identity_defaults());
     const Ranker ranker = make_ranker(*model_);
     std::vector<Evaluation> test = baselines_;
     test.push_back(evaluate(ranker, *data_.split, Part::test, test_targets_, evaluation_));
     const Evaluation& result = test.back();
     Json report = Json::object({{"best_epoch", progress.best_epoch}});
-    if (!validation_targets_.empty()) report.set("best_validation", progress.best_score);
+    if (!validation_targets_.empty()) report.set("best_validation", progress.best_score.value());
     Json evaluations = Json::array();
     for (const Evaluation& evaluation : test) evaluations.push_back(to_json(evaluation));
     report.set("test", std::move(evaluations));
@@ -268,12 +250,14 @@ class TrainingRun {
     Json record = Json::object({{"event", "test"}, {"step", progress.step}, {"best_epoch", progress.best_epoch}});
     const Json scores = to_json(result);
     for (const auto& [name, value] : scores.members()) record.set(name, value);
+    LineWriter metrics(directory_.metrics());
     metrics.write_line(record.dump());
     metrics.sync();
-    const std::string chosen = validation_targets_.empty()
-                                   ? fmt::format("last of {} epochs", progress.epoch)
-                                   : fmt::format("best epoch {} of {} (validation {} {:.4f})", progress.best_epoch,
-                                                 progress.epoch, config_.train.valid_metric, progress.best_score);
+    const std::string chosen =
+        validation_targets_.empty()
+            ? fmt::format("last of {} epochs", progress.epoch)
+            : fmt::format("best epoch {} of {} (validation {} {:.4f})", progress.best_epoch, progress.epoch,
+                          config_.train.valid_metric, progress.best_score.value());
     console_.line(fmt::format("{}; test, {}:", chosen, result.protocol));
     console_.block(metrics_table(test));
     const std::vector<std::uint8_t> trained = catalogue_of(*data_.split, {}).trained();
@@ -320,11 +304,15 @@ class TrainingRun {
   TrainingBatches batches_;
   TrainingLoss loss_;
   EvaluationOptions evaluation_;
+  MetricName valid_metric_;
   std::vector<Target> validation_targets_;
   std::vector<Target> test_targets_;
   std::int32_t shown_user_;
+  RecommenderTask task_;
   std::vector<Evaluation> baselines_;
-  EpochReport epoch_;
+  nn::EpochReport epoch_;  // the latest
+  double epoch_operations_ = 0;
+  std::uint64_t operations_before_ = 0;  // the epoch
   double sgemm_rate_ = 1;
 };
 

@@ -4,19 +4,19 @@
 #include <string>
 #include <vector>
 
+#include "tally/nn/training/trainer.h"
 #include "tally/recsys/evaluation/evaluate.h"
 #include "tally/recsys/models/sequence_model.h"
 #include "tally/recsys/run/console.h"
 #include "tally/recsys/run/run_data.h"
 #include "tally/recsys/run/run_directory.h"
-#include "tally/recsys/training/trainer.h"
 
 namespace tally::recsys {
 
 /// How a run ended.
 struct RunOutcome {
   RunDirectory directory;
-  TrainingOutcome training = TrainingOutcome::finished;
+  nn::TrainingOutcome training = nn::TrainingOutcome::finished;
   std::vector<Evaluation> test;  ///< popularity, Markov, then the model at its best epoch; empty when interrupted
 };
 

@@ -5,12 +5,12 @@
 
 #include "tally/core/file.h"
 #include "tally/core/parallel.h"
+#include "tally/nn/training/checkpoint.h"
 #include "tally/recsys/data/delimited_rows.h"
 #include "tally/recsys/evaluation/evaluate.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/registry.h"
 #include "tally/recsys/run/run_users.h"
-#include "tally/recsys/training/checkpoint.h"
 
 namespace tally::recsys {
 namespace {
@@ -21,7 +21,7 @@ std::unique_ptr<SequenceModel> load_model(const RunDirectory& directory, const R
   check<IoError>(
       is_there(directory.best_weights()), directory.path.string(),
       "has no weights to use yet: they come with the first validation, or with the last epoch where there is none");
-  load_weights(directory.best_weights(), *model, identity, checkpoint_identity_defaults());
+  nn::load_weights(directory.best_weights(), model->state(), identity, checkpoint_identity_defaults());
   return model;
 }
 

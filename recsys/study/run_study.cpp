@@ -88,8 +88,9 @@ void check_study_items(const std::vector<StudyItem>& items, const std::filesyste
   }
 }
 
-TrainingOutcome run_study(const Study& study, const std::filesystem::path& output, const std::vector<std::string>& only,
-                          Console& console, const std::function<bool()>& stop_requested) {
+nn::TrainingOutcome run_study(const Study& study, const std::filesystem::path& output,
+                              const std::vector<std::string>& only, Console& console,
+                              const std::function<bool()>& stop_requested) {
   const std::vector<StudyItem> items = study_items(study, output, only);
   check_study_items(items, output);
   std::error_code error;
@@ -104,16 +105,16 @@ TrainingOutcome run_study(const Study& study, const std::filesystem::path& outpu
       console.line(place + ": finished before");
       continue;
     }
-    if (stop_requested && stop_requested()) return TrainingOutcome::interrupted;
+    if (stop_requested && stop_requested()) return nn::TrainingOutcome::interrupted;
     console.line(place + (item.state == StudyState::interrupted ? ": goes on" : ""));
     const RunOutcome outcome =
         item.state == StudyState::interrupted
             ? resume_run(item.directory, console, stop_requested)
             : train_run(item.run->with_seed(item.seed, output), item.directory, console, stop_requested);
     write_study(study, output);
-    if (outcome.training == TrainingOutcome::interrupted) return TrainingOutcome::interrupted;
+    if (outcome.training == nn::TrainingOutcome::interrupted) return nn::TrainingOutcome::interrupted;
   }
-  return TrainingOutcome::finished;
+  return nn::TrainingOutcome::finished;
 }
 
 }  // namespace tally::recsys

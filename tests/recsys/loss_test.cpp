@@ -5,9 +5,10 @@
 #include <cmath>
 
 #include "tally/core/parallel.h"
+#include "tally/nn/training/trainer.h"
 #include "tally/ops/binary_cross_entropy.h"
 #include "tally/recsys/models/sasrec.h"
-#include "tally/recsys/training/checkpoint.h"
+#include "tally/recsys/training/recommender_task.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;
@@ -228,22 +229,27 @@ std::vector<Setting> settings() {
 class Run {
  public:
   Run(const Setting& setting, const std::vector<std::vector<std::int32_t>>& data, std::int64_t shard_tokens)
-      : model(small_model()), batches(spans(data), with_budget(setting.cuts, shard_tokens), RngKey{7, 8}) {
+      : model(small_model()),
+        batches(spans(data), with_budget(setting.cuts, shard_tokens), RngKey{7, 8}),
+        loss(setting.loss, spans(data), kItems) {
     options.epochs = 2;
-    options.schedule.peak = 0.01;
+    options.learning_rate = optim::Schedule{.peak = 0.01};
     options.key = RngKey{7, 7};
-    options.loss = TrainingLoss(setting.loss, spans(data), kItems);
   }
 
-  TrainingOutcome train(TrainerHooks hooks = {}) {
-    return Trainer(*model, adam, batches, options, std::move(hooks)).run(progress);
+  nn::TrainingOutcome train(nn::TrainerHooks hooks = {}) {
+    RecommenderTask task(*model, batches, loss);
+    nn::Trainer trainer(task, adam, options, std::move(hooks));
+    if (const auto saved = trainer.restore()) progress = *saved;
+    return trainer.run(progress);
   }
 
   std::unique_ptr<SequenceModel> model;
   optim::Adam adam;
   TrainingBatches batches;
-  TrainerOptions options;
-  TrainerProgress progress;
+  TrainingLoss loss;
+  nn::TrainerOptions options;
+  nn::TrainerProgress progress;
 
  private:
   static TrainingBatches::Options with_budget(TrainingBatches::Options cuts, std::int64_t shard_tokens) {
@@ -281,7 +287,7 @@ TEST_CASE("the shard budget changes the loss of a step by rounding alone", "[los
     std::vector<double> losses, norms;
     for (const std::int64_t budget : {6, 40, 10000}) {
       Run run(setting, data, budget);
-      const StageResult step = training_step(*run.model, run.batches.batch(0, 0), RngKey{5, 5}, run.options.loss);
+      const StageResult step = training_step(*run.model, run.batches.batch(0, 0), RngKey{5, 5}, run.loss);
       double norm = 0;
       for (const auto& [leaf, gradient] : step.gradients) norm += sum_squares(gradient);
       losses.push_back(step.loss);
@@ -298,6 +304,7 @@ TEST_CASE("the shard budget changes the loss of a step by rounding alone", "[los
 TEST_CASE("every loss and sample resumes to the weights of an uninterrupted training", "[loss][resume]") {
   const test::TemporaryDirectory directory;
   const auto data = walks(48);
+  int runs = 0;
   for (const Setting& setting : settings()) {
     INFO(setting.loss.description() << ", " << name_of(setting.cuts.samples));
     Run whole(setting, data, 40);
@@ -305,17 +312,13 @@ TEST_CASE("every loss and sample resumes to the weights of an uninterrupted trai
     const std::int64_t steps = whole.progress.step;
     REQUIRE(steps == 2 * whole.batches.batches_per_epoch());
     for (const std::int64_t stop_at : {std::int64_t{1}, steps / 2, steps - 1}) {
-      const auto checkpoint = directory.path() / "checkpoint";
-      Run first(setting, data, 40);
-      TrainerHooks hooks;
+      const auto checkpoint = directory.path() / std::to_string(runs++);
+      Run first(setting, data, 40), second(setting, data, 40);
+      first.options.files.last = second.options.files.last = checkpoint;
+      nn::TrainerHooks hooks;
       hooks.stop_requested = [&] { return first.progress.step >= stop_at; };
-      hooks.save = [&](const TrainerProgress& now) {
-        save_checkpoint(checkpoint, *first.model, first.adam, now, Json::object({}));
-      };
-      CHECK(first.train(hooks) == TrainingOutcome::interrupted);
-      Run second(setting, data, 40);
-      second.progress = load_checkpoint(checkpoint, *second.model, second.adam, Json::object({}));
-      CHECK(second.train() == TrainingOutcome::finished);
+      CHECK(first.train(hooks) == nn::TrainingOutcome::interrupted);
+      CHECK(second.train() == nn::TrainingOutcome::finished);
       CHECK(same_weights(*second.model, *whole.model));
     }
   }
@@ -327,9 +330,9 @@ TEST_CASE("without a validation all epochs are run and the last is the best", "[
   run.options.epochs = 4;
   run.options.patience = 1;
   std::vector<std::int64_t> best;
-  TrainerHooks hooks;
-  hooks.on_best = [&](const TrainerProgress& now) { best.push_back(now.best_epoch); };
-  CHECK(run.train(hooks) == TrainingOutcome::finished);
+  nn::TrainerHooks hooks;
+  hooks.on_best = [&](const nn::TrainerProgress& now) { best.push_back(now.best_epoch); };
+  CHECK(run.train(hooks) == nn::TrainingOutcome::finished);
   CHECK(best == std::vector<std::int64_t>{4});
   CHECK(run.progress.best_epoch == 4);
   CHECK(run.progress.epoch == 4);

@@ -1,14 +1,15 @@
-#include "tally/recsys/training/trainer.h"
+#include "tally/nn/training/trainer.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <optional>
 
 #include "tally/core/parallel.h"
+#include "tally/nn/training/checkpoint.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/registry.h"
 #include "tally/recsys/models/sasrec.h"
-#include "tally/recsys/training/checkpoint.h"
+#include "tally/recsys/training/recommender_task.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;
@@ -70,12 +71,12 @@ bool same_weights(SequenceModel& a, SequenceModel& b) {
   return wa.size() == wb.size();
 }
 
-TrainerOptions small_options() {
-  TrainerOptions options;
+nn::TrainerOptions small_options() {
+  nn::TrainerOptions options;
   options.epochs = 3;
   options.patience = 0;
   options.clip_norm = 5;
-  options.schedule.peak = 0.01;
+  options.learning_rate = optim::Schedule{.peak = 0.01};
   options.key = RngKey{7, 7};
   return options;
 }
@@ -86,12 +87,9 @@ std::unique_ptr<SequenceModel> train(const std::vector<std::vector<std::int32_t>
   auto model = small_model();
   optim::Adam adam;
   const TrainingBatches batches(spans(data), cuts, RngKey{7, 8});
-  TrainerOptions options = small_options();
-  options.loss = TrainingLoss({.stage = stage}, {}, kItems);
-  TrainerHooks hooks;
-  hooks.validate = [](std::int64_t) { return 0.0; };
-  TrainerProgress progress;
-  Trainer(*model, adam, batches, options, hooks).run(progress);
+  RecommenderTask task(*model, batches, TrainingLoss({.stage = stage}, {}, kItems));
+  nn::TrainerProgress progress;
+  nn::Trainer(task, adam, small_options()).run(progress);
   return model;
 }
 
@@ -227,32 +225,34 @@ TEST_CASE("an interrupted training resumes to the weights of an uninterrupted on
   const auto data = walks(64, 6);
   const TrainingBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 60}, RngKey{7, 8});
   const Json identity = Json::object({{"data", "walks"}});
-  const TrainerOptions options = small_options();
-  TrainerHooks hooks;
-  hooks.validate = [](std::int64_t epochs) { return 0.1 * static_cast<double>(epochs % 2); };
+  const auto score = [](std::int64_t epochs) { return nn::Validation{0.1 * static_cast<double>(epochs % 2)}; };
   auto whole = small_model();
   optim::Adam whole_adam;
-  TrainerProgress uninterrupted;
-  Trainer(*whole, whole_adam, batches, options, hooks).run(uninterrupted);
+  nn::TrainerProgress uninterrupted;
+  RecommenderTask whole_task(*whole, batches, {}, score, identity);
+  nn::Trainer(whole_task, whole_adam, small_options()).run(uninterrupted);
   const std::int64_t steps = uninterrupted.step;
   REQUIRE(steps == 3 * batches.batches_per_epoch());
   for (std::int64_t stop_at = 1; stop_at < steps; ++stop_at) {
-    const auto checkpoint = directory.path() / std::to_string(stop_at);
+    nn::TrainerOptions options = small_options();
+    options.files.last = directory.path() / std::to_string(stop_at);
     {
       auto model = small_model();
       optim::Adam adam;
-      TrainerProgress progress;
-      TrainerHooks stopping = hooks;
-      stopping.stop_requested = [&] { return progress.step >= stop_at; };
-      stopping.save = [&](const TrainerProgress& now) { save_checkpoint(checkpoint, *model, adam, now, identity); };
-      CHECK(Trainer(*model, adam, batches, options, stopping).run(progress) == TrainingOutcome::interrupted);
+      RecommenderTask task(*model, batches, {}, score, identity);
+      nn::TrainerProgress progress;
+      nn::TrainerHooks hooks;
+      hooks.stop_requested = [&] { return progress.step >= stop_at; };
+      CHECK(nn::Trainer(task, adam, options, hooks).run(progress) == nn::TrainingOutcome::interrupted);
       CHECK(progress.step == stop_at);
     }
     auto model = small_model(nn::NormPlacement::sasrec);
     optim::Adam adam;
-    TrainerProgress progress = load_checkpoint(checkpoint, *model, adam, identity);
+    RecommenderTask task(*model, batches, {}, score, identity);
+    nn::Trainer trainer(task, adam, options);
+    nn::TrainerProgress progress = trainer.restore().value();
     CHECK(progress.step == stop_at);
-    CHECK(Trainer(*model, adam, batches, options, hooks).run(progress) == TrainingOutcome::finished);
+    CHECK(trainer.run(progress) == nn::TrainingOutcome::finished);
     CHECK(same_weights(*model, *whole));
     CHECK(progress.best_epoch == uninterrupted.best_epoch);
     CHECK(progress.best_score == uninterrupted.best_score);
@@ -263,8 +263,8 @@ TEST_CASE("a checkpoint of another model or data is refused", "[training][resume
   const test::TemporaryDirectory directory;
   auto model = small_model();
   optim::Adam adam;
-  save_checkpoint(directory.path() / "c", *model, adam, {}, Json::object({{"data", "a"}}));
-  CHECK_THROWS_WITH(load_checkpoint(directory.path() / "c", *model, adam, Json::object({{"data", "b"}})),
+  nn::save_checkpoint(directory.path() / "c", model->state(), adam, {}, Json::object({{"data", "a"}}));
+  CHECK_THROWS_WITH(nn::load_checkpoint(directory.path() / "c", model->state(), adam, Json::object({{"data", "b"}})),
                     Contains("another run") && Contains("data"));
   // A key that came later has its default in what was written before, and no other value.
   const auto of_model = [](std::int64_t width, std::optional<std::int64_t> later) {
@@ -272,21 +272,21 @@ TEST_CASE("a checkpoint of another model or data is refused", "[training][resume
     if (later) keys.set("later", *later);
     return Json::object({{"model", keys}});
   };
-  save_checkpoint(directory.path() / "old", *model, adam, {}, of_model(8, {}));
+  nn::save_checkpoint(directory.path() / "old", model->state(), adam, {}, of_model(8, {}));
   const auto load = [&](const Json& identity, const Json& defaults) {
-    load_checkpoint(directory.path() / "old", *model, adam, identity, defaults);
-    load_weights(directory.path() / "old", *model, identity, defaults);
+    nn::load_checkpoint(directory.path() / "old", model->state(), adam, identity, defaults);
+    nn::load_weights(directory.path() / "old", model->state(), identity, defaults);
   };
   CHECK_NOTHROW(load(of_model(8, 3), of_model(1, 3)));
   CHECK_THROWS_WITH(load(of_model(8, 4), of_model(1, 3)), Contains("model.later is 3, here it is 4"));
   CHECK_THROWS_WITH(load(of_model(7, 3), of_model(1, 3)), Contains("model.width is 8, here it is 7"));
   CHECK_THROWS_WITH(load(of_model(8, 3), Json::object({})), Contains("model.later is absent, here it is 3"));
-  save_checkpoint(directory.path() / "old", *model, adam, {}, of_model(8, 3));
+  nn::save_checkpoint(directory.path() / "old", model->state(), adam, {}, of_model(8, 3));
   CHECK_THROWS_WITH(load(of_model(8, {}), of_model(1, 3)), Contains("no model.later"));
   SasRecOptions wide = small_sasrec();
   wide.width = 32;
   SequenceModelOf<SasRec> other("sasrec", SasRec::make(wide, RngKey{1, 1}));
-  CHECK_THROWS_WITH(load_checkpoint(directory.path() / "c", other, adam, Json::object({{"data", "a"}})),
+  CHECK_THROWS_WITH(nn::load_checkpoint(directory.path() / "c", other.state(), adam, Json::object({{"data", "a"}})),
                     Contains("of another shape") && Contains("items.table"));
 }
 
@@ -295,15 +295,17 @@ TEST_CASE("early stopping keeps the best epoch", "[training]") {
   auto model = small_model();
   optim::Adam adam;
   const TrainingBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 60}, RngKey{7, 8});
-  TrainerOptions options = small_options();
+  nn::TrainerOptions options = small_options();
   options.epochs = 50;
   options.patience = 3;
   std::vector<std::int64_t> best;
-  TrainerHooks hooks;
-  hooks.validate = [](std::int64_t epochs) { return epochs <= 4 ? 0.1 * static_cast<double>(epochs) : 0.2; };
-  hooks.on_best = [&](const TrainerProgress& now) { best.push_back(now.best_epoch); };
-  TrainerProgress progress;
-  Trainer(*model, adam, batches, options, hooks).run(progress);
+  nn::TrainerHooks hooks;
+  hooks.on_best = [&](const nn::TrainerProgress& now) { best.push_back(now.best_epoch); };
+  RecommenderTask task(*model, batches, {}, [](std::int64_t epochs) {
+    return nn::Validation{epochs <= 4 ? 0.1 * static_cast<double>(epochs) : 0.2};
+  });
+  nn::TrainerProgress progress;
+  nn::Trainer(task, adam, options, hooks).run(progress);
   CHECK(best == std::vector<std::int64_t>{1, 2, 3, 4});
   CHECK(progress.best_epoch == 4);
   CHECK(progress.epoch == 7);
@@ -316,10 +318,9 @@ TEST_CASE("a loss that is not finite names the op", "[training]") {
   for (auto& value : model->parameters()[0].parameter->mutable_value().mutable_span<float>()) value = std::nanf("");
   optim::Adam adam;
   const TrainingBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 60}, RngKey{7, 8});
-  TrainerHooks hooks;
-  hooks.validate = [](std::int64_t) { return 0.0; };
-  TrainerProgress progress;
-  CHECK_THROWS_WITH(Trainer(*model, adam, batches, small_options(), hooks).run(progress),
+  RecommenderTask task(*model, batches);
+  nn::TrainerProgress progress;
+  CHECK_THROWS_WITH(nn::Trainer(task, adam, small_options()).run(progress),
                     Contains("[embedding]") && Contains("non-finite"));
 }
 
@@ -342,12 +343,11 @@ TEST_CASE("sasrec is causal and learns a walk", "[sasrec]") {
   auto model = small_model();
   optim::Adam adam;
   const TrainingBatches batches(spans(data), {.batch_size = 16, .window = 20, .shard_tokens = 200}, RngKey{7, 8});
-  TrainerOptions options = small_options();
+  nn::TrainerOptions options = small_options();
   options.epochs = 40;
-  TrainerHooks hooks;
-  hooks.validate = [](std::int64_t) { return 0.0; };
-  TrainerProgress progress;
-  Trainer(*model, adam, batches, options, hooks).run(progress);
+  RecommenderTask task(*model, batches);
+  nn::TrainerProgress progress;
+  nn::Trainer(task, adam, options).run(progress);
   const Tensor scores = make_ranker(*model).score(Sequences::from({{10, 11, 12}, {}, {58, 59}}, kItems));
   const float* row = scores.data<float>();
   CHECK(std::max_element(row, row + kItems) - row == 13);

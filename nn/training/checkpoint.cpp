@@ -1,10 +1,10 @@
-#include "tally/recsys/training/checkpoint.h"
+#include "tally/nn/training/checkpoint.h"
 
 #include "tally/core/atomic_directory.h"
 #include "tally/core/safetensors.h"
 #include "tally/nn/serialize.h"
 
-namespace tally::recsys {
+namespace tally::nn {
 namespace {
 
 constexpr std::int64_t kFormat = 1;  // of the directory; raised when older ones can no longer be read
@@ -49,35 +49,35 @@ Json open(const std::filesystem::path& directory, const Json& identity, const Js
 
 }  // namespace
 
-void save_checkpoint(const std::filesystem::path& directory, SequenceModel& model, const optim::Optimizer& optimizer,
+void save_checkpoint(const std::filesystem::path& directory, const TensorList& state, const optim::Optimizer& optimizer,
                      const TrainerProgress& progress, const Json& identity) {
   AtomicDirectory files(directory);
-  nn::save_state(files.file(kModelFile), model.state());
+  save_state(files.file(kModelFile), state);
   save_safetensors(files.file(kOptimizerFile), optimizer.state());
   files.commit(Json::object({{"format", kFormat}, {"identity", identity}, {"progress", progress.to_json()}}));
 }
 
-TrainerProgress load_checkpoint(const std::filesystem::path& directory, SequenceModel& model,
+TrainerProgress load_checkpoint(const std::filesystem::path& directory, const TensorList& state,
                                 optim::Optimizer& optimizer, const Json& identity, const Json& defaults) {
   const Json fields = open(directory, identity, defaults);
   const Json* written = fields.find("progress");
   check<IoError>(written != nullptr, directory.string(), "holds weights alone; a run cannot go on from them");
   const TrainerProgress progress = TrainerProgress::from_json(*written);
   optimizer.load_state(load_safetensors(directory / kOptimizerFile).tensors);
-  nn::load_state(directory / kModelFile, model.state());
+  load_state(directory / kModelFile, state);
   return progress;
 }
 
-void save_weights(const std::filesystem::path& directory, SequenceModel& model, const Json& identity) {
+void save_weights(const std::filesystem::path& directory, const TensorList& state, const Json& identity) {
   AtomicDirectory files(directory);
-  nn::save_state(files.file(kModelFile), model.state());
+  save_state(files.file(kModelFile), state);
   files.commit(Json::object({{"format", kFormat}, {"identity", identity}}));
 }
 
-void load_weights(const std::filesystem::path& directory, SequenceModel& model, const Json& identity,
+void load_weights(const std::filesystem::path& directory, const TensorList& state, const Json& identity,
                   const Json& defaults) {
   open(directory, identity, defaults);
-  nn::load_state(directory / kModelFile, model.state());
+  load_state(directory / kModelFile, state);
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::nn
