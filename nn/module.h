@@ -39,6 +39,21 @@ template <class T>
 struct IsOptional<std::optional<T>> : std::true_type {};
 }  // namespace detail
 
+/// How a module that hides its type shows what it has: every Parameter and Buffer, with its path, to these.
+template <bool kConst>
+struct FieldVisitor {
+  template <class T>
+  using Field = std::conditional_t<kConst, const T, T>;
+  std::function<void(const std::string& path, Field<Parameter>&)> parameter;
+  std::function<void(const std::string& path, Field<Buffer>&)> buffer;
+};
+
+/// A module that hides its type, such as nn::Attention: walkers enter it.
+template <class M>
+concept ErasedModule = requires(const M& module, const FieldVisitor<true>& visitor) {
+  module.enter(std::string(), visitor);
+};
+
 template <class M>
 concept Module = requires(std::remove_const_t<M>& module) {
   std::remove_const_t<M>::fields(module, detail::IgnoreField{});
@@ -53,6 +68,9 @@ void walk(const std::string& path, Field& field, Visit&& visit) {
   };
   if constexpr (std::is_same_v<Plain, Parameter> || std::is_same_v<Plain, Buffer>) {
     if (field.defined()) visit(path, field);
+  } else if constexpr (ErasedModule<Plain>) {
+    const auto pass = [&](const std::string& at, auto& found) { visit(at, found); };
+    field.enter(path, FieldVisitor<std::is_const_v<Field>>{pass, pass});
   } else if constexpr (Module<Plain>) {
     Plain::fields(field, [&](std::string_view name, auto& member) { walk(below(name), member, visit); });
   } else if constexpr (detail::IsVector<Plain>::value) {
@@ -61,9 +79,10 @@ void walk(const std::string& path, Field& field, Visit&& visit) {
     if (field) walk(path, *field, visit);
   } else {
     // A plain value. Anything that could own parameters is not trivially copyable, and must be a module.
-    static_assert(
-        std::is_trivially_copyable_v<Plain> || std::is_same_v<Plain, std::string>,
-        "a module's field must be a parameter, a buffer, a module (or a vector or optional of them), or plain data");
+    static_assert(std::is_trivially_copyable_v<Plain> || std::is_same_v<Plain, std::string>,
+                  "a module's field must be a parameter, a buffer, a module (or a vector or optional of them; or one "
+                  "that hides its "
+                  "type), or plain data");
   }
 }
 

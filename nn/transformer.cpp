@@ -1,29 +1,10 @@
 #include "tally/nn/transformer.h"
 
+#include "tally/nn/enum_words.h"
 #include "tally/ops/elementwise.h"
 #include "tally/ops/residual_dropout_norm.h"
 
 namespace tally::nn {
-
-MultiHeadAttention MultiHeadAttention::make(const MultiHeadAttentionOptions& options, RngKey key) {
-  const std::int64_t width = options.settings.width;
-  const LinearOptions square{.in = width, .out = width, .deviation = options.deviation};
-  AttentionKind attention = AttentionKind::make(options.attention, options.settings, key.fold_in("attention"));
-  Linear keys;
-  if (!attention.shares_queries()) keys = Linear::make(square, key.fold_in("key"));
-  return {.query = Linear::make(square, key.fold_in("query")),
-          .key = std::move(keys),
-          .value = Linear::make(square, key.fold_in("value")),
-          .output = Linear::make(square, key.fold_in("output")),
-          .attention = std::move(attention)};
-}
-
-Var MultiHeadAttention::operator()(const Var& queries, const Var& source, const Offsets& offsets,
-                                   const Context& context) const {
-  const Var q = query(queries);
-  const Var k = key.weight.defined() ? key(source) : Var();
-  return output(attention(q, k, value(source), offsets, context));
-}
 
 FeedForward FeedForward::make(const FeedForwardOptions& options, RngKey key) {
   return {.inner = Linear::make({.in = options.width, .out = options.inner, .deviation = options.deviation},
@@ -38,14 +19,15 @@ Var FeedForward::operator()(const Var& x, const Context& context) const {
   return outer(dropout(inner(x, activation), context.at("dropout")));
 }
 
-TransformerBlock TransformerBlock::make(const TransformerBlockOptions& options, RngKey key) {
+TransformerBlock TransformerBlock::make(const TransformerBlockOptions& options, RngKey key,
+                                        const AttentionKinds& kinds) {
   const std::int64_t width = options.settings.width;
   const std::int64_t inner = options.inner > 0 ? options.inner : width;
+  AttentionSettings settings = options.settings;
+  settings.deviation = options.deviation;
   return {.attention_norm = LayerNorm::make({width, options.epsilon}),
           .feed_forward_norm = LayerNorm::make({width, options.epsilon}),
-          .attention = MultiHeadAttention::make(
-              {.attention = options.attention, .settings = options.settings, .deviation = options.deviation},
-              key.fold_in("attention")),
+          .attention = kinds.make(options.attention, settings, key.fold_in("attention")),
           .feed_forward = FeedForward::make({.width = width,
                                              .inner = inner,
                                              .activation = options.activation,
@@ -56,8 +38,9 @@ TransformerBlock TransformerBlock::make(const TransformerBlockOptions& options, 
           .norm = options.norm};
 }
 
-Var TransformerBlock::operator()(const Var& x, const Offsets& offsets, const Context& context) const {
-  const Context in_attention = context.at("attention"), in_feed_forward = context.at("feed_forward");
+template <class Attend>
+Var TransformerBlock::run(const Var& x, const Context& context, const Attend& attend) const {
+  const Context in_feed_forward = context.at("feed_forward");
   const Context after_attention = context.at("attention_dropout"),
                 after_feed_forward = context.at("feed_forward_dropout");
   // The end of the attention half and the norm before or after it in one pass: {norm(sum), sum = residual +
@@ -70,20 +53,34 @@ Var TransformerBlock::operator()(const Var& x, const Offsets& offsets, const Con
   switch (norm) {
     case NormPlacement::sasrec: {
       const Var q = attention_norm(x);
-      const Var z = end_attention(attention(q, x, offsets, in_attention), q, feed_forward_norm, Dropout{}).normalized;
+      const Var z = end_attention(attend(q, x), q, feed_forward_norm, Dropout{}).normalized;
       return z + dropout(feed_forward(z, in_feed_forward), after_feed_forward);
     }
     case NormPlacement::pre: {
       const Var q = attention_norm(x);
-      const auto [z, y] = end_attention(attention(q, q, offsets, in_attention), x, feed_forward_norm, dropout);
+      const auto [z, y] = end_attention(attend(q, q), x, feed_forward_norm, dropout);
       return y + dropout(feed_forward(z, in_feed_forward), after_feed_forward);
     }
     case NormPlacement::post: {
-      const Var y = end_attention(attention(x, x, offsets, in_attention), x, attention_norm, dropout).normalized;
+      const Var y = end_attention(attend(x, x), x, attention_norm, dropout).normalized;
       return feed_forward_norm(y + dropout(feed_forward(y, in_feed_forward), after_feed_forward));
     }
   }
   fail<ValueError>("TransformerBlock", "unknown norm placement");
+}
+
+Var TransformerBlock::operator()(const Var& x, const Sequence& sequence, const Context& context) const {
+  const Context in_attention = context.at("attention");
+  return run(x, context,
+             [&](const Var& queries, const Var& source) { return attention(queries, source, sequence, in_attention); });
+}
+
+Var TransformerBlock::step(State& state, const Var& x, const Event& event) const {
+  return run(x, {}, [&](const Var& query, const Var& source) { return attention.step(state, query, source, event); });
+}
+
+std::string TransformerBlock::layout() const {
+  return attention.layout() + ", norm " + word_of(norm) + ", activation " + word_of(feed_forward.activation);
 }
 
 }  // namespace tally::nn

@@ -1,30 +1,11 @@
 #pragma once
 
+#include <string>
+
 #include "tally/nn/attention_kinds.h"
+#include "tally/nn/layers.h"
 
 namespace tally::nn {
-
-struct MultiHeadAttentionOptions {
-  std::string attention = "softmax";  ///< of attention_kinds()
-  AttentionSettings settings = {};
-  double deviation = 0;  ///< of the projections' normal initial weights; 0 means Xavier uniform
-};
-
-/// Vaswani et al., arXiv 1706.03762, over packed sequences: queries from one tensor of rows [T, width], keys and values
-/// from another (often the same), with any attention between them.
-struct MultiHeadAttention {
-  Linear query, key, value, output;  ///< key: without weights where keys are the queries
-  AttentionKind attention;
-  static void fields(auto& self, auto&& visit) {
-    visit("query", self.query);
-    visit("key", self.key);
-    visit("value", self.value);
-    visit("output", self.output);
-    visit("attention", self.attention);
-  }
-  static MultiHeadAttention make(const MultiHeadAttentionOptions& options, RngKey key);
-  Var operator()(const Var& queries, const Var& source, const Offsets& offsets, const Context& context) const;
-};
 
 struct FeedForwardOptions {
   std::int64_t width = 0;
@@ -58,7 +39,7 @@ enum class NormPlacement {
 
 struct TransformerBlockOptions {
   std::string attention = "softmax";  ///< of attention_kinds()
-  AttentionSettings settings = {};    ///< of the attention, the width among them
+  AttentionSettings settings = {};    ///< of the attention, the width among them; its deviation is that below
   std::int64_t inner = 0;             ///< of the feed-forward part; 0 means the width
   ops::Activation activation = ops::Activation::relu;
   double hidden_dropout = 0;
@@ -67,10 +48,10 @@ struct TransformerBlockOptions {
   NormPlacement norm = NormPlacement::pre;
 };
 
-/// Causal self-attention and a feed-forward part, each with residual, norm and dropout.
+/// Self-attention and a feed-forward part, each with residual, norm and dropout.
 struct TransformerBlock {
   LayerNorm attention_norm, feed_forward_norm;
-  MultiHeadAttention attention;
+  Attention attention;
   FeedForward feed_forward;
   Dropout dropout;
   NormPlacement norm = NormPlacement::pre;
@@ -82,8 +63,23 @@ struct TransformerBlock {
     visit("dropout", self.dropout);
     visit("norm", self.norm);
   }
-  static TransformerBlock make(const TransformerBlockOptions& options, RngKey key);
-  Var operator()(const Var& x, const Offsets& offsets, const Context& context) const;
+  /// The attention is made by `kinds`.
+  static TransformerBlock make(const TransformerBlockOptions& options, RngKey key,
+                               const AttentionKinds& kinds = attention_kinds());
+  Var operator()(const Var& x, const Sequence& sequence, const Context& context) const;
+
+  /// The recurrent face, where the attention has one: an event's row [1, width] to its output, that of the call above.
+  using State = AttentionState;
+  bool has_state() const { return attention.has_state(); }
+  State initial_state() const { return attention.initial_state(); }
+  Var step(State& state, const Var& x, const Event& event) const;
+  /// Settings in words that no tensor shows.
+  std::string layout() const;
+
+ private:
+  /// Both faces: `attend(queries, source)` is the attention's.
+  template <class Attend>
+  Var run(const Var& x, const Context& context, const Attend& attend) const;
 };
 
 }  // namespace tally::nn

@@ -142,9 +142,9 @@ Var linear_attention(const Var& q, const Var& k, const Var& v, const Var& direct
 LinearAttentionState linear_attention_state(std::int64_t heads, std::int64_t features, std::int64_t value_width) {
   check<ValueError>(heads > 0 && features > 0 && value_width > 0, "linear_attention_state",
                     "needs sizes above 0; got heads ", heads, ", features ", features, ", value width ", value_width);
-  LinearAttentionState state{heads, features, value_width, {}, {}, 0};
+  LinearAttentionState state{heads, features, value_width, {}, {}};
   state.sums.resize(static_cast<std::size_t>(heads * features * (value_width + 1)));
-  state.reference.assign(static_cast<std::size_t>(heads), -std::numeric_limits<float>::infinity());
+  state.reference.assign(static_cast<std::size_t>(heads), -std::numeric_limits<double>::infinity());
   return state;
 }
 
@@ -164,7 +164,8 @@ void linear_attention_step(LinearAttentionState& state, std::span<const float> q
   const auto plan = plan_of<float>(sizes, {}, directions.defined() ? directions.contiguous() : Tensor());
   const std::int64_t wide = state.value_width + 1;
   std::vector<float> query(static_cast<std::size_t>(state.features)), key(query);
-  std::vector<float> value(static_cast<std::size_t>(wide), 1.0f), sums(value);
+  std::vector<float> value(static_cast<std::size_t>(wide), 1.0f);
+  std::vector<double> sums(value.size());
   for (std::int64_t head = 0; head < state.heads; ++head) {
     float unused, weight;
     kernels::map_features(plan, false, q.data() + head * sizes.width, sizes.width, 1, query.data(), &unused);
@@ -173,14 +174,13 @@ void linear_attention_step(LinearAttentionState& state, std::span<const float> q
     kernels::linear_attention_step(query.data(), key.data(), weight, value.data(), state.features, wide,
                                    state.sums.data() + head * state.features * wide,
                                    state.reference[static_cast<std::size_t>(head)], sums.data());
-    const float denominator = sums.back();
-    const bool vanishes = denominator < kernels::kSmallestDenominator<float>;
+    const double denominator = sums.back();
+    const bool vanishes = denominator < double{kernels::kSmallestDenominator<float>};
     for (std::int64_t i = 0; i < state.value_width; ++i) {
       output[static_cast<std::size_t>(head * state.value_width + i)] =
-          vanishes ? 0 : sums[static_cast<std::size_t>(i)] / denominator;
+          vanishes ? 0 : static_cast<float>(sums[static_cast<std::size_t>(i)] / denominator);
     }
   }
-  ++state.events;
 }
 
 LinearAttentionState merge(const LinearAttentionState& a, const LinearAttentionState& b) {
@@ -190,12 +190,11 @@ LinearAttentionState merge(const LinearAttentionState& a, const LinearAttentionS
                     "needs states of equal sizes; got heads ", a.heads, " and ", b.heads, ", features ", a.features,
                     " and ", b.features, ", value widths ", a.value_width, " and ", b.value_width);
   LinearAttentionState merged = a;
-  merged.events += b.events;
   const std::int64_t numbers = a.features * (a.value_width + 1);
   for (std::size_t head = 0; head < a.reference.size(); ++head) {
-    const float reference = std::max(a.reference[head], b.reference[head]);
-    const auto factor = [&](float of) { return std::isinf(of) ? 0.0f : std::exp(of - reference); };
-    float* to = merged.sums.data() + static_cast<std::int64_t>(head) * numbers;
+    const double reference = std::max(a.reference[head], b.reference[head]);
+    const auto factor = [&](double of) { return std::isinf(of) ? 0.0 : std::exp(of - reference); };
+    double* to = merged.sums.data() + static_cast<std::int64_t>(head) * numbers;
     kernels::scale(to, factor(a.reference[head]), numbers);
     kernels::axpy(to, factor(b.reference[head]), b.sums.data() + static_cast<std::int64_t>(head) * numbers, numbers);
     merged.reference[head] = reference;

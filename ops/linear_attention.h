@@ -45,12 +45,14 @@ Var linear_attention(const Var& q, const Var& k, const Var& v, const Var& direct
                      const LinearAttentionOptions& options = {});
 
 /// The recurrent face of causal linear_attention in f32: all that is left of a history, of a size that does not depend
-/// on its length. A plain value.
+/// on its length. Sums are in double, so that they are as good after a million events as after a hundred. A plain
+/// value.
 struct LinearAttentionState {
   std::int64_t heads = 0, features = 0, value_width = 0;
-  std::vector<float> sums;       ///< [heads, m, e + 1]: S, and z as the last column, both divided by exp(reference)
-  std::vector<float> reference;  ///< [heads] logarithm of the largest key's weight so far, -infinity at first
-  std::int64_t events = 0;
+  std::vector<double> sums;       ///< [heads, m, e + 1]: S, and z as the last column, both divided by exp(reference)
+  std::vector<double> reference;  ///< [heads] logarithm of the largest key's weight so far, -infinity at first
+
+  std::size_t heap_bytes() const { return (sums.capacity() + reference.capacity()) * sizeof(double); }
 };
 
 /// The state before the first event. `features` is m. Throws ValueError for sizes below 1.

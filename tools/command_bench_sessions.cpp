@@ -165,6 +165,7 @@ void add_bench_sessions(CLI::App& app) {
     command->add_option(name, value, what)->capture_default_str();
   };
   option("--model", arguments->model.name, "lisa, gru4rec or sasrec");
+  option("--attention", arguments->model.attention, "Of sasrec: the name of an attention");
   option("--width", arguments->model.hidden_size, "Of embeddings and hidden rows");
   option("--layers", arguments->model.n_layers, "Number of layers");
   option("--window", arguments->model.max_item_list_length, "Longest history that the model reads");

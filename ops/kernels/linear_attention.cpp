@@ -386,15 +386,18 @@ void linear_attention_backward(const LinearAttentionPlan<T>& plan, const LinearA
 }
 
 void linear_attention_step(const float* query, const float* key, float log_weight, const float* value,
-                           std::int64_t features, std::int64_t columns, float* state, float& reference, float* sums) {
-  const float after = std::max(reference, log_weight);
-  const float keep = relative(reference, after), weight = relative(log_weight, after);
-  std::fill_n(sums, columns, 0.0f);
+                           std::int64_t features, std::int64_t columns, double* state, double& reference,
+                           double* sums) {
+  const double given = log_weight, after = std::max(reference, given);
+  const double keep = relative(reference, after), weight = relative(given, after);
+  std::fill_n(sums, columns, 0.0);
   for (std::int64_t f = 0; f < features; ++f) {
-    float* row = state + f * columns;
-    if (keep != 1) scale(row, keep, columns);
-    axpy(row, weight * key[f], value, columns);
-    axpy(sums, query[f], row, columns);
+    double* const row = state + f * columns;
+    const double of_key = weight * static_cast<double>(key[f]), of_query = query[f];
+    for (std::int64_t c = 0; c < columns; ++c) {
+      row[c] = row[c] * keep + of_key * static_cast<double>(value[c]);
+      sums[c] += of_query * row[c];
+    }
   }
   reference = after;
 }

@@ -50,7 +50,7 @@ void linear_attention_backward(const LinearAttentionPlan<T>& plan, const LinearA
 /// Adds a key and value (with a last element of 1) to a head's state [features, columns], held relative to
 /// exp(reference), then gives the query's sums [columns].
 void linear_attention_step(const float* query, const float* key, float log_weight, const float* value,
-                           std::int64_t features, std::int64_t columns, float* state, float& reference, float* sums);
+                           std::int64_t features, std::int64_t columns, double* state, double& reference, double* sums);
 
 /// Below this a denominator counts as 0.
 template <class T>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tally/nn/attention_kinds.h"
 #include "tally/ops/elementwise.h"
 #include "tally/ops/item_cross_entropy.h"
 #include "tally/recsys/models/registry.h"
@@ -14,6 +15,10 @@ GradientReport check_model_gradients(const ModelConfig& config, const GradientCh
       "passes gradients straight through hard codes, which no numeric derivative sees: check the variant "
       "soft, and the ops vector_quantization and histogram_attention against their surrogates; got ",
       config.lisa_variant);
+  check<ConfigError>(config.name != "sasrec" || nn::attention_kinds().at(config.attention).smooth, "model.attention",
+                     "passes gradients straight through codes, which no numeric derivative sees: check the ops "
+                     "vector_quantization and histogram_attention against their surrogates; got ",
+                     config.attention);
   constexpr std::int64_t kItems = 12;
   ModelConfig small = config;
   small.max_item_list_length = std::min<std::int64_t>(config.max_item_list_length, 8);

@@ -7,7 +7,7 @@
 
 namespace tally::recsys {
 
-SasRec SasRec::make(const SasRecOptions& options, RngKey key) {
+SasRec SasRec::make(const SasRecOptions& options, RngKey key, const nn::AttentionKinds& kinds) {
   check<ValueError>(options.blocks >= 1, "SasRec", "needs at least one block; got ", options.blocks);
   SasRec model{
       .items = nn::Embedding::make({options.items, options.width, options.deviation}, key.fold_in("items")),
@@ -33,7 +33,8 @@ SasRec SasRec::make(const SasRecOptions& options, RngKey key) {
                                                        .deviation = options.deviation,
                                                        .epsilon = options.epsilon,
                                                        .norm = options.norm},
-                                                      key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b))));
+                                                      key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b)),
+                                                      kinds));
   }
   if (!options.tie_embeddings) {
     model.output = nn::Parameter(nn::normal({options.items, options.width}, options.deviation, key.fold_in("output")));
@@ -41,12 +42,9 @@ SasRec SasRec::make(const SasRecOptions& options, RngKey key) {
   return model;
 }
 
-Var SasRec::encode(const Sequences& batch, const nn::Context& context) const {
+Var SasRec::embed(const Tensor& row_items, const Tensor& row_positions, const nn::Context& context) const {
   const double scale = std::sqrt(static_cast<double>(items.table.shape()[1]));
-  const Var embedded = items(batch.items, scale) + positions(recsys::positions(batch.offsets, window, alignment));
-  Var x = dropout(embedded, context.at("embedding"));
-  for (std::size_t b = 0; b < blocks.size(); ++b) x = blocks[b](x, batch.offsets, context.at("blocks").at(b));
-  return norm(x);
+  return dropout(items(row_items, scale) + positions(row_positions), context);
 }
 
 }  // namespace tally::recsys

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "tally/nn/transformer.h"
-#include "tally/recsys/models/recurrent_model.h"
+#include "tally/recsys/models/layered_recurrence.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
@@ -46,11 +46,13 @@ struct SasRec {
     visit("alignment", self.alignment);
   }
 
-  static SasRec make(const SasRecOptions& options, RngKey key);
+  /// The attentions are made by `kinds`.
+  static SasRec make(const SasRecOptions& options, RngKey key, const nn::AttentionKinds& kinds = nn::attention_kinds());
   /// [T, width]; row t depends on the items of its sequence up to t.
-  Var encode(const Sequences& batch, const nn::Context& context) const;
-  /// One event at a time: sasrec_recurrence.h. `weights` is a hash of all weights.
-  std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
+  Var encode(const Sequences& batch, const nn::Context& context) const { return encode_layers(*this, batch, context); }
+  /// Its parts, row by row: layered_recurrence.h.
+  Var embed(const Tensor& row_items, const Tensor& row_positions, const nn::Context& context) const;
+  Var finish(const Var& x) const { return norm(x); }
   Var item_table() const { return output.defined() ? output.var() : items.table.var(); }
 };
 

@@ -4,11 +4,13 @@
 #include <string>
 #include <vector>
 
+#include "tally/autograd/tape.h"
 #include "tally/nn/module.h"
+#include "tally/recsys/models/layered_recurrence.h"
 #include "tally/recsys/models/prepared.h"
 #include "tally/recsys/models/recurrent_model.h"
 #include "tally/recsys/models/weights_fingerprint.h"
-#include "tally/recsys/models/window.h"
+#include "tally/recsys/models/window_recurrence.h"
 
 namespace tally::recsys {
 
@@ -64,10 +66,9 @@ class SequenceModel {
   /// For the log of each epoch: how LISA's codewords are used, say. Mostly empty.
   virtual std::vector<Measure> measures() const = 0;
 
-  /// Does recurrent() give a model?
-  virtual bool has_state() const = 0;
-  /// The weights as they are now, in the form that takes one event at a time. Throws ValueError for a model without
-  /// one, or with settings that rule it out.
+  /// The weights as they are now, in the form that takes one event at a time: a form of the model's own; layer by
+  /// layer, where they allow it (layered_recurrence.h); else the window is read again (window_recurrence.h). Throws
+  /// ValueError for settings that rule out the model's own.
   virtual std::shared_ptr<const RecurrentModel> recurrent() const = 0;
 
   virtual nn::ParameterList parameters() = 0;
@@ -93,7 +94,7 @@ class SequenceModel {
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
 ///
-/// which makes a RecurrentModelOf something, given a hash of all weights.
+/// which makes a RecurrentModelOf something of the module's own, given a hash of all weights.
 template <class M>
 class SequenceModelOf final : public SequenceModel {
  public:
@@ -178,15 +179,22 @@ class SequenceModelOf final : public SequenceModel {
     }
   }
 
-  bool has_state() const override {
-    return requires(const M& module) { module.recurrent(std::string(), std::uint64_t{0}); };
-  }
   std::shared_ptr<const RecurrentModel> recurrent() const override {
-    if constexpr (requires { module_.recurrent(name_, std::uint64_t{0}); }) {
-      return module_.recurrent(name_, weights_fingerprint(module_));
-    } else {
-      fail<ValueError>(name_, "has no recurrent face: it cannot take one event at a time");
+    const std::uint64_t weights = weights_fingerprint(module_);
+    std::string words;
+    if constexpr (requires { module_.recurrent(name_, weights); }) {
+      return module_.recurrent(name_, weights);
+    } else if constexpr (LayeredModel<M>) {
+      if (streams_by_layers(module_)) return stream(weights, LayeredRecurrence<M>(module_));
+      words = layout_of_layers(module_);
     }
+    const Paused paused;
+    const auto copy = std::make_shared<const SequenceModelOf>(*this);
+    const Prepared prepared = copy->prepare(BatchItems::all(num_items()));
+    return stream(
+        weights, WindowRecurrence(
+                     words, window(), [=](const Sequences& batch) { return copy->encode(batch, prepared, {}).value(); },
+                     ItemScorer::of_table(copy->candidate_table(prepared).value())));
   }
 
   nn::ParameterList parameters() override { return nn::parameters(module_); }
@@ -198,6 +206,10 @@ class SequenceModelOf final : public SequenceModel {
   }
 
  private:
+  template <class R>
+  std::shared_ptr<const RecurrentModel> stream(std::uint64_t weights, R recurrence) const {
+    return std::make_shared<RecurrentModelOf<R>>(name_, weights, std::move(recurrence));
+  }
   /// The module's own struct.
   static decltype(auto) values_of(const Prepared& prepared) requires requires(const M& module) {
     module.prepare(BatchItems());

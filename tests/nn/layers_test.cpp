@@ -5,6 +5,13 @@
 #include <stdexcept>
 
 #include "tally/autograd/gradient_check.h"
+#include "tally/nn/attention/histogram.h"
+#include "tally/nn/attention/linear.h"
+#include "tally/nn/attention/linformer.h"
+#include "tally/nn/attention/lsh.h"
+#include "tally/nn/attention/multi_head.h"
+#include "tally/nn/attention/sinkhorn.h"
+#include "tally/nn/attention/softmax.h"
 #include "tally/nn/initializers.h"
 #include "tally/nn/quantization.h"
 #include "tally/nn/recurrent.h"
@@ -50,6 +57,11 @@ struct ForgetsOne {
   static void fields(auto& self, auto&& visit) { visit("a", self.a); }
 };
 
+struct AttentionLayer {
+  nn::Attention attention;
+  static constexpr void fields(auto& self, auto&& visit) { visit("attention", self.attention); }
+};
+
 Tensor rows(std::int64_t count, std::int64_t width, std::uint64_t stream) {
   Tensor x({count, width}, DType::f64);
   fill_normal(RngKey{5, stream}, x, 0, 1);
@@ -88,8 +100,13 @@ TEST_CASE("every module lists all its members", "[layers]") {
   check_complete<nn::LayerNorm>("LayerNorm");
   check_complete<nn::RmsNorm>("RmsNorm");
   check_complete<nn::Dropout>("Dropout");
-  check_complete<nn::MultiHeadAttention>("MultiHeadAttention");
-  check_complete<nn::AttentionKind>("AttentionKind");
+  check_complete<nn::MultiHead<nn::SoftmaxCore>>("MultiHead");
+  check_complete<nn::SoftmaxCore>("SoftmaxCore");
+  check_complete<nn::LinearAttentionCore>("LinearAttentionCore");
+  check_complete<nn::LshCore>("LshCore");
+  check_complete<nn::SinkhornCore>("SinkhornCore");
+  check_complete<nn::LinformerCore>("LinformerCore");
+  check_complete<nn::HistogramKind>("HistogramKind");
   check_complete<nn::FeedForward>("FeedForward");
   check_complete<nn::TransformerBlock>("TransformerBlock");
   check_complete<nn::Gru>("Gru");
@@ -133,7 +150,7 @@ TEST_CASE("transformer blocks have right gradients in every placement of the nor
                                              .norm = norm},
                                             RngKey{4});
     check_module(block, rows(8, 4, 5),
-                 [&](const Var& x) { return block(x, offsets, {.training = true, .key = RngKey{3}}); });
+                 [&](const Var& x) { return block(x, {offsets}, {.training = true, .key = RngKey{3}}); });
   }
 }
 
@@ -151,29 +168,30 @@ TEST_CASE("every attention of the table has right gradients, and the causal ones
         .buckets = 4,
         .projected_keys = 2,
         .max_length = 7};
-    auto attention = nn::MultiHeadAttention::make({.attention = entry.name, .settings = settings}, RngKey{4});
+    AttentionLayer layer{nn::attention_kinds().make(entry.name, settings, RngKey{4})};
     const Tensor x = rows(13, 4, 5);
-    check_module(attention, x, [&](const Var& in) { return attention(in, in, offsets, {}); });
+    if (entry.smooth) {
+      check_module(layer, x, [&](const Var& in) { return layer.attention(in, in, {offsets}, {}); });
+    }
     if (!entry.causal) {
       nn::AttentionSettings causal = settings;
       causal.mask = ops::AttentionMask::causal;
-      CHECK_THROWS_AS(nn::MultiHeadAttention::make({.attention = entry.name, .settings = causal}, RngKey{4}),
-                      ValueError);
+      CHECK_THROWS_AS(nn::attention_kinds().make(entry.name, causal, RngKey{4}), ValueError);
       continue;
     }
-    const auto fresh = nn::MultiHeadAttention::make({.attention = entry.name, .settings = settings}, RngKey{4});
+    const nn::Attention fresh = nn::attention_kinds().make(entry.name, settings, RngKey{4});
     const Tensor before = x.to(DType::f32);
     Tensor after = before.clone();
     for (std::int64_t column = 0; column < 4; ++column) after.mutable_data<float>()[4 * 4 + column] += 1.5f;
-    const std::vector<double> once = fresh(before, before, offsets, {}).value().to_doubles();
-    const std::vector<double> then = fresh(after, after, offsets, {}).value().to_doubles();
+    const std::vector<double> once = fresh(before, before, {offsets}, {}).value().to_doubles();
+    const std::vector<double> then = fresh(after, after, {offsets}, {}).value().to_doubles();
     for (std::size_t i = 0; i < 16; ++i) CHECK(once[i] == then[i]);  // rows before the one that changed
     double moved = 0;
     for (std::size_t i = 16; i < 28; ++i) moved += std::fabs(once[i] - then[i]);
     CHECK(moved > 0);
     for (std::size_t i = 28; i < once.size(); ++i) CHECK(once[i] == then[i]);  // other sequences
   }
-  CHECK_THROWS_WITH(nn::AttentionKind::make("sofmax", {.width = 4}, RngKey{1}),
+  CHECK_THROWS_WITH(nn::attention_kinds().make("sofmax", {.width = 4}, RngKey{1}),
                     Catch::Matchers::Contains("did you mean 'softmax'"));
 }
 
@@ -192,17 +210,17 @@ TEST_CASE("dropout and blocks are deterministic outside training", "[layers]") {
       {.settings = {.width = 4, .heads = 1, .dropout = 0.5}, .hidden_dropout = 0.5}, RngKey{4});
   const Offsets offsets = Offsets::single(6);
   const Tensor x = rows(6, 4, 6).to(DType::f32);
-  const Tensor once = block(x, offsets, {.key = RngKey{1}}).value(),
-               again = block(x, offsets, {.key = RngKey{2}}).value();
+  const Tensor once = block(x, {offsets}, {.key = RngKey{1}}).value(),
+               again = block(x, {offsets}, {.key = RngKey{2}}).value();
   CHECK(identical(once, again));
-  const Tensor trained = block(x, offsets, {.training = true, .key = RngKey{1}}).value();
+  const Tensor trained = block(x, {offsets}, {.training = true, .key = RngKey{1}}).value();
   CHECK_FALSE(identical(once, trained));
-  CHECK(identical(trained, block(x, offsets, {.training = true, .key = RngKey{1}}).value()));
+  CHECK(identical(trained, block(x, {offsets}, {.training = true, .key = RngKey{1}}).value()));
 }
 
 TEST_CASE("wrong sizes are refused", "[layers]") {
   CHECK_THROWS_AS(nn::Linear::make({.in = 0, .out = 4}, RngKey{1}), ValueError);
-  CHECK_THROWS_AS(nn::MultiHeadAttention::make({.settings = {.width = 5, .heads = 2}}, RngKey{1}), ValueError);
+  CHECK_THROWS_AS(nn::attention_kinds().make("softmax", {.width = 5, .heads = 2}, RngKey{1}), ValueError);
   const auto layer = nn::Linear::make({.in = 3, .out = 4}, RngKey{1});
   CHECK_THROWS_AS(layer(Tensor::zeros({2, 5})), ShapeError);
 }

@@ -266,6 +266,31 @@ TEST_CASE("sessions saved by version 1 are read, and saved as this one", "[durab
   }
 }
 
+TEST_CASE("sessions with states of another version are refused in plain words", "[durable_sessions]") {
+  const TemporaryDirectory parent;
+  const auto model = model_named("lisa")->recurrent();
+  Sessions sessions(model, item_names());
+  sessions.append(std::vector<UserEvent>{{"ann", "item-1"}});
+  sessions.save(parent / "now");
+  const Json now = manifest_fields(parent / "now");
+  CHECK(now.at("state_version") == Json(2));
+  // The first version's manifests do not say it.
+  for (const bool says : {true, false}) {
+    Json fields = Json::object();
+    for (const auto& [name, value] : now.members()) {
+      if (name != "state_version") fields.set(name, name == "fingerprint" ? Json("another") : value);
+    }
+    if (says) fields.set("state_version", Json(3));
+    AtomicDirectory changed(parent / (says ? "later" : "earlier"));
+    changed.write("users.bin", read_file(parent / "now/users.bin"));
+    changed.commit(fields);
+    Sessions loaded(model, item_names());
+    CHECK_THAT(message_of<IoError>([&] { loaded.load(parent / (says ? "later" : "earlier")); }),
+               Contains(says ? "of version 3, which another build keeps; needs version 2" : "of version 1, which"));
+    CHECK(loaded.size() == 0);
+  }
+}
+
 TEST_CASE("a log that cannot be written is an error, and what was logged is there", "[durable_sessions]") {
   const TemporaryDirectory parent;
   const auto model = model_named("lisa")->recurrent();

@@ -68,6 +68,69 @@ std::unique_ptr<SequenceModel> sasrec(PositionAlignment alignment = PositionAlig
                           RngKey{2})));
 }
 
+SasRecOptions sasrec_options(const std::string& attention, nn::NormPlacement norm = nn::NormPlacement::sasrec) {
+  SasRecOptions options{.items = kItems, .width = kWidth, .heads = 2, .attention = attention, .window = kWindow};
+  options.rival.block = 7;
+  options.rival.random_features = 9;
+  options.rival.codebooks = 3;
+  options.rival.codewords = 5;
+  options.norm = norm;
+  return options;
+}
+
+std::unique_ptr<SequenceModel> sasrec(const SasRecOptions& options) {
+  return std::make_unique<SequenceModelOf<SasRec>>("sasrec", lively(SasRec::make(options, RngKey{2})));
+}
+
+/// A running mean of the rows so far: an attention from outside, with a projection of its own.
+struct MeanKind {
+  nn::Linear value;
+  static constexpr void fields(auto& self, auto&& visit) { visit("value", self.value); }
+  Var operator()(const Var&, const Var& source, const nn::Sequence& sequence, const nn::Context&) const {
+    const Tensor values = value(source).value().contiguous();
+    Tensor means = values.clone();
+    for (std::int64_t s = 0; s < sequence.offsets.count(); ++s) {
+      State state{std::vector<double>(static_cast<std::size_t>(values.dim(1)))};
+      for (std::int64_t t = sequence.offsets.at(s); t < sequence.offsets.at(s + 1); ++t) {
+        take(state, values.slice(0, t, t + 1), t - sequence.offsets.at(s),
+             means.mutable_data<float>() + t * values.dim(1));
+      }
+    }
+    return Var(means);
+  }
+  std::string layout() const { return ""; }
+  struct State {
+    std::vector<double> sums;
+    std::size_t heap_bytes() const { return sums.capacity() * sizeof(double); }
+    void save(std::string& to) const { write_values(to, std::span<const double>(sums)); }
+    void load(ByteReader& bytes, std::int64_t) { bytes.read(std::span(sums)); }
+  };
+  State initial_state() const { return {std::vector<double>(static_cast<std::size_t>(value.weight.shape()[0]))}; }
+  Var step(State& state, const Var&, const Var& source, const nn::Event& event) const {
+    Tensor mean({1, static_cast<std::int64_t>(state.sums.size())});
+    take(state, value(source).value().contiguous(), event.place, mean.mutable_data<float>());
+    return Var(mean);
+  }
+  static void take(State& state, const Tensor& row, std::int64_t before, float* out) {
+    for (std::size_t i = 0; i < state.sums.size(); ++i) {
+      state.sums[i] += double{row.data<float>()[i]};
+      out[i] = static_cast<float>(state.sums[i] / static_cast<double>(before + 1));
+    }
+  }
+};
+
+std::unique_ptr<SequenceModel> with_own_attention() {
+  nn::AttentionKinds kinds = nn::attention_kinds();
+  kinds.add({.name = "mean",
+             .summary = "of the rows so far",
+             .make = [](const nn::AttentionKindEntry& entry, const nn::AttentionSettings& settings, RngKey key) {
+               return nn::Attention(entry.name,
+                                    MeanKind{nn::Linear::make({.in = settings.width, .out = settings.width}, key)});
+             }});
+  return std::make_unique<SequenceModelOf<SasRec>>(
+      "own", lively(SasRec::make(sasrec_options("mean", nn::NormPlacement::post), RngKey{2}, kinds)));
+}
+
 std::vector<std::int32_t> history(std::size_t length) {
   std::vector<std::int32_t> items;
   std::uint64_t x = 12345;
@@ -103,19 +166,42 @@ double difference(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() ? largest / size : std::numeric_limits<double>::infinity();
 }
 
-/// The same model with a window of `longer`, whose further positions are the last one again: what a stream means beyond
-/// the window, written as a whole history.
-Lisa widened(const LisaOptions& options, std::int64_t longer) {
-  Lisa model = lively(Lisa::make(options, RngKey{2}));
+/// A model with a window of `longer`, whose further positions are the last one again: what a stream means beyond the
+/// window, written as a whole history.
+template <class M>
+M widened(M model, std::int64_t longer) {
   const Tensor table = model.positions.table.value();
-  Tensor wide({longer, kWidth});
+  const std::int64_t width = table.dim(1);
+  Tensor wide({longer, width});
   for (std::int64_t p = 0; p < longer; ++p) {
-    const float* const from = table.data<float>() + std::min(p, options.window - 1) * kWidth;
-    std::copy_n(from, kWidth, wide.mutable_data<float>() + p * kWidth);
+    const float* const from = table.data<float>() + std::min(p, model.window - 1) * width;
+    std::copy_n(from, width, wide.mutable_data<float>() + p * width);
   }
   model.positions.table = nn::Parameter(wide);
   model.window = longer;
   return model;
+}
+
+/// The last row of the uncut encoding in double, and how far the streamed one is from it, relative to its largest
+/// element.
+double error_of_stream(const SasRec& model, std::span<const std::int32_t> items) {
+  const SequenceModelOf<SasRec> face("sasrec", model);
+  const auto recurrent = face.recurrent();
+  ModelState state = recurrent->initial_state();
+  for (const std::int32_t item : items) recurrent->append(state, item);
+  std::vector<float> row(static_cast<std::size_t>(recurrent->width()));
+  recurrent->hidden(state, row);
+  const auto length = static_cast<std::int64_t>(items.size());
+  SasRec wide = widened(model, length);
+  nn::convert(wide, DType::f64);
+  const Tensor rows = wide.encode(pack_window(std::span(&items, 1)), {}).value();
+  const std::vector<double> expected = rows.slice(0, length - 1, length).to_doubles();
+  double error = 0, size = 0;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    error = std::max(error, std::fabs(double{row[i]} - expected[i]));
+    size = std::max(size, std::fabs(expected[i]));
+  }
+  return error / size;
 }
 
 struct Streaming {
@@ -158,6 +244,15 @@ std::vector<Streaming> all_models() {
   add("gru4rec untied", gru4rec(1, false));
   add("sasrec", sasrec());
   add("sasrec, positions from the end", sasrec(PositionAlignment::end));
+  for (const char* attention : {"linear_elu", "linear_favor", "local", "histogram"}) {
+    for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::post, nn::NormPlacement::sasrec}) {
+      add(attention, sasrec(sasrec_options(attention, norm)));
+    }
+  }
+  for (const char* attention : {"softmax_materialized", "lsh", "sinkhorn"}) {
+    add(attention, sasrec(sasrec_options(attention)));
+  }
+  add("an attention from outside", with_own_attention());
   return models;
 }
 
@@ -202,7 +297,7 @@ TEST_CASE("beyond the window a stream keeps its tally and the last position", "[
       options.layers = layers;
       options.variant = variant;
       const auto recurrent = lisa(options)->recurrent();
-      const SequenceModelOf<Lisa> whole("lisa", widened(options, 200));
+      const SequenceModelOf<Lisa> whole("lisa", widened(lively(Lisa::make(options, RngKey{2})), 200));
       CHECK(difference(streamed(*recurrent, items), last_row(whole, items)) < 1e-5);
     }
   }
@@ -232,6 +327,62 @@ TEST_CASE("beyond the window a stream keeps its tally and the last position", "[
   // A recurrent unit has no window.
   const auto unit = gru4rec(2);
   CHECK(difference(streamed(*unit->recurrent(), items), last_row(*unit, items)) < 1e-5);
+}
+
+TEST_CASE("layers with states stream without end, in double where it counts", "[recurrent]") {
+  const std::vector<std::int32_t> items = history(5000);
+  for (const char* attention : {"linear_elu", "linear_favor", "local"}) {
+    for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::sasrec}) {
+      INFO(attention);
+      const SasRec model = lively(SasRec::make(sasrec_options(attention, norm), RngKey{2}));
+      for (const std::size_t length : {std::size_t{1}, std::size_t{kWindow}, std::size_t{kWindow + 1}, items.size()}) {
+        CHECK(error_of_stream(model, std::span(items).first(length)) < 1e-5);
+      }
+    }
+  }
+  // A state's size does not grow, unlike the window's that softmax keeps.
+  const auto recurrent = sasrec(sasrec_options("linear_elu"))->recurrent();
+  ModelState state = recurrent->initial_state();
+  recurrent->append(state, 1);
+  const std::size_t bytes = state.bytes();
+  for (const std::int32_t item : items) recurrent->append(state, item);
+  CHECK(state.bytes() == bytes);
+  // Positions that count from the end move with every event: the window is read again.
+  SasRecOptions from_end = sasrec_options("linear_elu");
+  from_end.alignment = PositionAlignment::end;
+  const auto rival = sasrec(from_end);
+  CHECK_THAT(rival->recurrent()->layout(), Catch::Matchers::Contains("the last 30 items"));
+  CHECK(difference(streamed(*rival->recurrent(), items), last_row(*rival, {items.end() - kWindow, items.end()})) <
+        1e-5);
+}
+
+TEST_CASE("a stream of linear attention after 300,000 events", "[recurrent][slow]") {
+  SasRecOptions options = sasrec_options("linear_elu");
+  options.rival = {};
+  options.width = 8;
+  CHECK(error_of_stream(lively(SasRec::make(options, RngKey{2})), history(300'000)) < 1e-5);
+}
+
+TEST_CASE("an event that a layer throws at leaves no trace", "[recurrent]") {
+  // The second layer's codebooks cannot quantize rows that are not finite; the first has taken the event by then.
+  SasRec model = SasRec::make(sasrec_options("histogram", nn::NormPlacement::pre), RngKey{2});
+  for (float& weight : model.blocks[1].attention_norm.weight.mutable_value().mutable_span<float>()) weight = NAN;
+  const auto recurrent = SequenceModelOf<SasRec>("sasrec", model).recurrent();
+  ModelState state = recurrent->initial_state();
+  const std::string before = state.save();
+  CHECK_THROWS_AS(recurrent->append(state, 3), ValueError);
+  CHECK(state.save() == before);
+  CHECK(state.events() == 0);
+}
+
+TEST_CASE("layouts are words", "[recurrent]") {
+  const auto contains = [](const auto& recurrent, const char* words) {
+    CHECK_THAT(recurrent->layout(), Catch::Matchers::Contains(words));
+  };
+  contains(sasrec()->recurrent(), "softmax of 2 heads, norm sasrec, activation relu");
+  contains(sasrec()->recurrent(), "positions from the start");
+  contains(lisa(lisa_options())->recurrent(), "activation relu");
+  contains(lisa([](LisaOptions& o) { o.variant = LisaVariant::soft; })->recurrent(), "similarity bilinear");
 }
 
 TEST_CASE("a state is a plain value, saved and restored", "[recurrent]") {
@@ -345,6 +496,17 @@ TEST_CASE("a state of another model is refused", "[recurrent]") {
     CHECK_THROWS_AS(other->merge(own, state), ValueError);
   }
   CHECK_THROWS_AS(recurrent->append(*std::make_unique<ModelState>(), 1), ValueError);
+  // As an earlier build wrote it: another version, and a fingerprint of a layout in other words.
+  std::string earlier = state.save();
+  const std::size_t version_at = std::string_view("tally.state").size() + 1;
+  REQUIRE(earlier[version_at] == 2);
+  earlier[version_at] = 1;
+  CHECK_THAT(message_of<IoError>([&] { recurrent->load_state(earlier); }),
+             Catch::Matchers::Contains("needs a state of version 2; got 1"));
+  earlier[version_at + 8] = static_cast<char>(earlier[version_at + 8] ^ 1);
+  CHECK_THAT(message_of<ValueError>([&] { recurrent->load_state(earlier); }),
+             Catch::Matchers::Contains("or of this one in a build that keeps other states") &&
+                 Catch::Matchers::Contains("its version 1") && Catch::Matchers::Contains("and version 2"));
   // The model may go on training: its recurrent face does not change.
   const std::vector<float> before = streamed(*recurrent, history(9));
   for (const auto& [path, tensor] : first->state()) tensor->mutable_data<float>()[0] += 1;

@@ -1,20 +1,24 @@
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tally/core/bytes.h"
+#include "tally/recsys/data/sequences.h"
 #include "tally/recsys/models/item_scorer.h"
-#include "tally/recsys/models/sasrec.h"
 
 namespace tally::recsys {
 
-/// SASRec one event at a time, for comparison: the state is the last `window` items, and a hidden row reads all of them
-/// again. It gives what SasRec::encode() gives for a history cut to the window, at any length.
-class SasRecRecurrence {
+/// Any model one event at a time: the state is the last `window` items, and a hidden row reads all of them again. It
+/// gives what encode() gives for a history cut to the window, at any length. For models whose states grow, or move with
+/// each event.
+class WindowRecurrence {
  public:
   static constexpr std::uint32_t kStateVersion = 2;  ///< 1: numbers for words in the layout
+
   struct State {
     std::vector<std::int32_t> recent;  ///< event i in place i % window, up to the window
 
@@ -22,10 +26,13 @@ class SasRecRecurrence {
     void save(std::string& to) const { write_values(to, std::span<const std::int32_t>(recent)); }
   };
 
-  explicit SasRecRecurrence(const SasRec& model);
+  /// `encode` gives the hidden rows f32 [T, D] of sequences; `model` says in words what no weight shows.
+  WindowRecurrence(std::string model, std::int64_t window, std::function<Tensor(const Sequences&)> encode,
+                   ItemScorer scorer)
+      : model_(std::move(model)), window_(window), encode_(std::move(encode)), scorer_(std::move(scorer)) {}
 
   std::string layout() const;
-  ItemScorer scorer() const { return ItemScorer::of_table(model_.item_table().value()); }
+  ItemScorer scorer() const { return scorer_; }
   State initial_state() const { return {}; }
   void append(State& state, std::int64_t events, std::int32_t item) const;
   void hidden(const State& state, std::int64_t events, std::span<float> row) const;
@@ -36,7 +43,10 @@ class SasRecRecurrence {
   /// Oldest first.
   std::vector<std::int32_t> in_order(const State& state, std::int64_t events) const;
 
-  SasRec model_;
+  std::string model_;
+  std::int64_t window_;
+  std::function<Tensor(const Sequences&)> encode_;
+  ItemScorer scorer_;
 };
 
 }  // namespace tally::recsys

@@ -1,0 +1,38 @@
+#include "tally/nn/attention/histogram.h"
+
+#include "tally/autograd/tape.h"
+
+namespace tally::nn {
+
+Var HistogramKind::operator()(const Var&, const Var& source, const Sequence& sequence, const Context& context) const {
+  const ops::VectorQuantization rows = quantizer(source, context);
+  return histogram(rows.codes, rows.logits, histogram.tables(quantizer.codewords()), sequence.offsets);
+}
+
+std::string HistogramKind::layout() const {
+  const ops::VectorQuantizationOptions& options = quantizer.options.quantization;
+  return std::string(options.assignment == ops::CodewordAssignment::soft ? " of soft assignments" : "") +
+         (options.residual ? "" : " not residual") + ", decay " + std::to_string(histogram.current_decay()) +
+         ", counts window " + std::to_string(histogram.window);
+}
+
+bool HistogramKind::has_state() const {
+  const bool soft = histogram.assignment == ops::CodewordAssignment::soft;
+  return histogram.mask == ops::AttentionMask::causal && !(soft && histogram.window > 0);
+}
+
+HistogramKind::State HistogramKind::initial_state() const {
+  const Paused paused;
+  const HistogramTables tables = histogram.tables(quantizer.codewords());
+  return {.tables = std::make_shared<const State::Tables>(
+              State::Tables{quantizer.tables(), ops::HistogramReader(tables.inner.value(), tables.values.value())}),
+          .tally = ops::HistogramState(histogram.layout(tables.inner.dim(0), tables.inner.dim(1)))};
+}
+
+Var HistogramKind::step(State& state, const Var&, const Var& source, const Event&) const {
+  const ops::VectorQuantization row = quantizer(source, state.tables->quantizer);
+  histogram.append(state.tally, row);
+  return histogram.attend(state.tally, row, state.tables->reader);
+}
+
+}  // namespace tally::nn

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+
+#include "tally/nn/attention/attention.h"
+
+namespace tally::nn {
+
+/// Softmax over projected keys (ops/linformer_attention.h), which has no causal form: a core of MultiHead.
+struct LinformerCore {
+  static constexpr bool kSharesQueries = false;
+  std::int64_t heads = 1;
+  Parameter key_projection, value_projection;  ///< [projected_keys, max_length]
+  static constexpr void fields(auto& self, auto&& visit) {
+    visit("heads", self.heads);
+    visit("key_projection", self.key_projection);
+    visit("value_projection", self.value_projection);
+  }
+  Var operator()(const Var& q, const Var& k, const Var& v, const Sequence& sequence, const Context& context) const;
+  std::string layout() const;
+};
+
+}  // namespace tally::nn

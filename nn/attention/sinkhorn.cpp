@@ -1,0 +1,32 @@
+#include "tally/nn/attention/sinkhorn.h"
+
+#include <vector>
+
+#include "tally/ops/shape.h"
+#include "tally/ops/sinkhorn_attention.h"
+
+namespace tally::nn {
+namespace {
+
+/// The first row of each block of each sequence.
+Tensor first_rows(const Offsets& offsets, std::int64_t block) {
+  std::vector<std::int64_t> rows;
+  for (std::int64_t s = 0; s < offsets.count(); ++s) {
+    for (std::int64_t row = offsets.at(s); row < offsets.at(s + 1); row += block) rows.push_back(row);
+  }
+  const auto count = static_cast<std::int64_t>(rows.size());
+  return Tensor::from(rows, {count});
+}
+
+}  // namespace
+
+Var SinkhornCore::operator()(const Var& q, const Var& k, const Var& v, const Sequence& sequence, const Context&) const {
+  const Var logits = sorter(ops::gather(q, first_rows(sequence.offsets, block)));
+  return ops::sinkhorn_attention(q, k, v, logits, sequence.offsets, {.heads = heads, .mask = mask, .block = block});
+}
+
+std::string SinkhornCore::layout() const {
+  return " of " + std::to_string(heads) + " heads, blocks of " + std::to_string(block) + " rows";
+}
+
+}  // namespace tally::nn

@@ -1,0 +1,305 @@
+// Both faces of every attention kind together: whole sequences, an event at a time, and the definition in double.
+#include "tally/nn/attention/attention.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <functional>
+#include <numeric>
+
+#include "tally/nn/attention/histogram.h"
+#include "tally/nn/attention/linear.h"
+#include "tally/nn/attention/linformer.h"
+#include "tally/nn/attention/lsh.h"
+#include "tally/nn/attention/multi_head.h"
+#include "tally/nn/attention/sinkhorn.h"
+#include "tally/nn/attention/softmax.h"
+#include "tally/nn/attention_kinds.h"
+
+using namespace tally;
+using Catch::Matchers::Contains;
+
+namespace {
+
+using Rows = std::vector<std::vector<double>>;
+
+constexpr std::int64_t kWidth = 6, kHeads = 2;
+
+/// As a layer holds it.
+struct Holder {
+  nn::Attention attention;
+  static constexpr void fields(auto& self, auto&& visit) { visit("attention", self.attention); }
+};
+
+nn::AttentionSettings settings(bool causal = true) {
+  return {.width = kWidth,
+          .heads = kHeads,
+          .mask = causal ? ops::AttentionMask::causal : ops::AttentionMask::bidirectional,
+          .block = 5,
+          .random_features = 7,
+          .buckets = 4,
+          .projected_keys = 2,
+          .codebooks = 3,
+          .codewords = 4,
+          .decay = 0.1,
+          .max_length = 40};
+}
+
+/// With weights of ordinary size.
+Holder make(const std::string& name, bool causal = true) {
+  Holder holder{nn::attention_kinds().make(name, settings(causal), RngKey{4})};
+  std::uint64_t stream = 0;
+  for (auto& [path, parameter] : nn::parameters(holder)) {
+    Tensor noise(parameter->shape());
+    fill_normal(RngKey{6, stream++}, noise, 0, 0.4);
+    auto values = parameter->mutable_value().mutable_span<float>();
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += noise.data<float>()[i];
+  }
+  return holder;
+}
+
+Tensor normal(std::int64_t rows, std::uint64_t stream) {
+  Tensor x({rows, kWidth});
+  fill_normal(RngKey{5, stream}, x, 0, 1);
+  return x;
+}
+
+Rows rows_of(const Tensor& tensor) {
+  const std::vector<double> all = tensor.to_doubles();
+  const auto columns = static_cast<std::ptrdiff_t>(tensor.dim(tensor.rank() - 1));
+  Rows rows;
+  for (auto at = all.begin(); at != all.end(); at += columns) rows.emplace_back(at, at + columns);
+  return rows;
+}
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
+
+std::vector<double> linear(const nn::Linear& layer, const std::vector<double>& x) {
+  std::vector<double> y = layer.bias.value().to_doubles();
+  const Rows weight = rows_of(layer.weight.value());
+  for (std::size_t i = 0; i < y.size(); ++i) y[i] += dot(weight[i], x);
+  return y;
+}
+
+/// A row's output where each earlier key (the row's own included) has a weight above 0 for the query of a head.
+using Weigh = std::function<double(const std::vector<double>& query, const std::vector<double>& key, std::size_t age)>;
+
+template <class Core>
+Rows by_weights(const nn::MultiHead<Core>& kind, const Tensor& queries, const Tensor& source, const Weigh& weigh) {
+  const Rows asked = rows_of(queries), given = rows_of(source);
+  const std::size_t d = kWidth / kHeads;
+  Rows out;
+  for (std::size_t t = 0; t < asked.size(); ++t) {
+    const std::vector<double> query = linear(kind.query, asked[t]);
+    std::vector<double> sums(kWidth, 0), totals(kHeads, 0);
+    for (std::size_t j = 0; j <= t; ++j) {
+      const std::vector<double> key = linear(kind.key, given[j]), value = linear(kind.value, given[j]);
+      for (std::size_t h = 0; h < kHeads; ++h) {
+        const auto part = [&](const std::vector<double>& all) {
+          return std::vector<double>(all.begin() + static_cast<std::ptrdiff_t>(h * d),
+                                     all.begin() + static_cast<std::ptrdiff_t>((h + 1) * d));
+        };
+        const double weight = weigh(part(query), part(key), t - j);
+        totals[h] += weight;
+        for (std::size_t i = h * d; i < (h + 1) * d; ++i) sums[i] += weight * value[i];
+      }
+    }
+    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] /= totals[i / d];
+    out.push_back(linear(kind.output, sums));
+  }
+  return out;
+}
+
+double softmax_weight(const std::vector<double>& query, const std::vector<double>& key) {
+  return std::exp(dot(query, key) / std::sqrt(static_cast<double>(query.size())));
+}
+
+double elu_weight(const std::vector<double>& query, const std::vector<double>& key) {
+  const auto feature = [](double x) { return x > 0 ? x + 1 : std::exp(x); };
+  double sum = 0;
+  for (std::size_t i = 0; i < query.size(); ++i) sum += feature(query[i]) * feature(key[i]);
+  return sum;
+}
+
+double favor_weight(const Rows& directions, const std::vector<double>& query, const std::vector<double>& key) {
+  const double root = std::pow(static_cast<double>(query.size()), -0.25);
+  const auto feature = [&](const std::vector<double>& w, const std::vector<double>& x) {
+    return std::exp(root * dot(w, x) - root * root * dot(x, x) / 2);
+  };
+  double sum = 0;
+  for (const std::vector<double>& w : directions) sum += feature(w, query) * feature(w, key);
+  return sum;
+}
+
+/// Codes by residual passes, then every earlier codeword is a key whose weight falls with its age.
+Rows by_codewords(const nn::HistogramKind& kind, const Tensor& source, double decay) {
+  const Rows given = rows_of(source), words = rows_of(kind.quantizer.codebooks.value()),
+             bilinear = rows_of(kind.quantizer.bilinear.value());
+  const Rows wq = rows_of(kind.histogram.query.value()), wk = rows_of(kind.histogram.key.value()),
+             wv = rows_of(kind.histogram.value.value());
+  const auto times = [](const std::vector<double>& x, const Rows& m, std::size_t first) {
+    std::vector<double> y(kWidth, 0);
+    for (std::size_t i = 0; i < kWidth; ++i) {
+      for (std::size_t j = 0; j < kWidth; ++j) y[j] += x[i] * m[first + i][j];
+    }
+    return y;
+  };
+  const std::size_t books = 3, count = 4;
+  std::vector<std::vector<std::size_t>> codes;
+  Rows out;
+  for (std::vector<double> rest : given) {
+    std::vector<std::size_t>& own = codes.emplace_back();
+    for (std::size_t b = 0; b < books; ++b) {
+      const std::vector<double> query = times(rest, bilinear, 0);
+      std::size_t best = b * count;
+      for (std::size_t w = b * count; w < (b + 1) * count; ++w) {
+        if (dot(query, words[w]) > dot(query, words[best])) best = w;
+      }
+      for (std::size_t i = 0; i < kWidth; ++i) rest[i] -= words[best][i];
+      own.push_back(best);
+    }
+    std::vector<double> row(kWidth, 0);
+    for (std::size_t b = 0; b < books; ++b) {
+      const std::vector<double> query = times(words[own[b]], wq, b * kWidth);
+      std::vector<double> sums(kWidth, 0);
+      double total = 0;
+      for (std::size_t j = 0; j < codes.size(); ++j) {
+        const std::vector<double>& word = words[codes[j][b]];
+        const double weight = std::exp(dot(query, times(word, wk, b * kWidth)) / std::sqrt(double{kWidth}) -
+                                       decay * static_cast<double>(codes.size() - 1 - j));
+        const std::vector<double> value = times(word, wv, b * kWidth);
+        total += weight;
+        for (std::size_t i = 0; i < kWidth; ++i) sums[i] += weight * value[i];
+      }
+      for (std::size_t i = 0; i < kWidth; ++i) row[i] += sums[i] / total;
+    }
+    out.push_back(row);
+  }
+  return out;
+}
+
+/// What a kind's definition gives; empty where another test holds it.
+Rows defined(const std::string& name, const nn::Attention& attention, const Tensor& queries, const Tensor& source) {
+  if (const auto* kind = attention.as<nn::MultiHead<nn::SoftmaxCore>>()) {
+    return by_weights(*kind, queries, source, [&](const auto& query, const auto& key, std::size_t age) {
+      return name == "local" && age >= 5 ? 0 : softmax_weight(query, key);
+    });
+  }
+  if (const auto* kind = attention.as<nn::MultiHead<nn::LinearAttentionCore>>()) {
+    const Rows directions = kind->attention.directions.defined() ? rows_of(kind->attention.directions.value()) : Rows();
+    return by_weights(*kind, queries, source, [&](const auto& query, const auto& key, std::size_t) {
+      return directions.empty() ? elu_weight(query, key) : favor_weight(directions, query, key);
+    });
+  }
+  if (const auto* kind = attention.as<nn::HistogramKind>()) return by_codewords(*kind, source, 0.1);
+  return {};
+}
+
+double difference(const Rows& a, const Rows& b) {
+  double most = a.size() == b.size() ? 0 : INFINITY;
+  for (std::size_t t = 0; t < std::min(a.size(), b.size()); ++t) {
+    for (std::size_t i = 0; i < a[t].size(); ++i) most = std::max(most, std::fabs(a[t][i] - b[t][i]));
+  }
+  return most;
+}
+
+}  // namespace
+
+TEST_CASE("every attention's two faces agree with each other and with its definition", "[attention]") {
+  std::vector<std::string> streaming;
+  for (const nn::AttentionKindEntry& entry : nn::attention_kinds()) {
+    INFO(entry.name);
+    const Holder holder = make(entry.name, entry.causal);
+    const nn::Attention& attention = holder.attention;
+    CHECK(attention.name() == entry.name);
+    for (const std::int64_t length : {1, 4, 37}) {
+      const Tensor queries = normal(length, 1), source = normal(length, 2);
+      const Rows whole = rows_of(attention(queries, source, {Offsets::single(length)}, {}).value());
+      const Rows expected = defined(entry.name, attention, queries, source);
+      if (!expected.empty()) CHECK(difference(whole, expected) < 2e-5);
+      if (!attention.has_state()) {
+        CHECK_THROWS_WITH(attention.initial_state(), Contains("no state of a fixed size"));
+        continue;
+      }
+      if (length == 37) streaming.push_back(entry.name);
+      REQUIRE_FALSE(expected.empty());
+      // At some places the state is copied, or saved and read again.
+      nn::AttentionState state = attention.initial_state();
+      Rows steps;
+      std::size_t after_window = 0;
+      for (std::int64_t t = 0; t < length; ++t) {
+        const std::uint64_t drawn = uniform_below(RngKey{8}, static_cast<std::uint64_t>(t), 0, 4);
+        if (drawn == 0) {
+          std::string bytes;
+          state.save(bytes);
+          nn::AttentionState read = attention.initial_state();
+          ByteReader reader(bytes, "state");
+          read.load(reader, t);
+          reader.expect_end();
+          state = read;
+          ByteReader cut(std::string_view(bytes).substr(0, bytes.empty() ? 0 : bytes.size() - 1), "state");
+          if (!bytes.empty()) CHECK_THROWS_AS(read.load(cut, t), IoError);
+        } else if (drawn == 1) {
+          const nn::AttentionState copy = state;
+          attention.step(state, queries.slice(0, t, t + 1), source.slice(0, 0, 1), {.place = t});
+          state = copy;
+        }
+        const Tensor row =
+            attention.step(state, queries.slice(0, t, t + 1), source.slice(0, t, t + 1), {.place = t}).value();
+        CHECK(row.dtype() == DType::f32);
+        steps.push_back(rows_of(row)[0]);
+        if (t == 5) after_window = state.heap_bytes();
+        if (t > 5) CHECK(state.heap_bytes() <= 2 * after_window);
+      }
+      CHECK(difference(steps, whole) < 2e-5);
+      CHECK(difference(steps, expected) < 2e-5);
+    }
+  }
+  CHECK(streaming == std::vector<std::string>{"local", "linear_elu", "linear_favor", "histogram"});
+}
+
+TEST_CASE("a state belongs to its kind", "[attention]") {
+  const Holder local = make("local"), linear = make("linear_elu");
+  const Tensor row = normal(1, 1);
+  nn::AttentionState state = local.attention.initial_state();
+  CHECK_THROWS_WITH(linear.attention.step(state, row, row, {}), Contains("its initial_state() made"));
+  nn::AttentionState none;
+  CHECK_THROWS_WITH(linear.attention.step(none, row, row, {}), Contains("its initial_state() made"));
+  CHECK_THROWS_WITH(nn::Attention().has_state(), Contains("has no kind"));
+  // A bidirectional attention sees what comes later.
+  CHECK_FALSE(make("linear_elu", false).attention.has_state());
+}
+
+TEST_CASE("walkers enter an attention of any kind", "[attention]") {
+  Holder holder = make("linear_favor");
+  std::vector<std::string> paths;
+  for (const auto& [path, tensor] : nn::state(holder)) paths.push_back(path);
+  CHECK(paths == std::vector<std::string>{"attention.query.weight", "attention.query.bias", "attention.key.weight",
+                                          "attention.key.bias", "attention.value.weight", "attention.value.bias",
+                                          "attention.output.weight", "attention.output.bias",
+                                          "attention.attention.directions"});
+  CHECK(nn::count_parameters(holder) == 4 * (kWidth * kWidth + kWidth));
+  CHECK(nn::freeze(holder, "attention.key.*") == 2);
+  // Copies have identities of their own, moves keep them.
+  const LeafId id = nn::parameters(holder)[0].parameter->id();
+  Holder copy = holder;
+  CHECK(nn::parameters(copy)[0].parameter->id() != id);
+  nn::parameters(copy)[0].parameter->mutable_value().fill(9);
+  CHECK(nn::parameters(holder)[0].parameter->value().to_doubles()[0] != 9);
+  Holder moved = std::move(holder);
+  CHECK(nn::parameters(moved)[0].parameter->id() == id);
+  nn::convert(moved, DType::f64);
+  for (const auto& [path, tensor] : nn::state(moved)) CHECK(tensor->dtype() == DType::f64);
+}
+
+TEST_CASE("a table of attentions is a value", "[attention]") {
+  nn::AttentionKinds kinds = nn::attention_kinds();
+  nn::AttentionKindEntry twice = kinds.at("local");
+  CHECK_THROWS_WITH(kinds.add(twice), Contains("a kind named 'local' already"));
+  twice.name = "nearby";
+  kinds.add(twice);
+  CHECK(kinds.make("nearby", settings(), RngKey{1}).name() == "nearby");
+  CHECK_THROWS_WITH(nn::attention_kinds().at("nearby"), Contains("knows no 'nearby'"));
+}
