@@ -27,14 +27,6 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   return last[b.size()];
 }
 
-std::string suggestion(std::string_view word, std::span<const std::string> candidates) {
-  const std::string nearest = nearest_name(word, candidates);
-  if (!nearest.empty()) return "; did you mean \"" + nearest + "\"?";
-  std::string list;
-  for (const std::string& candidate : candidates) list += (list.empty() ? "" : ", ") + candidate;
-  return list.empty() ? "; none is known here" : "; known are " + list;
-}
-
 }  // namespace
 
 std::string nearest_name(std::string_view word, std::span<const std::string> candidates) {
@@ -52,6 +44,14 @@ std::string nearest_name(std::string_view word, std::span<const std::string> can
     }
   }
   return nearest;
+}
+
+std::string suggestion(std::string_view word, std::span<const std::string> candidates) {
+  const std::string nearest = nearest_name(word, candidates);
+  if (!nearest.empty()) return "; did you mean \"" + nearest + "\"?";
+  std::string list;
+  for (const std::string& candidate : candidates) list += (list.empty() ? "" : ", ") + candidate;
+  return list.empty() ? "; none is known here" : "; known are " + list;
 }
 
 JsonFields::JsonFields(const Json& object, std::string path) : object_(&object), path_(std::move(path)) {

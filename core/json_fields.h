@@ -13,6 +13,8 @@ namespace tally {
 /// The candidate nearest to `word` by edit distance (a swap of neighbours counts once, letter case not at all), for
 /// "did you mean"; empty when none is near: at most a third of the letters may differ, and two always may.
 std::string nearest_name(std::string_view word, std::span<const std::string> candidates);
+/// The end of a message about an unknown word: the nearest candidate, or all of them when none is near.
+std::string suggestion(std::string_view word, std::span<const std::string> candidates);
 
 /// Reads the members of a JSON object into options, strictly: every member must have been asked for by the time of
 /// finish(). All errors are ConfigErrors beginning with the dotted path of the member.
@@ -43,6 +45,7 @@ class JsonFields {
   /// Dotted path of a member, for messages.
   std::string path_of(std::string_view name) const;
   const std::string& path() const { return path_; }
+  const Json& object() const { return *object_; }
 
   /// Throws ConfigError naming a member that nobody asked for, and the nearest name that somebody did.
   void finish() const;

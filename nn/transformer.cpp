@@ -1,6 +1,5 @@
 #include "tally/nn/transformer.h"
 
-#include "tally/nn/enum_words.h"
 #include "tally/ops/elementwise.h"
 #include "tally/ops/residual_dropout_norm.h"
 
@@ -80,7 +79,8 @@ Var TransformerBlock::step(State& state, const Var& x, const Event& event) const
 }
 
 std::string TransformerBlock::layout() const {
-  return attention.layout() + ", norm " + word_of(norm) + ", activation " + word_of(feed_forward.activation);
+  return tally::detail::join(attention.layout(), ", norm ", word_of(norm), ", activation ",
+                             word_of(feed_forward.activation));
 }
 
 }  // namespace tally::nn

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "tally/core/words.h"
 #include "tally/nn/attention_kinds.h"
 #include "tally/nn/layers.h"
 
@@ -36,6 +37,10 @@ enum class NormPlacement {
   post,    ///< norm(x + f(x))
   sasrec,  ///< the released SASRec: q = norm(x); y = q + attention(q; x); z = norm(y); z + feed_forward(z)
 };
+constexpr auto words(NormPlacement) {
+  using W = Word<NormPlacement>;
+  return std::array{W{"sasrec", NormPlacement::sasrec}, W{"pre", NormPlacement::pre}, W{"post", NormPlacement::post}};
+}
 
 struct TransformerBlockOptions {
   std::string attention = "softmax";  ///< of attention_kinds()

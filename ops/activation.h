@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "tally/core/words.h"
+
 namespace tally::ops {
 
 /// A function applied to each element of what a layer computed.
@@ -14,6 +16,11 @@ enum class Activation : std::uint8_t {
   tanh,
   sigmoid,  ///< 1 / (1 + exp(-x))
 };
+constexpr auto words(Activation) {
+  using W = Word<Activation>;
+  return std::array{W{"none", Activation::none}, W{"relu", Activation::relu}, W{"gelu", Activation::gelu},
+                    W{"silu", Activation::silu}, W{"tanh", Activation::tanh}, W{"sigmoid", Activation::sigmoid}};
+}
 
 /// "relu" for Activation::relu.
 std::string_view name_of(Activation activation);

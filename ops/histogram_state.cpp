@@ -363,14 +363,16 @@ HistogramState HistogramState::load(std::string_view bytes, const HistogramLayou
   check<ValueError>(layout == expected, kName, "the saved state is of another model: needs ", describe(expected),
                     "; got ", describe(layout));
   const auto events = in.read<std::int64_t>();
-  check<IoError>(in.left() >= sizeof(std::uint64_t), kName, "the saved state is cut off");
-  const std::size_t kept = bytes.size() - sizeof(std::uint64_t);
-  check<IoError>(ByteReader(bytes.substr(kept), kName).read<std::uint64_t>() == checksum(bytes.substr(0, kept)), kName,
-                 "the saved state is cut off or damaged: its checksum differs");
-  ByteReader content(bytes.substr(bytes.size() - in.left(), in.left() - sizeof(std::uint64_t)), kName);
-  HistogramState state = read(content, expected, events);
-  content.expect_end();
-  return state;
+  check<IoError>(events >= 0, kName, "the saved state has ", events, " events");
+  const HistogramState empty(expected);
+  const auto rows = static_cast<std::size_t>(std::min(events, layout.window));  // whose codes a window keeps
+  const std::size_t size = empty.counts_.size() * sizeof(std::uint32_t) + empty.real_.size() * sizeof(double) +
+                           rows * static_cast<std::size_t>(layout.codebooks) * empty.code_bytes();
+  ByteReader content(in.take(size), kName);
+  const auto sum = in.read<std::uint64_t>();
+  in.expect_end();
+  check<IoError>(sum == checksum(bytes.substr(0, bytes.size() - sizeof(sum))), kName, "the saved state is damaged");
+  return read(content, expected, events);
 }
 
 void HistogramState::write(std::string& to) const {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "tally/autograd/var.h"
+#include "tally/core/words.h"
 
 namespace tally::ops {
 
@@ -10,6 +11,11 @@ enum class CodewordSimilarity : std::uint8_t {
   dot,               ///< r^T c
   squared_distance,  ///< -||r - c||^2, without the term -||r||^2 that all codewords share: 2 r^T c - ||c||^2
 };
+constexpr auto words(CodewordSimilarity) {
+  using W = Word<CodewordSimilarity>;
+  return std::array{W{"bilinear", CodewordSimilarity::bilinear}, W{"dot", CodewordSimilarity::dot},
+                    W{"squared_distance", CodewordSimilarity::squared_distance}};
+}
 
 enum class CodewordAssignment : std::uint8_t {
   hard,  ///< one codeword; backward passes straight through to the softmax of the logits

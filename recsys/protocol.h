@@ -1,9 +1,8 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
-#include "tally/recsys/config.h"
+#include "tally/core/option_tables.h"
 
 namespace tally::recsys {
 
@@ -13,17 +12,9 @@ struct Protocol {
   std::string name;
   std::string summary;
   std::string source;
-  void (*apply)(RunConfig& config);
+  Json values;  ///< by dotted key of a config; one without effect, or that the model has not, is left alone
 };
 
-const std::vector<Protocol>& protocols();
-/// Throws ConfigError naming the nearest.
-const Protocol& find_protocol(const std::string& name);
-
-/// The keys that a protocol decides, dotted.
-const std::vector<std::string>& protocol_keys();
-
-/// "klenitskiy", "klenitskiy with train.epochs=3", "no named protocol": what results are labelled with.
-std::string protocol_label(const RunConfig& config);
+ChoiceTable<Protocol> standard_protocols();
 
 }  // namespace tally::recsys

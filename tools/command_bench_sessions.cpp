@@ -4,10 +4,11 @@
 
 #include <fstream>
 #include <iostream>
+#include <map>
 
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
-#include "tally/recsys/models/registry.h"
+#include "tally/recsys/model_config.h"
 #include "tally/recsys/sessions/sessions.h"
 #include "tools/commands.h"
 #include "tools/timing.h"
@@ -21,10 +22,18 @@ constexpr std::size_t kBatch = 4096;    // events of many users at once
 constexpr std::size_t kAnswered = 256;  // users at once
 
 struct Arguments {
-  ModelConfig model{.name = "lisa", .hidden_size = 128, .n_layers = 1};
+  Tables tables = standard();
+  std::string model = "lisa";
+  std::map<std::string, std::string> settings{{"hidden_size", "128"}, {"n_layers", "1"}};
   std::int64_t items = 10'000, users = 100'000, events_per_user = 10, early = 100, late = 1'000'000, rounds = 301;
   int threads = num_threads();
 };
+
+ModelConfig model_of(const Arguments& arguments) {
+  ModelConfig model(arguments.model, arguments.tables);
+  for (const auto& [key, value] : arguments.settings) model.set(key, parse_json(value, key));
+  return model;
+}
 
 /// Memory of this process that is in use, in bytes; 0 where the system does not say.
 double resident_bytes() {
@@ -36,7 +45,8 @@ double resident_bytes() {
 class Workload {
  public:
   explicit Workload(const Arguments& arguments)
-      : arguments_(arguments), model_(make_sequence_model(arguments.model, arguments.items, RngKey{1})->recurrent()) {
+      : arguments_(arguments),
+        model_(make_sequence_model(model_of(arguments), arguments.items, RngKey{1})->recurrent()) {
     for (std::int64_t i = 0; i < arguments.items; ++i) names_.add("item" + std::to_string(i));
   }
 
@@ -157,21 +167,28 @@ void bench_sessions(const Arguments& arguments) {
 
 }  // namespace
 
-void add_bench_sessions(CLI::App& app) {
+void add_bench_sessions(CLI::App& app, const Tables& tables) {
   auto arguments = std::make_shared<Arguments>();
+  arguments->tables = tables;
   CLI::App* command = app.get_subcommand("bench")->add_subcommand(
       "sessions", "What an event costs as a user's history grows, and what many users cost");
   const auto option = [&](const char* name, auto& value, const char* what) {
     command->add_option(name, value, what)->capture_default_str();
   };
-  option("--model", arguments->model.name, "lisa, gru4rec or sasrec");
-  option("--attention", arguments->model.attention, "Of sasrec: the name of an attention");
-  option("--width", arguments->model.hidden_size, "Of embeddings and hidden rows");
-  option("--layers", arguments->model.n_layers, "Number of layers");
-  option("--window", arguments->model.max_item_list_length, "Longest history that the model reads");
-  option("--codebooks", arguments->model.codebooks, "Of lisa");
-  option("--codewords", arguments->model.codewords, "Of each codebook of lisa");
-  option("--decay", arguments->model.counts_decay, "Of counts of lisa, per event");
+  option("--model", arguments->model, "lisa, gru4rec or sasrec");
+  const auto setting = [&](const char* name, const std::string& key, const char* what) {
+    const auto set = [arguments, key](const std::string& value) { arguments->settings[key] = value; };
+    CLI::Option* added = command->add_option_function<std::string>(name, set, what);
+    const auto usual = arguments->settings.find(key);
+    if (usual != arguments->settings.end()) added->default_str(usual->second);
+  };
+  setting("--attention", "attention", "Of sasrec: the name of an attention");
+  setting("--width", "hidden_size", "Of embeddings and hidden rows");
+  setting("--layers", "n_layers", "Number of layers");
+  setting("--window", "MAX_ITEM_LIST_LENGTH", "Longest history that the model reads");
+  setting("--codebooks", "codebooks", "Of lisa");
+  setting("--codewords", "codewords", "Of each codebook of lisa");
+  setting("--decay", "counts_decay", "Of counts of lisa, per event");
   option("--items", arguments->items, "Size of the catalogue");
   option("--users", arguments->users, "Sessions held at once");
   option("--events", arguments->events_per_user, "Events of each");

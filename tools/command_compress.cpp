@@ -67,18 +67,18 @@ struct CompressedRun {
   std::string missing;
 };
 
-CompressedRun open_to_compress(const RunDirectory& directory) {
-  const std::string data = read_run_config(directory).data.path;
+CompressedRun open_to_compress(const RunDirectory& directory, const Tables& tables) {
+  const std::string data = read_run_config(directory, tables).data.path;
   std::error_code none;
   if (!std::filesystem::exists(data, none))
-    return {open_model(directory), {}, "not evaluated: " + data + " is not there"};
-  OpenedRun run = open_run(directory);
+    return {open_model(directory, tables), {}, "not evaluated: " + data + " is not there"};
+  OpenedRun run = open_run(directory, tables);
   return {std::move(run.trained), std::move(run.data), {}};
 }
 
-void compress(const std::string& run_directory, const std::filesystem::path& output) {
+void compress(const std::string& run_directory, const std::filesystem::path& output, const Tables& tables) {
   const RunDirectory directory{run_directory};
-  const CompressedRun run = open_to_compress(directory);
+  const CompressedRun run = open_to_compress(directory, tables);
   const SequenceModel& trained = *run.trained.model;
   ServedDirectory files(output);
   files.write(LisaServing::from(lisa_of(trained)), run.trained, directory);
@@ -123,7 +123,7 @@ void compress(const std::string& run_directory, const std::filesystem::path& out
 
 }  // namespace
 
-void add_compress(CLI::App& app, int& exit_code) {
+void add_compress(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
   auto run = std::make_shared<std::string>();
   auto output = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand(
@@ -134,7 +134,7 @@ void add_compress(CLI::App& app, int& exit_code) {
                    "Directory for model.safetensors, items.tsv, the users that the run kept, and compression.json")
       ->required();
   command->callback([=, &exit_code] {
-    compress(*run, *output);
+    compress(*run, *output, tables);
     exit_code = 0;
   });
 }

@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <iostream>
 
-#include "tally/recsys/protocol.h"
+#include "tally/recsys/config.h"
+#include "tally/recsys/options_page.h"
 #include "tools/commands.h"
 
 namespace tally::tools {
@@ -12,8 +13,8 @@ namespace {
 
 using namespace recsys;
 
-void show(const std::string& path, const std::vector<std::string>& overrides, bool json) {
-  const std::vector<ConfigValue> values = explain_config(path, overrides);
+void show(const std::string& path, const std::vector<std::string>& overrides, bool json, const Tables& tables) {
+  const std::vector<ConfigValue> values = explain_config(path, overrides, tables);
   if (json) {
     Json all = Json::object();
     for (const ConfigValue& each : values)
@@ -29,12 +30,12 @@ void show(const std::string& path, const std::vector<std::string>& overrides, bo
   for (const ConfigValue& each : values) {
     std::cout << fmt::format("{:<{}}  {:<{}}  {}\n", each.key, key_width, each.value.dump(), value_width, each.origin);
   }
-  std::cout << "protocol: " << protocol_label(load_config(path, overrides)) << '\n';
+  std::cout << "protocol: " << protocol_label(load_config(path, overrides, tables)) << '\n';
 }
 
 }  // namespace
 
-void add_config(CLI::App& app, int& exit_code) {
+void add_config(CLI::App& app, int& exit_code, const Tables& tables) {
   CLI::App* command = app.add_subcommand("config", "What a config resolves to, and the protocols it may name");
   command->require_subcommand(1);
 
@@ -48,24 +49,24 @@ void add_config(CLI::App& app, int& exit_code) {
   shown->add_flag("--json", options->json, "As JSON");
   shown->allow_extras();
   shown->callback([=, &exit_code] {
-    show(options->path, overrides_of(*shown), options->json);
+    show(options->path, overrides_of(*shown), options->json, tables);
     exit_code = 0;
   });
 
   CLI::App* listed = command->add_subcommand("protocols", "The named protocols and what each of them sets");
-  listed->callback([&exit_code] {
-    const auto defaults = flattened(to_json(RunConfig{}));
-    for (const Protocol& protocol : protocols()) {
+  listed->callback([&exit_code, protocols = tables.protocols] {
+    for (const Protocol& protocol : protocols) {
       std::cout << protocol.name << ": " << protocol.summary << "\n  " << protocol.source << '\n';
-      RunConfig preset;
-      protocol.apply(preset);
-      const auto values = flattened(to_json(preset));
-      for (std::size_t i = 0; i < values.size(); ++i) {
-        const auto& keys = protocol_keys();
-        if (std::find(keys.begin(), keys.end(), values[i].first) == keys.end()) continue;
-        std::cout << fmt::format("  {:<34} {}\n", values[i].first, values[i].second.dump());
+      for (const auto& [key, value] : protocol.values.members()) {
+        std::cout << fmt::format("  {:<34} {}\n", key, value.dump());
       }
     }
+    exit_code = 0;
+  });
+
+  CLI::App* page = command->add_subcommand("options", "Every key with type, default and meaning, as Markdown");
+  page->callback([&exit_code, tables] {
+    std::cout << options_page(tables);
     exit_code = 0;
   });
 }

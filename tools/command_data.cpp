@@ -10,16 +10,17 @@ namespace {
 using namespace recsys;
 
 /// The config of that name, or one of defaults for a file of interactions.
-RunConfig config_of(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
-  if (path.extension() == ".json") return load_config(path, overrides);
+RunConfig config_of(const std::filesystem::path& path, const std::vector<std::string>& overrides,
+                    const Tables& tables) {
+  if (path.extension() == ".json") return load_config(path, overrides, tables);
   Json json = Json::object({{"data", Json::object({{"path", path.string()}})}});
-  for (const std::string& assignment : overrides) apply_override(json, assignment);
-  return parse_config(json);
+  for (const std::string& assignment : overrides) apply_override(json, assignment, tables);
+  return parse_config(json, tables);
 }
 
 }  // namespace
 
-void add_data(CLI::App& app, int& exit_code) {
+void add_data(CLI::App& app, int& exit_code, const Tables& tables) {
   CLI::App* command = app.add_subcommand("data", "What a data set is made of");
   command->require_subcommand(1);
 
@@ -34,7 +35,7 @@ void add_data(CLI::App& app, int& exit_code) {
   stats->add_flag("--json", options->json, "As JSON");
   stats->allow_extras();
   stats->callback([=, &exit_code] {
-    const DataConfig config = config_of(options->path, overrides_of(*stats)).data;
+    const DataConfig config = config_of(options->path, overrides_of(*stats), tables).data;
     const DataReport report = describe(config, read_run_data(config));
     std::cout << (options->json ? report.to_json().dump(2) + '\n' : report.to_text());
     exit_code = 0;

@@ -30,8 +30,8 @@ struct EmbedOptions {
   bool users = false;
 };
 
-void embed(const EmbedOptions& options) {
-  const Recommender from = open_recommender(options.directory);
+void embed(const EmbedOptions& options, const Tables& tables) {
+  const Recommender from = open_recommender(options.directory, tables);
   check<ConfigError>(!is_there(options.output) || directory_committed(options.output), "--output", options.output,
                      " is there already, and no directory of embeddings");
   const DirectoryLock lock = DirectoryLock::beside(options.output);
@@ -80,9 +80,9 @@ double similarity(const float* a, const float* b, std::int64_t width, bool cosin
   return lengths > 0 ? product / lengths : 0;
 }
 
-void similar(const SimilarOptions& options) {
+void similar(const SimilarOptions& options, const Tables& tables) {
   check<ConfigError>(options.k >= 1, "--k", "needs at least 1; got ", options.k);
-  const Recommender from = open_recommender(options.directory);
+  const Recommender from = open_recommender(options.directory, tables);
   const auto item = from.items.ids.find(options.item);
   check<ConfigError>(item.has_value(), "--item", "item '", options.item, "' is not in ", from.source);
   const Tensor vectors = from.item_vectors();
@@ -103,7 +103,7 @@ void similar(const SimilarOptions& options) {
 
 }  // namespace
 
-void add_embed(CLI::App& app, int& exit_code) {
+void add_embed(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
   auto options = std::make_shared<EmbedOptions>();
   CLI::App* command = app.add_subcommand(
       "embed", "Write the vectors of a run's items, and of users; a score is the inner product of the two");
@@ -117,12 +117,12 @@ void add_embed(CLI::App& app, int& exit_code) {
   command->add_option("--input", options->input, "Vectors of the histories of a file, too (as recommend reads them)")
       ->excludes(users);
   command->callback([=, &exit_code] {
-    embed(*options);
+    embed(*options, tables);
     exit_code = 0;
   });
 }
 
-void add_similar(CLI::App& app, int& exit_code) {
+void add_similar(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
   auto options = std::make_shared<SimilarOptions>();
   CLI::App* command = app.add_subcommand("similar", "Items whose vectors are the most alike to one's, exactly");
   command->add_option("run", options->directory, "Run directory, or one that compress wrote")->required();
@@ -130,7 +130,7 @@ void add_similar(CLI::App& app, int& exit_code) {
   command->add_option("--k", options->k, "Number of items");
   command->add_option("--measure", options->measure, "cosine or dot")->check(CLI::IsMember({"cosine", "dot"}));
   command->callback([=, &exit_code] {
-    similar(*options);
+    similar(*options, tables);
     exit_code = 0;
   });
 }

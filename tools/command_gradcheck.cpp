@@ -45,13 +45,14 @@ GradientCheckOptions check_options(const Arguments& arguments, bool model) {
 }
 
 /// The check of a whole model, in the form of an op's.
-ops::EntryReport check_model(const std::string& config, const GradientCheckOptions& options) {
-  const recsys::ModelConfig model = recsys::load_config(config).model;
+ops::EntryReport check_model(const std::string& config, const GradientCheckOptions& options,
+                             const recsys::Tables& tables) {
+  const recsys::ModelConfig model = recsys::load_config(config, {}, tables).model;
   ops::SampleReport sample;
   sample.sample = "small batch";
   sample.gradients = recsys::check_model_gradients(model, options);
   ops::EntryReport report;
-  report.op = "model " + model.name;
+  report.op = "model " + model.name();
   report.verdict = sample.gradients.passed()         ? ops::EntryVerdict::pass
                    : sample.gradients.inconclusive() ? ops::EntryVerdict::inconclusive
                                                      : ops::EntryVerdict::fail;
@@ -59,7 +60,7 @@ ops::EntryReport check_model(const std::string& config, const GradientCheckOptio
   return report;
 }
 
-int gradcheck(const Arguments& arguments, const ops::Catalog& catalog) {
+int gradcheck(const Arguments& arguments, const ops::Catalog& catalog, const recsys::Tables& tables) {
   check_arguments(arguments);
   std::vector<const ops::OpEntry*> chosen;
   if (arguments.model.empty() || arguments.all || !arguments.ops.empty()) {
@@ -77,7 +78,7 @@ int gradcheck(const Arguments& arguments, const ops::Catalog& catalog) {
   if (!arguments.model.empty()) {
     const GradientCheckOptions of_model = check_options(arguments, true);
     if (!chosen.empty()) std::cout << "\nmodel: rtol " << of_model.rtol << ", atol " << of_model.atol << '\n';
-    reports.push_back(check_model(arguments.model, of_model));
+    reports.push_back(check_model(arguments.model, of_model, tables));
     print_gradient_report(std::cout, reports.back(), arguments.every_sample);
   }
   if (!arguments.json.empty()) write_file_atomically(arguments.json, to_json(reports, options).dump(2) + "\n");
@@ -87,7 +88,7 @@ int gradcheck(const Arguments& arguments, const ops::Catalog& catalog) {
 
 }  // namespace
 
-void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code) {
+void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code, const recsys::Tables& tables) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand(
       "gradcheck",
@@ -105,7 +106,7 @@ void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code) {
       ->capture_default_str();
   command->add_option("--rtol", arguments->rtol, "Relative tolerance, at most 1e-4 [1e-6; of a model 1e-5]");
   command->add_option("--atol", arguments->atol, "Absolute tolerance, at most 1e-4 [1e-9; of a model 1e-7]");
-  command->callback([arguments, &catalog, &exit_code] { exit_code = gradcheck(*arguments, catalog); });
+  command->callback([arguments, &catalog, &exit_code, tables] { exit_code = gradcheck(*arguments, catalog, tables); });
 }
 
 }  // namespace tally::tools

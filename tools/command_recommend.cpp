@@ -116,7 +116,7 @@ std::string recommend_for_users(const Recommender& from, const Options& options)
 
 }  // namespace
 
-void add_recommend(CLI::App& app, int& exit_code) {
+void add_recommend(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("recommend", "Recommend items for histories, of users known or not");
   command->add_option("run", options->directory, "Run directory, or one that compress wrote; the data are not needed")
@@ -164,7 +164,7 @@ void add_recommend(CLI::App& app, int& exit_code) {
     for (const char* option : {"--out", "--items", "--exclude"}) {
       check<ConfigError>(!options->stream || command->count(option) == 0, option, "does not go with --stream");
     }
-    const Recommender from = open_recommender(options->directory);
+    const Recommender from = open_recommender(options->directory, tables);
     if (options->stream) {
       exit_code = stream_recommendations(from, {.k = options->k,
                                                 .filter_seen = options->filter_seen,

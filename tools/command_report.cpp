@@ -9,7 +9,7 @@
 
 namespace tally::tools {
 
-void add_report(CLI::App& app, int& exit_code) {
+void add_report(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
   auto directory = std::make_shared<std::string>();
   auto output = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand("report", "Write report.html of a run, finished or not");
@@ -17,7 +17,7 @@ void add_report(CLI::App& app, int& exit_code) {
   command->add_option("--output", *output, "File to write in its place: of a run that is still being trained, say");
   command->callback([=, &exit_code] {
     const recsys::RunDirectory run{*directory};
-    recsys::read_run_config(run);  // a directory that is no run gets no lock file
+    recsys::read_run_config(run, tables);  // a directory that is no run gets no lock file
     std::optional<DirectoryLock> lock;
     if (output->empty()) lock = DirectoryLock::inside(run.path);
     const std::filesystem::path page = output->empty() ? run.report() : std::filesystem::path(*output);

@@ -21,7 +21,7 @@ const char* name_of(StudyState state) {
 
 }  // namespace
 
-void add_study(CLI::App& app, int& exit_code) {
+void add_study(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
   struct Options {
     std::string file, output;
     std::vector<std::string> only;
@@ -41,7 +41,7 @@ void add_study(CLI::App& app, int& exit_code) {
   command->callback([=, &exit_code] {
     check<ConfigError>(threads->count() == 0 || options->threads >= 1, "--threads", "needs at least 1; got ",
                        options->threads);
-    const Study study = read_study(options->file);
+    const Study study = read_study(options->file, tables);
     const std::filesystem::path output = options->output.empty() ? std::filesystem::path("studies") / study.name
                                                                  : std::filesystem::path(options->output);
     exit_code = 0;

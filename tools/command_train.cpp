@@ -22,7 +22,7 @@ int exit_code_of(const RunOutcome& outcome) {
 
 }  // namespace
 
-void add_train(CLI::App& app, int& exit_code) {
+void add_train(CLI::App& app, int& exit_code, const Tables& tables) {
   struct Options {
     std::string config, resume;
     int threads = 0;
@@ -45,24 +45,24 @@ void add_train(CLI::App& app, int& exit_code) {
     note_stop_signals();
     Console console(std::cout, isatty(STDOUT_FILENO) != 0);
     const bool resume = !options->resume.empty();
-    const RunConfig config =
-        resume ? read_run_config({options->resume}) : load_config(options->config, overrides_of(*command));
+    const RunConfig config = resume ? read_run_config({options->resume}, tables)
+                                    : load_config(options->config, overrides_of(*command), tables);
     // Before the first thread exists: workers take over whether denormals are flushed.
     flush_denormals(config.train.flush_denormals);
     if (options->threads > 0) set_num_threads(options->threads);
-    exit_code = exit_code_of(resume ? resume_run({options->resume}, console, stop_requested)
+    exit_code = exit_code_of(resume ? resume_run({options->resume}, console, stop_requested, tables)
                                     : train_run(config, console, stop_requested));
   });
 }
 
-void add_evaluate(CLI::App& app, int& exit_code) {
+void add_evaluate(CLI::App& app, int& exit_code, const Tables& tables) {
   auto directory = std::make_shared<std::string>();
   auto part = std::make_shared<std::string>("test");
   CLI::App* command = app.add_subcommand("evaluate", "Evaluate the best weights of a run again");
   command->add_option("run", *directory, "Run directory")->required();
   command->add_option("--part", *part, "test or validation")->check(CLI::IsMember({"test", "validation"}));
   command->callback([=, &exit_code] {
-    const OpenedRun run = open_run({*directory});
+    const OpenedRun run = open_run({*directory}, tables);
     const RunConfig& config = run.trained.config;
     const Part chosen = *part == "test" ? Part::test : Part::validation;
     const Evaluation evaluation =

@@ -15,7 +15,8 @@ const Json* member_of(const Json* object, const std::string& name) {
   return object != nullptr && object->is(Json::Kind::object) ? object->find(name) : nullptr;
 }
 
-/// Throws unless two values are the same, naming the innermost one that differs. What theirs lacks stands at `absent`.
+/// Throws unless two values are the same, naming the innermost one that differs. What theirs lacks stands at `absent`;
+/// what ours lacks has no effect here if `absent` knows it.
 void check_same(const std::filesystem::path& directory, const std::string& name, const Json* theirs, const Json& ours,
                 const Json* absent) {
   if (theirs == nullptr) theirs = absent;
@@ -24,8 +25,9 @@ void check_same(const std::filesystem::path& directory, const std::string& name,
     for (const auto& [member, value] : ours.members())
       check_same(directory, name + '.' + member, theirs->find(member), value, member_of(absent, member));
     for (const auto& [member, value] : theirs->members()) {
-      check<IoError>(ours.find(member) != nullptr, directory.string(), "is of another run: this program has no ", name,
-                     '.', member, ", there it is ", value.dump());
+      const bool known = ours.find(member) != nullptr || member_of(absent, member) != nullptr;
+      check<IoError>(known, directory.string(), "is of another run: this program has no ", name, '.', member,
+                     ", there it is ", value.dump());
     }
     return;
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tally/core/json.h"
+#include "tally/core/words.h"
 #include "tally/recsys/data/delimited_rows.h"
 #include "tally/recsys/data/interactions.h"
 
@@ -17,6 +18,10 @@ enum class BadRows {
   error,  ///< the first malformed row ends the reading
   skip,   ///< malformed rows are left out, counted and named in the report
 };
+constexpr auto words(BadRows) {
+  using W = Word<BadRows>;
+  return std::array{W{"error", BadRows::error}, W{"skip", BadRows::skip}};
+}
 
 struct ReadOptions {
   DelimitedFormat format;

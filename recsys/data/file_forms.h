@@ -2,9 +2,8 @@
 
 #include <filesystem>
 #include <string>
-#include <string_view>
-#include <vector>
 
+#include "tally/core/option_tables.h"
 #include "tally/recsys/data/delimited_rows.h"
 
 namespace tally::recsys {
@@ -12,22 +11,17 @@ namespace tally::recsys {
 /// A usual way of writing interactions to a file, plain or gzip'd.
 struct FileForm {
   std::string name;
+  std::string summary;
+  std::string extension;  ///< of the file's name, `.gz` not counted: ".csv"; "": of every name that no other form has
   DelimitedFormat format;
   std::string order_column;  ///< the column that holds times; "": the file is in order
 };
 
-/// By name:
-/// - csv: commas and quotes, a header line that names the columns (MovieLens' ratings.csv)
-/// - tsv: tabs, a header line
-/// - inter: RecBole's, tabs and a header line with types, `user_id:token`
-/// - movielens: MovieLens' ratings.dat, `::` and no header: user_id, item_id, rating, timestamp
-/// - user_item: a space and no header, in order of time: user_id, item_id (SASRec's text files)
-/// Throws ConfigError for another name.
-const FileForm& file_form(std::string_view name);
-std::vector<std::string> file_form_names();
+/// csv, tsv, inter (RecBole's), movielens (ratings.dat) and user_item (SASRec's text files).
+ChoiceTable<FileForm> standard_readers();
 
-/// The form that a file's name tells, `.gz` not counted: csv for .csv, inter for .inter, movielens for .dat, user_item
-/// for .txt, and tsv for every other.
-const FileForm& file_form_of(const std::filesystem::path& path);
+/// The form that a file's name tells. Throws ConfigError when none does.
+const FileForm& file_form_of(const std::filesystem::path& path, const ChoiceTable<FileForm>& readers);
+FileForm file_form_of(const std::filesystem::path& path);
 
 }  // namespace tally::recsys

@@ -138,8 +138,6 @@ bool CountIntervals::contains(std::int64_t count) const {
          });
 }
 
-const char* name_of(Core core) { return core == Core::one_pass ? "one_pass" : "iterative"; }
-
 std::string FilterReport::to_text() const {
   return fmt::format("left out by counts: {} users, {} items, {} events in {} round{}\n", users, items, events, rounds,
                      rounds == 1 ? "" : "s");

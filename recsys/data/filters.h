@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tally/core/json.h"
+#include "tally/core/words.h"
 #include "tally/recsys/data/interactions.h"
 
 namespace tally::recsys {
@@ -34,8 +35,10 @@ enum class Core {
   iterative,  ///< again and again until every user and item that is left has an allowed count: the k-core (RecBole)
   one_pass,   ///< once, by the counts of the unfiltered data; what is left may be below them (SASRec's script)
 };
-
-const char* name_of(Core core);
+constexpr auto words(Core) {
+  using W = Word<Core>;
+  return std::array{W{"iterative", Core::iterative}, W{"one_pass", Core::one_pass}};
+}
 
 struct FilterOptions {
   CountIntervals users;  ///< allowed numbers of events of a user

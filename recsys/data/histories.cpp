@@ -21,7 +21,8 @@ std::string_view name_in(const Names& names, std::string_view own, std::string_v
 }
 
 DelimitedRows open_rows(const std::filesystem::path& path, const HistoryOptions& options) {
-  const std::array<const DelimitedFormat*, 2> formats{&options.format, &file_form_of(path).format};
+  const FileForm usual = file_form_of(path);
+  const std::array<const DelimitedFormat*, 2> formats{&options.format, &usual.format};
   std::vector<DelimitedFormat> forms;
   forms.reserve(2 * formats.size());
   for (const DelimitedFormat* format : formats) forms.push_back({format->separator, format->quoted, {}});

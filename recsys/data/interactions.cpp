@@ -81,28 +81,6 @@ std::vector<T> gather(const std::vector<std::int64_t>& rows, std::vector<T>&& co
 
 }  // namespace
 
-const char* name_of(TieRule rule) {
-  switch (rule) {
-    case TieRule::item_id:
-      return "item_id";
-    case TieRule::random:
-      return "random";
-    default:
-      return "file_order";
-  }
-}
-
-const char* name_of(Duplicates rule) {
-  switch (rule) {
-    case Duplicates::first:
-      return "first";
-    case Duplicates::last:
-      return "last";
-    default:
-      return "keep";
-  }
-}
-
 Interactions group_by_user(IdMap users, IdMap items, EventColumns events, const OrderOptions& options) {
   check_columns(users, items, events);
   Interactions data;

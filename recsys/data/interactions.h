@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "tally/core/words.h"
 #include "tally/recsys/data/id_map.h"
 
 namespace tally::recsys {
@@ -16,6 +17,10 @@ enum class TieRule {
   item_id,     ///< by item id, ascending (`id_less`)
   random,      ///< in an order drawn by OrderOptions::tie_seed and the place in the file
 };
+constexpr auto words(TieRule) {
+  using W = Word<TieRule>;
+  return std::array{W{"file_order", TieRule::file_order}, W{"item_id", TieRule::item_id}, W{"random", TieRule::random}};
+}
 
 /// What happens to further events of the same user with the same item.
 enum class Duplicates {
@@ -23,9 +28,10 @@ enum class Duplicates {
   first,  ///< the earliest stays
   last,   ///< the latest stays
 };
-
-const char* name_of(TieRule rule);
-const char* name_of(Duplicates rule);
+constexpr auto words(Duplicates) {
+  using W = Word<Duplicates>;
+  return std::array{W{"keep", Duplicates::keep}, W{"first", Duplicates::first}, W{"last", Duplicates::last}};
+}
 
 /// Who interacted with what, in order: the items of all users, packed user after user, each user's in time order.
 /// Users and items are dense indices; `users` and `items` map them to the ids of the file.

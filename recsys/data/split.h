@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tally/core/random.h"
+#include "tally/core/words.h"
 #include "tally/recsys/data/interactions.h"
 
 namespace tally::recsys {
@@ -64,6 +65,10 @@ enum class ShortUsers {
   train,  ///< they are trained on with all their events
   drop,   ///< they are not trained on either
 };
+constexpr auto words(ShortUsers) {
+  using W = Word<ShortUsers>;
+  return std::array{W{"train", ShortUsers::train}, W{"drop", ShortUsers::drop}};
+}
 
 struct LeaveOneOutOptions {
   bool validation = true;       ///< whether the last event but one is held out too, for validation

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tally/core/random.h"
+#include "tally/core/words.h"
 #include "tally/recsys/data/split.h"
 
 namespace tally::recsys {
@@ -23,6 +24,10 @@ struct CandidateSampling {
     history,   ///< the items before the target, and the target
     all,       ///< every item of the user
   };
+  friend constexpr auto words(Exclude) {
+    using W = Word<Exclude>;
+    return std::array{W{"all", Exclude::all}, W{"history", Exclude::history}, W{"training", Exclude::training}};
+  }
 
   std::int64_t count = 100;
   Distribution distribution = Distribution::uniform;

@@ -18,11 +18,11 @@ std::string protocol_line(const Split& split, std::int64_t items, const Evaluati
   const std::string rules = options.rules.empty() ? "" : options.rules + ", ";
   if (options.sampled) {
     return fmt::format("{}{}, ranked among {}, ties={}", rules, split.name(), options.sampled->description(),
-                       name_of(options.ties));
+                       word_of(options.ties));
   }
   return fmt::format("{}{}, full ranking over {} {}items, seen={}, ties={}", rules, split.name(), items,
-                     options.candidates == Candidates::train ? "training " : "", name_of(options.seen),
-                     name_of(options.ties));
+                     options.candidates == Candidates::train ? "training " : "", word_of(options.seen),
+                     word_of(options.ties));
 }
 
 void check_target_scores(const Split& split, const Target& target, std::span<const float> scores) {
@@ -34,9 +34,6 @@ void check_target_scores(const Split& split, const Target& target, std::span<con
 }
 
 }  // namespace
-
-const char* name_of(SeenFilter filter) { return filter == SeenFilter::full ? "full" : "none"; }
-const char* name_of(Candidates candidates) { return candidates == Candidates::train ? "train" : "all"; }
 
 std::int64_t users_per_block(std::int64_t num_items) {
   return std::clamp<std::int64_t>(kScoresPerBlock / std::max<std::int64_t>(num_items, 1), 1, 256);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tally/core/words.h"
 #include "tally/recsys/data/split.h"
 #include "tally/recsys/evaluation/candidate_sampling.h"
 #include "tally/recsys/evaluation/metrics.h"
@@ -15,11 +16,16 @@ namespace tally::recsys {
 
 /// Which items of the user's history are taken out of the ranking.
 enum class SeenFilter { none, full };
+constexpr auto words(SeenFilter) {
+  using W = Word<SeenFilter>;
+  return std::array{W{"none", SeenFilter::none}, W{"full", SeenFilter::full}};
+}
 /// Which items are ranked: all of the data set, or those that occur in the training part.
 enum class Candidates { all, train };
-
-const char* name_of(SeenFilter filter);
-const char* name_of(Candidates candidates);
+constexpr auto words(Candidates) {
+  using W = Word<Candidates>;
+  return std::array{W{"all", Candidates::all}, W{"train", Candidates::train}};
+}
 
 struct EvaluationOptions {
   SeenFilter seen = SeenFilter::full;

@@ -8,17 +8,6 @@
 
 namespace tally::recsys {
 
-const char* name_of(RankTies rule) {
-  switch (rule) {
-    case RankTies::pessimistic:
-      return "pessimistic";
-    case RankTies::optimistic:
-      return "optimistic";
-    default:
-      return "mean";
-  }
-}
-
 double TargetRank::expected() const {
   if (!is_candidate()) return std::numeric_limits<double>::infinity();
   return static_cast<double>(best) + static_cast<double>(worst - best) / 2;

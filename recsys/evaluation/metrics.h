@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "tally/core/words.h"
+
 namespace tally::recsys {
 
 /// Which position a target gets among items of exactly its score.
@@ -13,8 +15,11 @@ enum class RankTies {
   pessimistic,  ///< behind all of them
   optimistic,   ///< before all of them
 };
-
-const char* name_of(RankTies rule);
+constexpr auto words(RankTies) {
+  using W = Word<RankTies>;
+  return std::array{W{"mean", RankTies::mean}, W{"pessimistic", RankTies::pessimistic},
+                    W{"optimistic", RankTies::optimistic}};
+}
 
 /// Positions (from 1) that a target may take: `best` before the candidates of its score, `worst` behind them. A target
 /// that is no candidate (seen before and filtered, or outside the candidate set) has none: {0, 0}, and never hits.

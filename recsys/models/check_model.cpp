@@ -5,23 +5,18 @@
 #include "tally/nn/attention_kinds.h"
 #include "tally/ops/elementwise.h"
 #include "tally/ops/item_cross_entropy.h"
-#include "tally/recsys/models/registry.h"
 
 namespace tally::recsys {
 
 GradientReport check_model_gradients(const ModelConfig& config, const GradientCheckOptions& options) {
-  check<ConfigError>(
-      config.name != "lisa" || config.lisa_variant == "soft", "model.lisa_variant",
-      "passes gradients straight through hard codes, which no numeric derivative sees: check the variant "
-      "soft, and the ops vector_quantization and histogram_attention against their surrogates; got ",
-      config.lisa_variant);
-  check<ConfigError>(config.name != "sasrec" || nn::attention_kinds().at(config.attention).smooth, "model.attention",
-                     "passes gradients straight through codes, which no numeric derivative sees: check the ops "
-                     "vector_quantization and histogram_attention against their surrogates; got ",
-                     config.attention);
-  constexpr std::int64_t kItems = 12;
+  const ModelRow& row = config.chosen.row();
+  if (row.check_differentiable) row.check_differentiable(config.chosen.options);
+  constexpr std::int64_t kItems = 12, kLongest = 8;
   ModelConfig small = config;
-  small.max_item_list_length = std::min<std::int64_t>(config.max_item_list_length, 8);
+  const OptionList list = config.chosen.options.list();
+  if (const Option* window = list.find("MAX_ITEM_LIST_LENGTH")) {
+    if (window->value().as_integer() > kLongest) small.set(window->name, kLongest);
+  }
   const auto model = make_sequence_model(small, kItems, options.key.fold_in("weights"));
   std::uint64_t stream = 0;
   for (const auto& [path, tensor] : model->state()) {

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "tally/autograd/gradient_check.h"
-#include "tally/recsys/config.h"
+#include "tally/recsys/model_config.h"
 
 namespace tally::recsys {
 

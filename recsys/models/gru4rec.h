@@ -1,20 +1,11 @@
 #pragma once
 
 #include "tally/nn/recurrent.h"
+#include "tally/recsys/models/gru4rec_options.h"
 #include "tally/recsys/models/recurrent_model.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
-
-struct Gru4RecOptions {
-  std::int64_t items = 0;
-  std::int64_t width = 64;  ///< of item embeddings and of states
-  std::int64_t layers = 1;
-  std::int64_t window = 200;
-  double dropout = 0;          ///< of embeddings, and between layers
-  double deviation = 0.02;     ///< of the item tables' normal initial values
-  bool tie_embeddings = true;  ///< score items with the table that they are read with
-};
 
 /// Hidasi et al., "Session-based recommendations with recurrent neural networks", ICLR 2016 (arXiv 1511.06939): gated
 /// recurrent units over item embeddings. As in Klenitskiy & Vasilev, RecSys 2023, every position of a user's history

@@ -10,8 +10,8 @@
 
 #include "tally/nn/attention/attention.h"
 #include "tally/recsys/data/sequences.h"
-#include "tally/recsys/models/enum_words.h"
 #include "tally/recsys/models/item_scorer.h"
+#include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
 
@@ -50,7 +50,7 @@ template <LayeredModel M>
 std::string layout_of_layers(const M& model) {
   std::string words;
   for (const auto& block : model.blocks) words += block.layout() + ", ";
-  return words + "window " + std::to_string(model.window) + ", positions from the " + word_of(model.alignment);
+  return detail::join(words, "window ", model.window, ", positions from the ", word_of(model.alignment));
 }
 
 /// Can events be taken one at a time? Positions that count from the window's end move with every event.

@@ -7,55 +7,10 @@
 #include "tally/nn/histogram_attention.h"
 #include "tally/nn/quantization.h"
 #include "tally/nn/transformer.h"
+#include "tally/recsys/models/lisa_options.h"
 #include "tally/recsys/models/sequence_model.h"
 
 namespace tally::recsys {
-
-/// What LISA quantizes, and how (arXiv 2105.14068 and its released code).
-enum class LisaVariant {
-  base,  ///< histories and targets by the same codebooks, hard codes
-  soft,  ///< histories by soft assignments; targets are the full item embeddings
-  mini,  ///< histories by small codebooks, targets by a second, larger quantizer; hard codes
-};
-
-/// Where reconstructions stand for the items.
-enum class LisaQuantized {
-  all,        ///< as the variant has it
-  histories,  ///< targets are the full item embeddings, as those of `soft` always are
-  attention,  ///< the hidden stream carries the full embeddings too: codes serve attention alone
-};
-
-struct LisaOptions {
-  std::int64_t items = 0;
-  std::int64_t width = 128;
-  std::int64_t layers = 1;  ///< those after the first quantize the hidden states anew
-  std::int64_t inner = 0;   ///< of the feed-forward part; 0 means the width
-  std::int64_t window = 300;
-  LisaVariant variant = LisaVariant::base;
-  std::int64_t codebooks = 8;
-  std::int64_t codewords = 128;
-  std::int64_t target_codewords = 128;           ///< of the second quantizer of `mini`
-  LisaQuantized quantized = LisaQuantized::all;  ///< `mini` knows no other
-  ops::CodewordSimilarity similarity = ops::CodewordSimilarity::bilinear;
-  double temperature = 0.7;
-  bool codeword_bias = false;         ///< LightRec's bias of each codeword, which the released code leaves out
-  bool residual = true;               ///< each codebook encodes what those before it left over
-  bool kmeans = false;                ///< codebooks begin as k-means of the initial item embeddings, not as small noise
-  double decay = 0.1;                 ///< of counts, per event; 0 counts all events alike
-  bool learn_decay = false;           ///< train it, from the given value
-  bool soft_query = false;            ///< of `soft`: queries are soft too, as in the paper's text, not in its code
-  std::int64_t attention_window = 0;  ///< tally only the last so many events, decayed as they are; 0 tallies all
-  std::int64_t position_codebooks = 0;   ///< above 0: blocks attend to quantized positions beside the items' codes
-  std::int64_t position_codewords = 32;  ///< of each of those codebooks
-  double score_scale = 1;                ///< of the target vectors, and so of all scores
-  /// Weight of |x - stopped(its reconstruction)|^2, meaned over tokens; in `mini` also of the targets, by their
-  /// quantizer.
-  double commitment = 0;
-  double dropout = 0.1;
-  ops::Activation activation = ops::Activation::relu;
-  PositionAlignment alignment = PositionAlignment::start;
-  double epsilon = 1e-5;
-};
 
 /// One block: attention by histogram and a feed-forward part, each with dropout, residual and norm behind it.
 struct LisaBlock {

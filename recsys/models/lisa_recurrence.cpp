@@ -7,7 +7,6 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/ops/elementwise.h"
-#include "tally/recsys/models/enum_words.h"
 #include "tally/recsys/models/lisa_serving.h"
 #include "tally/recsys/models/weights_fingerprint.h"
 

@@ -5,7 +5,6 @@
 #include "tally/core/json_fields.h"
 #include "tally/core/safetensors.h"
 #include "tally/nn/serialize.h"
-#include "tally/recsys/models/enum_words.h"
 #include "tally/recsys/models/lisa_serving.h"
 
 namespace tally::recsys {
@@ -18,9 +17,7 @@ constexpr std::int64_t kMostCodebooks = 1024;
 
 template <class Enum>
 Enum choose(JsonFields& fields, const std::string& name) {
-  const std::vector<std::string>& words = words_of(Enum{});
-  const std::string chosen = fields.choice(name, fields.require<std::string>(name), words);
-  return static_cast<Enum>(std::find(words.begin(), words.end(), chosen) - words.begin());
+  return value_of<Enum>(fields.choice(name, fields.require<std::string>(name), words_of<Enum>()), fields.path_of(name));
 }
 
 /// What a block has besides tensors.

@@ -10,6 +10,7 @@
 #include "tally/core/blas.h"
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
+#include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
 namespace {

@@ -106,14 +106,15 @@ ModelState RecurrentModel::load_state(std::string_view bytes) const {
   check<IoError>(magic.substr(0, kMagic.size()) == kMagic && magic.back() == '\0', kName,
                  "these bytes are no saved state");
   const auto version = in.read<std::uint32_t>();
-  check<IoError>(version == version_, kName, "reads states of ", name_, " of version ", version_, "; got version ",
-                 version, ", which another build keeps");
   const auto dtype = in.read<std::uint32_t>();
+  const auto of = in.read<std::uint64_t>();
+  check<ValueError>(of == fingerprint_, kName, "the saved state is of another model",
+                    version == version_ ? "" : ", or of this one in a build that keeps other states",
+                    ": its fingerprint is ", of, ", its version ", version, "; ", name_, " (", layout_, ") has ",
+                    fingerprint_, " and version ", version_);
+  check<IoError>(version == version_, kName, "needs a state of version ", version_, "; got ", version);
   check<IoError>(dtype == static_cast<std::uint32_t>(DType::f32), kName,
                  "reads states of f32; got the element type numbered ", dtype);
-  const auto of = in.read<std::uint64_t>();
-  check<ValueError>(of == fingerprint_, kName, "the saved state is of another model: its fingerprint is ", of, "; ",
-                    name_, " (", layout_, ") has ", fingerprint_);
   check<IoError>(in.left() >= 2 * sizeof(std::uint64_t), kName, "the saved state is cut off");
   const std::string_view kept = bytes.substr(0, bytes.size() - sizeof(std::uint64_t));
   ByteReader last(bytes.substr(kept.size()), kName);

@@ -2,28 +2,10 @@
 
 #include "tally/nn/transformer.h"
 #include "tally/recsys/models/layered_recurrence.h"
+#include "tally/recsys/models/sasrec_options.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
-
-struct SasRecOptions {
-  std::int64_t items = 0;
-  std::int64_t width = 64;
-  std::int64_t blocks = 2;
-  std::int64_t heads = 1;
-  std::string attention = "softmax";  ///< of nn::attention_kinds(); the others are rivals in a comparison
-  nn::AttentionSettings rival = {};   ///< settings that softmax has not: block, random_features, buckets, rounds
-  std::int64_t inner = 0;             ///< of the feed-forward part; 0 means the width
-  std::int64_t window = 200;
-  double hidden_dropout = 0.1;
-  double attention_dropout = 0.1;
-  double deviation = 0.02;  ///< of all normal initial weights
-  ops::Activation activation = ops::Activation::relu;
-  nn::NormPlacement norm = nn::NormPlacement::sasrec;
-  PositionAlignment alignment = PositionAlignment::start;
-  double epsilon = 1e-8;
-  bool tie_embeddings = true;  ///< score items with the table that they are read with (gSASRec does not)
-};
 
 /// Kang & McAuley, "Self-attentive sequential recommendation", ICDM 2018 (arXiv 1808.09781), with the item table shared
 /// between input and output unless said otherwise; in the setting of Klenitskiy & Vasilev, RecSys 2023, by default.

@@ -21,7 +21,7 @@ struct Measure {
 };
 
 /// A model that reads item sequences, as the trainer and the evaluation see it. Models themselves are plain modules;
-/// this type-erased face is made once, where a config names one (models/registry.h).
+/// this type-erased face is made once, where a config names one (tables.h).
 ///
 /// A step calls prepare() once, then for each shard encode(), candidate_table() and auxiliary_loss() with the prepared
 /// values; gradients flow back through them. Evaluation does the same with all items prepared.

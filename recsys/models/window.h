@@ -2,6 +2,7 @@
 
 #include <span>
 
+#include "tally/core/words.h"
 #include "tally/recsys/data/sequences.h"
 
 namespace tally::recsys {
@@ -16,6 +17,10 @@ enum class PositionAlignment {
   start,  ///< the oldest item of the window is position 0 (padding on the right: Klenitskiy, RecBole, HSTU)
   end,    ///< the newest item of the window has the last position (padding on the left: SASRec 2018, gSASRec, LRURec)
 };
+constexpr auto words(PositionAlignment) {
+  using W = Word<PositionAlignment>;
+  return std::array{W{"start", PositionAlignment::start}, W{"end", PositionAlignment::end}};
+}
 
 /// Position of every row in [0, window), i32 [T]. Throws ShapeError for a sequence longer than the window.
 Tensor positions(const Offsets& offsets, std::int64_t window, PositionAlignment alignment);

@@ -1,6 +1,5 @@
 #include "tally/recsys/run/run_data.h"
 
-#include "tally/recsys/data/file_forms.h"
 #include "tally/recsys/data/titles.h"
 
 namespace tally::recsys {
@@ -8,7 +7,7 @@ namespace tally::recsys {
 ReadOptions read_options(const DataConfig& given) {
   const DataConfig config = resolved(given);
   ReadOptions options;
-  options.format = file_form(config.format).format;
+  options.format = config.readers.at(config.format).format;
   if (!config.separator.empty()) {
     // Fields between commas or semicolons may be quoted; text between tabs, spaces and the like stands for itself.
     options.format.separator = config.separator;
@@ -19,15 +18,11 @@ ReadOptions read_options(const DataConfig& given) {
   options.item_column = config.item_column;
   options.rating_column = config.rating_column;
   options.order_column = config.order_column;
-  options.order.ties = config.tie_rule == "item_id"  ? TieRule::item_id
-                       : config.tie_rule == "random" ? TieRule::random
-                                                     : TieRule::file_order;
+  options.order.ties = config.tie_rule;
   options.order.tie_seed = static_cast<std::uint64_t>(config.tie_seed);
-  options.order.duplicates = config.duplicates == "first"  ? Duplicates::first
-                             : config.duplicates == "last" ? Duplicates::last
-                                                           : Duplicates::keep;
+  options.order.duplicates = config.duplicates;
   options.min_rating = config.min_rating;
-  options.bad_rows = config.bad_rows == "skip" ? BadRows::skip : BadRows::error;
+  options.bad_rows = config.bad_rows;
   return options;
 }
 
@@ -48,29 +43,31 @@ HistoryOptions history_options(const DataConfig& config) {
 FilterOptions filter_options(const DataConfig& config) {
   return {.users = CountIntervals::parse(config.user_inter_num_interval),
           .items = CountIntervals::parse(config.item_inter_num_interval),
-          .core = config.core == "one_pass" ? Core::one_pass : Core::iterative};
+          .core = config.core};
 }
 
 std::string data_rules(const DataConfig& given) {
   const DataConfig config = resolved(given);
   std::string rules = "events by " + (config.order_column.empty() ? "place in the file" : config.order_column);
-  if (!config.order_column.empty()) rules += ", equal ones by " + config.tie_rule;
-  if (!config.order_column.empty() && config.tie_rule == "random") rules += '(' + std::to_string(config.tie_seed) + ')';
-  if (config.duplicates != "keep") rules += ", " + config.duplicates + " of repeated items";
+  if (!config.order_column.empty()) rules += ", equal ones by " + std::string(word_of(config.tie_rule));
+  if (!config.order_column.empty() && config.tie_rule == TieRule::random)
+    rules += '(' + std::to_string(config.tie_seed) + ')';
+  if (config.duplicates != Duplicates::keep) {
+    rules += detail::join(", ", word_of(config.duplicates), " of repeated items");
+  }
   if (config.min_rating) rules += ", ratings from " + Json(*config.min_rating).dump();
   const FilterOptions filters = filter_options(config);
   if (!filters.users.is_everything()) rules += ", users of " + config.user_inter_num_interval + " events";
   if (!filters.items.is_everything()) rules += ", items of " + config.item_inter_num_interval + " events";
-  if (!filters.users.is_everything() || !filters.items.is_everything()) rules += " (" + config.core + ')';
+  if (!filters.users.is_everything() || !filters.items.is_everything())
+    rules += detail::join(" (", word_of(config.core), ')');
   return rules;
 }
 
 namespace {
 
 LeaveOneOutOptions split_options(const DataConfig& config) {
-  return {.validation = config.split == "leave_one_out",
-          .min_length = config.min_length,
-          .short_users = config.short_users == "drop" ? ShortUsers::drop : ShortUsers::train};
+  return {.validation = config.validates(), .min_length = config.min_length, .short_users = config.short_users};
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ RunDirectory create_run_directory(const RunConfig& config) {
   gmtime_r(&now, &utc);
   char time[32];
   std::strftime(time, sizeof(time), "%Y%m%d-%H%M%S", &utc);
-  const std::string name = detail::join(data, '_', config.model.name, '_', config.train.seed, '_', time);
+  const std::string name = detail::join(data, '_', config.model.name(), '_', config.train.seed, '_', time);
   std::error_code error;
   std::filesystem::create_directories(config.output, error);
   check<IoError>(!error, config.output, "cannot be created: ", error.message());

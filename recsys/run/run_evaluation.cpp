@@ -6,7 +6,6 @@
 
 #include "tally/core/npy.h"
 #include "tally/core/parallel.h"
-#include "tally/recsys/protocol.h"
 #include "tally/recsys/run/run_data.h"
 
 namespace tally::recsys {
@@ -14,20 +13,16 @@ namespace tally::recsys {
 EvaluationOptions evaluation_options(const RunConfig& config) {
   const EvaluationConfig& wanted = config.evaluation;
   EvaluationOptions options;
-  options.seen = wanted.filter_seen == "none" ? SeenFilter::none : SeenFilter::full;
-  options.candidates = wanted.candidates == "train" ? Candidates::train : Candidates::all;
-  options.ties = wanted.rank_ties == "pessimistic"  ? RankTies::pessimistic
-                 : wanted.rank_ties == "optimistic" ? RankTies::optimistic
-                                                    : RankTies::mean;
+  options.seen = wanted.filter_seen;
+  options.candidates = wanted.candidates;
+  options.ties = wanted.rank_ties;
   options.cutoffs = wanted.topk;
   if (const std::optional<SamplingMode> mode = parse_mode(wanted.mode)) {
     using Sampling = CandidateSampling;
     options.sampled = Sampling{
         .count = mode->count,
         .distribution = mode->popularity ? Sampling::Distribution::popularity : Sampling::Distribution::uniform,
-        .exclude = wanted.negatives_exclude == "training"  ? Sampling::Exclude::training
-                   : wanted.negatives_exclude == "history" ? Sampling::Exclude::history
-                                                           : Sampling::Exclude::all,
+        .exclude = wanted.negatives_exclude,
         .replacement = wanted.negatives_replacement,
         .seed = static_cast<std::uint64_t>(wanted.sampling_seed)};
   }

@@ -5,7 +5,7 @@
 
 namespace tally::recsys {
 
-/// What a config says of the loss. Its words have been checked by parse_config.
+/// What a config says of the loss.
 LossOptions loss_options(const TrainConfig& config);
 /// What a config says of samples and batches, for a model of this window.
 TrainingBatches::Options batch_options(const TrainConfig& config, std::int64_t window);

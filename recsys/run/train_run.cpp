@@ -18,7 +18,6 @@
 #include "tally/recsys/baselines/popularity.h"
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/neural_ranker.h"
-#include "tally/recsys/models/registry.h"
 #include "tally/recsys/report/report.h"
 #include "tally/recsys/run/data_report.h"
 #include "tally/recsys/run/run_evaluation.h"
@@ -34,18 +33,6 @@ namespace {
 
 constexpr std::int64_t kRecommended = 10;
 
-std::unique_ptr<optim::Optimizer> make_optimizer(const TrainConfig& config) {
-  if (config.learner == "sgd") {
-    return std::make_unique<optim::Sgd>(
-        optim::SgdOptions{.learning_rate = config.learning_rate, .weight_decay = config.weight_decay});
-  }
-  if (config.learner == "adagrad") return std::make_unique<optim::Adagrad>(optim::AdagradOptions{config.learning_rate});
-  return std::make_unique<optim::Adam>(optim::AdamOptions{.learning_rate = config.learning_rate,
-                                                          .beta1 = config.beta1,
-                                                          .beta2 = config.beta2,
-                                                          .weight_decay = config.weight_decay});
-}
-
 /// One run, new or resumed. The constructor reads and checks everything that can be wrong with the config and the data,
 /// and writes nothing.
 class TrainingRun {
@@ -57,15 +44,14 @@ class TrainingRun {
         data_(std::move(data)),
         identity_(checkpoint_identity(config, data_.hash, data_.interactions->items)),
         model_(make_sequence_model(config.model, data_.interactions->num_items(), run_key(config).fold_in("model"))),
-        optimizer_(make_optimizer(config.train)),
+        optimizer_(config.train.learner.row().make(config.train.learner.options, config.train.learning_rate)),
         batches_(histories(), batch_options(config.train, model_->window()), run_key(config).fold_in("order")),
         loss_(loss_options(config.train), histories(), data_.interactions->num_items()),
         evaluation_(evaluation_options(config)),
-        valid_metric_(parse_metric(config.train.valid_metric, config.evaluation)),
         validation_targets_(evaluated_targets(config, *data_.split, Part::validation)),
         test_targets_(evaluated_targets(config, *data_.split, Part::test)),
         shown_user_(find_shown_user()),
-        task_(*model_, batches_, loss_, validation_function(), identity_, checkpoint_identity_defaults()) {
+        task_(*model_, batches_, loss_, validation_function(), identity_, checkpoint_identity_defaults(config)) {
     check<IoError>(batches_.users() > 0, config.data.path,
                    "has no user with two training events (four in all): nothing could be trained on");
     if (!evaluation_.sampled) return;
@@ -118,7 +104,7 @@ class TrainingRun {
   void start_from() {
     const std::string& run = config_.train.start_from;
     if (run.empty()) return;
-    const TrainedModel other = open_model({run});
+    const TrainedModel other = open_model({run}, config_.tables);
     flush_denormals(config_.train.flush_denormals);  // the other run's own setting is of no account here
     const StartedFrom taken = recsys::start_from(*model_, data_.interactions->items, *other.model, other.items.ids,
                                                  run_key(config_).fold_in("model"));
@@ -186,11 +172,8 @@ class TrainingRun {
     options.clip_norm = config.clip_grad_norm;
     options.trace_non_finite = config.detect_anomaly;
     options.key = run_key(config_).fold_in("training");
-    options.learning_rate =
-        optim::Schedule{.peak = config.learning_rate,
-                        .warmup = config.warmup_steps,
-                        .decay = config.decay == "cosine" ? optim::Decay::cosine : optim::Decay::constant,
-                        .total = config.epochs * batches_.batches_per_epoch()};
+    options.learning_rate = config.decay.row().make(config.decay.options, config.learning_rate, config.warmup_steps,
+                                                    config.epochs * batches_.batches_per_epoch());
     options.files = {directory_.last_checkpoint(), directory_.best_weights(), directory_.metrics()};
     nn::TrainerHooks hooks;
     hooks.stop_requested = stop_requested_;
@@ -226,14 +209,15 @@ class TrainingRun {
   /// Empty for protocols without a validation part.
   RecommenderTask::Validate validation_function() {
     if (validation_targets_.empty()) return {};
-    return [this, ranker = make_ranker(*model_)](std::int64_t) {
+    const MetricName metric = parse_metric(config_.train.valid_metric, config_.evaluation);
+    return [this, metric, ranker = make_ranker(*model_)](std::int64_t) {
       const Evaluation validation = evaluate(ranker, *data_.split, Part::validation, validation_targets_, evaluation_);
-      return nn::Validation{metric_of(validation, valid_metric_), to_json(validation)};
+      return nn::Validation{metric_of(validation, metric), to_json(validation)};
     };
   }
 
   std::vector<Evaluation> finish(const nn::TrainerProgress& progress) {
-    nn::load_weights(directory_.best_weights(), model_->state(), identity_, checkpoint_identity_defaults());
+    nn::load_weights(directory_.best_weights(), model_->state(), identity_, checkpoint_identity_defaults(config_));
     const Ranker ranker = make_ranker(*model_);
     std::vector<Evaluation> test = baselines_;
     test.push_back(evaluate(ranker, *data_.split, Part::test, test_targets_, evaluation_));
@@ -304,7 +288,6 @@ class TrainingRun {
   TrainingBatches batches_;
   TrainingLoss loss_;
   EvaluationOptions evaluation_;
-  MetricName valid_metric_;
   std::vector<Target> validation_targets_;
   std::vector<Target> test_targets_;
   std::int32_t shown_user_;
@@ -343,8 +326,9 @@ RunOutcome train_run(const RunConfig& config, const RunDirectory& directory, Con
   return run.start(directory);
 }
 
-RunOutcome resume_run(const RunDirectory& directory, Console& console, const std::function<bool()>& stop_requested) {
-  const RunConfig config = read_run_config(directory);
+RunOutcome resume_run(const RunDirectory& directory, Console& console, const std::function<bool()>& stop_requested,
+                      const Tables& tables) {
+  const RunConfig config = read_run_config(directory, tables);
   // Before the checkpoint is read: another process may be about to replace it.
   DirectoryLock lock = DirectoryLock::inside(directory.path);
   flush_denormals(config.train.flush_denormals);

@@ -31,7 +31,7 @@ RunOutcome train_run(const RunConfig& config, const RunDirectory& directory, Con
 
 /// Goes on with a run from its last checkpoint (from the start when there is none yet). The weights come out as those
 /// of a run that was never interrupted, bit for bit.
-RunOutcome resume_run(const RunDirectory& directory, Console& console,
-                      const std::function<bool()>& stop_requested = {});
+RunOutcome resume_run(const RunDirectory& directory, Console& console, const std::function<bool()>& stop_requested = {},
+                      const Tables& tables = standard());
 
 }  // namespace tally::recsys

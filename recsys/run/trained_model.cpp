@@ -9,7 +9,6 @@
 #include "tally/recsys/data/delimited_rows.h"
 #include "tally/recsys/evaluation/evaluate.h"
 #include "tally/recsys/models/neural_ranker.h"
-#include "tally/recsys/models/registry.h"
 #include "tally/recsys/run/run_users.h"
 
 namespace tally::recsys {
@@ -21,7 +20,7 @@ std::unique_ptr<SequenceModel> load_model(const RunDirectory& directory, const R
   check<IoError>(
       is_there(directory.best_weights()), directory.path.string(),
       "has no weights to use yet: they come with the first validation, or with the last epoch where there is none");
-  nn::load_weights(directory.best_weights(), model->state(), identity, checkpoint_identity_defaults());
+  nn::load_weights(directory.best_weights(), model->state(), identity, checkpoint_identity_defaults(config));
   return model;
 }
 
@@ -86,17 +85,17 @@ std::string in_words(std::int64_t events, std::int64_t users, std::int64_t items
 
 }  // namespace
 
-RunConfig read_run_config(const RunDirectory& directory) {
+RunConfig read_run_config(const RunDirectory& directory, const Tables& tables) {
   check<IoError>(is_there(directory.config()), directory.path.string(),
                  "is no run directory: it has no config.resolved.json");
-  return parse_config(read_json(directory.config()));
+  return parse_recorded_config(read_json(directory.config()), tables);
 }
 
 Json checkpoint_identity(const RunConfig& config, const std::string& data_hash, const IdMap& items) {
   return Json::object({{"model", to_json(config).at("model")}, {"data", data_hash}, {"items", order_hash(items)}});
 }
 
-Json checkpoint_identity_defaults() { return Json::object({{"model", to_json(RunConfig{}).at("model")}}); }
+Json checkpoint_identity_defaults(const RunConfig& config) { return Json::object({{"model", all_model_keys(config)}}); }
 
 RngKey run_key(const RunConfig& config) { return RngKey{static_cast<std::uint64_t>(config.train.seed), 0}; }
 
@@ -124,8 +123,8 @@ RunData load_recorded_data(const RunDirectory& directory, const RunConfig& confi
   return data;
 }
 
-TrainedModel open_model(const RunDirectory& directory) {
-  RunConfig config = read_run_config(directory);
+TrainedModel open_model(const RunDirectory& directory, const Tables& tables) {
+  RunConfig config = read_run_config(directory, tables);
   flush_denormals(config.train.flush_denormals);
   if (!is_there(directory.items()) && is_there(directory.best_weights())) {
     return open_without_items(directory, std::move(config)).trained;
@@ -139,13 +138,13 @@ TrainedModel open_model(const RunDirectory& directory) {
   return trained;
 }
 
-OpenedRun open_run(const RunDirectory& directory) {
+OpenedRun open_run(const RunDirectory& directory, const Tables& tables) {
   if (!is_there(directory.items()) && is_there(directory.best_weights())) {
-    const RunConfig config = read_run_config(directory);
+    const RunConfig config = read_run_config(directory, tables);
     flush_denormals(config.train.flush_denormals);
     return open_without_items(directory, config);
   }
-  OpenedRun run{.trained = open_model(directory), .data = {}};
+  OpenedRun run{.trained = open_model(directory, tables), .data = {}};
   run.data = load_recorded_data(directory, run.trained.config);
   return run;
 }

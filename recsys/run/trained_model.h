@@ -16,13 +16,14 @@
 namespace tally::recsys {
 
 /// The config that a run recorded. Throws IoError when the directory is no run.
-RunConfig read_run_config(const RunDirectory& directory);
+RunConfig read_run_config(const RunDirectory& directory, const Tables& tables = standard());
 
 /// What a checkpoint must have in common with the run that loads it: the model, the data (content_hash) and the order
 /// of the items.
 Json checkpoint_identity(const RunConfig& config, const std::string& data_hash, const IdMap& items);
-/// The identity's members where a checkpoint was written before there was a key for them.
-Json checkpoint_identity_defaults();
+/// Every key that an identity may hold: at its default where a checkpoint was written before there was that key, and
+/// without effect where it is of another model, for earlier builds wrote the keys of all.
+Json checkpoint_identity_defaults(const RunConfig& config);
 /// The key that all random draws of a run follow from.
 RngKey run_key(const RunConfig& config);
 
@@ -36,7 +37,7 @@ struct TrainedModel {
 /// Reads nothing but the run directory. The one exception is a directory of a build that did not keep its items: there
 /// the data are read, and trusted if every recommendation that the run wrote comes out again. Throws IoError when the
 /// directory is no run, has no weights yet, is damaged, or does not prove the order of its items.
-TrainedModel open_model(const RunDirectory& directory);
+TrainedModel open_model(const RunDirectory& directory, const Tables& tables = standard());
 
 /// The same with the run's data.
 struct OpenedRun {
@@ -44,7 +45,7 @@ struct OpenedRun {
   RunData data;  ///< users and items numbered as at the training
 };
 /// Throws as open_model, and IoError when the data cannot be read or are not those of the training.
-OpenedRun open_run(const RunDirectory& directory);
+OpenedRun open_run(const RunDirectory& directory, const Tables& tables = standard());
 
 /// The data of a run that recorded them, with users and items numbered as they were, whatever their order in the file
 /// is by now. Throws IoError when the file holds other events.

@@ -11,13 +11,13 @@
 namespace tally::recsys {
 namespace {
 
-Recommender from_run(const RunDirectory& directory) {
+Recommender from_run(const RunDirectory& directory, const Tables& tables) {
   struct Opened {
     explicit Opened(TrainedModel opened) : trained(std::move(opened)), ranker(*trained.model) {}
     TrainedModel trained;
     NeuralRanker ranker;
   };
-  const auto run = std::make_shared<const Opened>(open_model(directory));
+  const auto run = std::make_shared<const Opened>(open_model(directory, tables));
   const RunConfig& config = run->trained.config;
   return {.source = directory.path.string(),
           .items = run->trained.items,
@@ -70,8 +70,8 @@ std::vector<Recommendation> Recommender::recommend(const Sequences& histories, c
   return result;
 }
 
-Recommender open_recommender(const std::filesystem::path& directory) {
-  return is_served_directory(directory) ? open_served(directory) : from_run({directory});
+Recommender open_recommender(const std::filesystem::path& directory, const Tables& tables) {
+  return is_served_directory(directory) ? open_served(directory) : from_run({directory}, tables);
 }
 
 }  // namespace tally::recsys

@@ -47,6 +47,6 @@ struct Recommender {
 };
 
 /// From the directory of a run, or from one that `tally compress` wrote. Throws IoError when it is neither, or damaged.
-Recommender open_recommender(const std::filesystem::path& directory);
+Recommender open_recommender(const std::filesystem::path& directory, const Tables& tables = standard());
 
 }  // namespace tally::recsys

@@ -5,7 +5,6 @@
 #include "tally/core/line_reader.h"
 #include "tally/core/parallel.h"
 #include "tally/core/version.h"
-#include "tally/recsys/config_words.h"
 
 namespace tally::recsys {
 namespace {
@@ -49,7 +48,7 @@ Catalogue read_earlier_items(const std::filesystem::path& directory) {
 }
 
 /// A section of a config as the run's was.
-DataConfig read_data(const Json& section) { return parse_config(Json::object({{"data", section}})).data; }
+DataConfig read_data(const Json& section) { return parse_recorded_config(Json::object({{"data", section}})).data; }
 
 }  // namespace
 
@@ -93,8 +92,7 @@ Recommender open_served(const std::filesystem::path& directory) {
     data.order_column = "";
   } else {
     data = read_data(fields.require<Json>(kData));
-    candidates = look_up<Candidates>("manifest", {{"all", Candidates::all}, {"train", Candidates::train}},
-                                     fields.require<std::string>(kCandidates));
+    candidates = value_of<Candidates>(fields.require<std::string>(kCandidates), fields.path_of(kCandidates));
   }
   flush_denormals(fields.require<bool>(kFlushDenormals));
   fields.finish();

@@ -73,7 +73,7 @@ void check_study_items(const std::vector<StudyItem>& items, const std::filesyste
     const RunConfig wanted = item.run->with_seed(item.seed, output);
     const RunRecord record = read_run_record(item.directory);
     // As this build reads it: keys that came later stand at their defaults.
-    const Json there = to_json(parse_config(record.config));
+    const Json there = to_json(parse_recorded_config(record.config, wanted.tables));
     const std::string differing = differences(there, recorded_config(wanted));
     check<ConfigError>(differing.empty(), item.directory.path.string(), "holds a run of another config: ", differing,
                        "; remove it, or choose another --output");
@@ -109,7 +109,7 @@ nn::TrainingOutcome run_study(const Study& study, const std::filesystem::path& o
     console.line(place + (item.state == StudyState::interrupted ? ": goes on" : ""));
     const RunOutcome outcome =
         item.state == StudyState::interrupted
-            ? resume_run(item.directory, console, stop_requested)
+            ? resume_run(item.directory, console, stop_requested, item.run->config.tables)
             : train_run(item.run->with_seed(item.seed, output), item.directory, console, stop_requested);
     write_study(study, output);
     if (outcome.training == nn::TrainingOutcome::interrupted) return nn::TrainingOutcome::interrupted;

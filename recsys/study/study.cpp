@@ -28,9 +28,9 @@ void collect_overrides(const Json& object, const std::string& section, std::vect
 std::string bare(const std::string& key) { return key.substr(key.rfind('.') + 1); }
 
 /// The dotted key of a config that `key` names, dotted or bare.
-std::string resolve(const std::string& key, const std::string& where) {
+std::string resolve(const std::string& key, const std::string& where, const Tables& tables) {
   std::vector<std::string> known, matches;
-  for (const auto& [name, value] : flattened(to_json(RunConfig{}))) {
+  for (const auto& [name, value] : config_keys(tables)) {
     known.push_back(name);
     if (name == key) return name;
     if (bare(name) == key) matches.push_back(name);
@@ -133,7 +133,7 @@ StudyPlot read_plot(const Json& json, const std::string& where, const Study& stu
   if (plot.y == "memory") plot.y = "peak_memory";
   for (std::string* key : {&plot.x, &plot.series}) {
     if (*key == "length") *key = "model.MAX_ITEM_LIST_LENGTH";
-    if (!key->empty() && *key != "run") *key = resolve(*key, where);
+    if (!key->empty() && *key != "run") *key = resolve(*key, where, study.runs.front().config.tables);
   }
   const auto& figures = figure_names();
   if (std::find(figures.begin(), figures.end(), plot.y) == figures.end()) {
@@ -169,7 +169,7 @@ RunConfig StudyRun::with_seed(std::int64_t seed, const std::filesystem::path& ou
   return seeded;
 }
 
-Study read_study(const std::filesystem::path& path) {
+Study read_study(const std::filesystem::path& path, const Tables& tables) {
   Json json;
   try {
     json = read_json(path);
@@ -198,8 +198,8 @@ Study read_study(const std::filesystem::path& path) {
     std::vector<std::string> overrides;
     for (const std::string& assignment : setting.overrides) overrides.push_back(anchored(assignment, directory));
     try {
-      RunConfig config = base.is(Json::Kind::string) ? load_config(directory / base.as_string(), overrides)
-                                                     : load_config(base, directory, overrides);
+      RunConfig config = base.is(Json::Kind::string) ? load_config(directory / base.as_string(), overrides, tables)
+                                                     : load_config(base, directory, overrides, tables);
       study.runs.push_back({setting.name, std::move(config), setting.start_from});
     } catch (const ConfigError& error) {
       throw ConfigError(std::string(error.what()) + " (in run \"" + setting.name + "\")");

@@ -41,7 +41,7 @@ struct Study {
 };
 
 /// Reads a study file, strictly: every run's config is made and checked. Throws ConfigError.
-Study read_study(const std::filesystem::path& path);
+Study read_study(const std::filesystem::path& path, const Tables& tables = standard());
 
 /// Figures beside metrics that plots may show: "seconds_per_epoch" ("time"), "total_seconds", "peak_memory" ("memory"),
 /// "parameters", "epochs", "best_epoch", "tokens_per_second", "sgemm_share".

@@ -5,18 +5,7 @@
 
 namespace tally::recsys {
 
-const char* name_of(TrainingSamples samples) {
-  switch (samples) {
-    case TrainingSamples::prefix:
-      return "prefix";
-    case TrainingSamples::window:
-      return "window";
-    case TrainingSamples::pieces:
-      return "pieces";
-    default:
-      return "shifted";
-  }
-}
+const char* name_of(TrainingSamples samples) { return word_of(samples).data(); }
 
 TrainingBatches::TrainingBatches(std::vector<std::span<const std::int32_t>> histories, const Options& options,
                                  RngKey key)

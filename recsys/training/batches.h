@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tally/core/random.h"
+#include "tally/core/words.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
@@ -35,6 +36,11 @@ enum class TrainingSamples {
   /// (LISA). The item that begins a piece is nobody's target.
   pieces,
 };
+constexpr auto words(TrainingSamples) {
+  using W = Word<TrainingSamples>;
+  return std::array{W{"shifted", TrainingSamples::shifted}, W{"prefix", TrainingSamples::prefix},
+                    W{"window", TrainingSamples::window}, W{"pieces", TrainingSamples::pieces}};
+}
 
 /// "shifted", "prefix", "window", "pieces".
 const char* name_of(TrainingSamples samples);

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "tally/core/words.h"
 #include "tally/recsys/models/sequence_model.h"
 #include "tally/recsys/training/negatives.h"
 
@@ -27,6 +28,10 @@ struct LossOptions {
     samples,    ///< their mean (gSASRec)
     negatives,  ///< l(target) + the mean over negatives (LISA)
   };
+  friend constexpr auto words(Average) {
+    using W = Word<Average>;
+    return std::array{W{"none", Average::none}, W{"samples", Average::samples}, W{"negatives", Average::negatives}};
+  }
 
   Kind kind = Kind::cross_entropy;
   LossStage stage = LossStage::automatic;

@@ -5,7 +5,9 @@
 #include <span>
 #include <vector>
 
+#include "tally/core/options.h"
 #include "tally/core/random.h"
+#include "tally/core/words.h"
 #include "tally/recsys/training/batches.h"
 
 namespace tally::recsys {
@@ -16,17 +18,29 @@ struct NegativeSampling {
     uniform,     ///< over the catalogue
     popularity,  ///< proportional to the training count to the power of `alpha`
   };
+  friend constexpr auto words(Distribution) {
+    using W = Word<Distribution>;
+    return std::array{W{"uniform", Distribution::uniform}, W{"popularity", Distribution::popularity}};
+  }
   enum class Scope {
     position,  ///< each target has its own
     sequence,  ///< shared by the targets of a sequence (the 3000 of Klenitskiy & Vasilev, RecSys 2023)
     batch,     ///< shared by all targets of a batch
   };
+  friend constexpr auto words(Scope) {
+    using W = Word<Scope>;
+    return std::array{W{"position", Scope::position}, W{"sequence", Scope::sequence}, W{"batch", Scope::batch}};
+  }
   /// What is never drawn.
   enum class Exclude {
     none,     ///< (gSASRec, LISA)
     target,   ///< of scope position: the target itself
     history,  ///< of scopes position and sequence: all training items of the user (SASRec, Klenitskiy)
   };
+  friend constexpr auto words(Exclude) {
+    using W = Word<Exclude>;
+    return std::array{W{"none", Exclude::none}, W{"target", Exclude::target}, W{"history", Exclude::history}};
+  }
 
   std::int64_t count = 1;  ///< K
   Distribution distribution = Distribution::uniform;
@@ -34,6 +48,17 @@ struct NegativeSampling {
   Scope scope = Scope::position;
   Exclude exclude = Exclude::none;
   bool replacement = true;  ///< false: of scopes sequence and batch
+
+  static void keys(auto& o, auto&& key) {
+    key("negatives", o.count, at_least(1), "drawn for a target, or shared by several");
+    key("negative_distribution", o.distribution, "over the items");
+    key("negative_alpha", o.alpha, only_with("negative_distribution", o.distribution, {Distribution::popularity}),
+        "power of the training count of an item");
+    key("negative_scope", o.scope, "who shares negatives: `position`: each target has its own");
+    key("negative_exclude", o.exclude, "what is never drawn; `history`: all training items of the user (SASRec)");
+    key("negative_replacement", o.replacement,
+        "`false`: all different, with loss_type SSM and negative_scope sequence or batch");
+  }
 };
 
 /// An alias table (Walker 1977, Vose 1991): draws from a discrete distribution in constant time.

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "tally/core/file.h"
+#include "tally/recsys/config.h"
 #include "tally/recsys/run/run_evaluation.h"
 #include "tests/recsys/samples.h"
 #include "tests/support/temporary_directory.h"
@@ -26,17 +27,17 @@ TEST_CASE("a protocol sets what decides comparisons, and its line says what was 
 
   const RunConfig sasrec = config_of(R"({"protocol": "sasrec2018", )" + kData + "}");
   CHECK(sasrec.evaluation.mode == "uni100");
-  CHECK(sasrec.evaluation.negatives_exclude == "training");
-  CHECK(sasrec.evaluation.rank_ties == "optimistic");
+  CHECK(sasrec.evaluation.negatives_exclude == CandidateSampling::Exclude::training);
+  CHECK(sasrec.evaluation.rank_ties == RankTies::optimistic);
   CHECK(sasrec.evaluation.test_users == 10000);
   CHECK(sasrec.train.eval_step == 20);
-  CHECK(sasrec.model.position_alignment == "end");
+  CHECK(to_json(sasrec).at("model").at("position_alignment") == Json("end"));
   CHECK(protocol_label(sasrec) == "sasrec2018");
 
   const RunConfig lisa = config_of(R"({"protocol": "lisa", )" + kData + "}");
   CHECK(lisa.data.split == "leave_last_out");
   CHECK(lisa.data.min_length == 4);
-  CHECK(lisa.data.short_users == "drop");
+  CHECK(lisa.data.short_users == ShortUsers::drop);
   CHECK(lisa.train.stopping_step == 0);
   CHECK(lisa.evaluation.topk == std::vector<std::int64_t>{5, 10});
 
@@ -49,14 +50,15 @@ TEST_CASE("a protocol sets what decides comparisons, and its line says what was 
         protocol_label(changed) + ", events by timestamp, equal ones by file_order");
 
   CHECK_THROWS_WITH(config_of(R"({"protocol": "klenitsky", )" + kData + "}"), Contains("did you mean \"klenitskiy\""));
-  for (const Protocol& protocol : protocols()) {
+  for (const Protocol& protocol : standard().protocols) {
     // What a run records gives the same run again.
     const RunConfig config = config_of(R"({"protocol": ")" + protocol.name + R"(", )" + kData + "}");
     CHECK(to_json(parse_config(to_json(config))) == to_json(config));
     CHECK(protocol_label(config) == protocol.name);
-    for (const std::string& key : protocol_keys()) {
-      const auto values = flattened(to_json(config));
-      CHECK(std::any_of(values.begin(), values.end(), [&](const auto& value) { return value.first == key; }));
+    const std::vector<KnownOption> keys = config_keys();
+    for (const auto& [key, value] : protocol.values.members()) {
+      INFO(key);
+      CHECK(std::any_of(keys.begin(), keys.end(), [&key = key](const KnownOption& each) { return each.key == key; }));
     }
   }
 }
@@ -78,6 +80,17 @@ TEST_CASE("each value of a config is shown with its origin", "[protocol]") {
   CHECK(values["train.beta1"].origin == "default");
   CHECK(values["data.path"].origin == std::string(directory / "config.json"));
   CHECK_THROWS_WITH(explain_config(directory / "config.json", {"hidden_sise=32"}), Contains("hidden_size"));
+
+  write_file_atomically(directory / "config.json", R"({"protocol": "lisa", "data": {"path": "x.csv"}})");
+  values.clear();
+  for (const ConfigValue& each : explain_config(directory / "config.json", {"model.name=gru4rec"})) {
+    values[each.key] = each;
+  }
+  CHECK(values["evaluation.topk"].origin == "protocol lisa");
+  CHECK(values["evaluation.candidates"].origin == "default");  // not of this protocol
+  // What has no effect is not shown: gru4rec has no positions, and nothing is validated.
+  CHECK(values.count("model.position_alignment") == 0);
+  CHECK(values.count("train.stopping_step") == 0);
 }
 
 TEST_CASE("modes of evaluation are taken apart strictly", "[protocol]") {

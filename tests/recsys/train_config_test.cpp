@@ -34,11 +34,10 @@ TEST_CASE("a config's losses and samples", "[config]") {
   CHECK(described({"loss_type=SSM", "negatives=50", "negative_scope=batch", "negative_distribution=popularity",
                    "negative_alpha=0.75", "logq=true"}) ==
         "sampled softmax with logQ, 50 popularity^0.75 negatives for each batch");
-  const auto batches = batch_options(
-      parse({"train_samples=prefix", "prefixes_per_user=4", "window_stride=20", "train_batch_size=7"}), 50);
+  const auto batches = batch_options(parse({"train_samples=prefix", "prefixes_per_user=4", "train_batch_size=7"}), 50);
   CHECK(batches.samples == TrainingSamples::prefix);
   CHECK(batches.prefixes_per_user == 4);
-  CHECK(batches.stride == 20);
+  CHECK(batch_options(parse({"train_samples=window", "window_stride=20"}), 50).stride == 20);
   CHECK(batches.batch_size == 7);
   CHECK(batches.window == 50);
   CHECK(batch_options(parse({"train_samples=pieces"}), 50).samples == TrainingSamples::pieces);
@@ -51,8 +50,9 @@ TEST_CASE("what does not fit a loss is one clear sentence", "[config]") {
   };
   refused({"loss_type=BPE"}, "did you mean \"BCE\"?");
   refused({"negatives=0", "loss_type=BCE"}, "[train.negatives] needs at least 1; got 0");
-  refused({"logq=true"}, "[train.logq] needs loss_type SSM; got CE");
-  refused({"bce_average=samples"}, "[train.bce_average] needs loss_type BCE or gBCE; got CE");
+  refused({"logq=true"}, "[train.logq] has no effect with train.loss_type CE; it needs train.loss_type SSM");
+  refused({"bce_average=samples"},
+          "[train.bce_average] has no effect with train.loss_type CE; it needs train.loss_type BCE or gBCE");
   refused({"loss_type=gBCE", "gbce_t=1.5"}, "[train.gbce_t] needs a value in [0, 1]; got 1.5");
   refused({"loss_type=gBCE", "negative_distribution=popularity"},
           "[train.negative_distribution] needs uniform negatives for gBCE; got popularity");
@@ -61,7 +61,7 @@ TEST_CASE("what does not fit a loss is one clear sentence", "[config]") {
   refused({"loss_type=SSM", "negative_scope=batch", "negative_exclude=target"},
           "[train.negative_exclude] needs negative_scope position to exclude the target; got batch");
   refused({"loss_type=BCE", "negative_replacement=false"}, "[train.negative_replacement] can be false");
-  refused({"prefixes_per_user=-1"}, "[train.prefixes_per_user] needs at least 0; got -1");
-  refused({"window_stride=-1"}, "[train.window_stride] needs at least 0; got -1");
+  refused({"train_samples=prefix", "prefixes_per_user=-1"}, "[train.prefixes_per_user] needs at least 0; got -1");
+  refused({"train_samples=pieces", "window_stride=-1"}, "[train.window_stride] needs at least 0; got -1");
   refused({"negativs=3"}, "did you mean \"negatives\"?");
 }

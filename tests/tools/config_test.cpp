@@ -53,3 +53,30 @@ TEST_CASE("a run under a protocol with sampled negatives says so and stores them
   const CommandResult again = tally_command({"evaluate", directory.string(), "--part=validation"});
   CHECK_THAT(again.out, Contains("(20 users"));
 }
+
+TEST_CASE("what a config may name is listed, and one of them with its keys", "[config]") {
+  const auto said = [](const std::vector<std::string>& words) {
+    const CommandResult listed = tally_command(words);
+    INFO(words.front() << listed.error);
+    CHECK(listed.exit_code == 0);
+    return listed.out;
+  };
+  CHECK_THAT(said({"models"}), Contains("gru4rec") && Contains("sasrec") && Contains("lisa"));
+  CHECK_THAT(said({"models", "gru4rec"}), Contains("hidden_size") && Contains("integer, at least 1") &&
+                                              !Contains("n_heads") && !Contains("codebooks"));
+  CHECK_THAT(said({"losses", "gBCE"}), Contains("gbce_t") && Contains("0.75") && Contains("a value in [0, 1]"));
+  CHECK_THAT(said({"losses", "CE"}), Contains("no keys of its own"));
+  CHECK_THAT(said({"learners", "adam"}), Contains("beta2") && Contains("0.999"));
+  CHECK_THAT(said({"attentions"}), Contains("linear_elu") && !Contains("linformer"));
+  CHECK_THAT(said({"schedules"}), Contains("cosine"));
+  CHECK_THAT(said({"protocols", "lisa"}), Contains("evaluation.topk") && Contains("[5,10]"));
+  CHECK_THAT(said({"readers"}), Contains("movielens"));
+  check_refused(tally_command({"models", "gru4red"}), 2, {"[model.name]", "did you mean \"gru4rec\""});
+}
+
+TEST_CASE("a key without effect is refused before anything is read", "[config]") {
+  const Workshop workshop;
+  check_refused(workshop.train({"--negatives=100", "--gbce_t=0.9"}), 2, {"has no effect with train.loss_type CE"});
+  check_refused(workshop.train({"--train_samples=shifted", "--window_stride=3"}), 2, {"[train.window_stride]"});
+  CHECK_FALSE(std::filesystem::exists(workshop.output()));
+}

@@ -50,8 +50,7 @@ Workshop::Workshop() {
     "epochs": )" + std::to_string(kEpochs) +
                                   R"(,
     "train_batch_size": 8,
-    "checkpoint_steps": 3,
-    "stopping_step": 0
+    "checkpoint_steps": 3
   }
 }
 )");

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+
+#include "tally/core/options.h"
+
+namespace tally::recsys {
+
+struct Gru4RecOptions {
+  std::int64_t items = 0;
+  std::int64_t width = 64;  ///< of item embeddings and of states
+  std::int64_t layers = 1;
+  std::int64_t window = 200;
+  double dropout = 0;          ///< of embeddings, and between layers
+  double deviation = 0.02;     ///< of the item tables' normal initial values
+  bool tie_embeddings = true;  ///< score items with the table that they are read with
+
+  static void keys(auto& o, auto&& key) {
+    key("hidden_size", o.width, at_least(1), "width of item embeddings and of states");
+    key("n_layers", o.layers, at_least(1), "layers of recurrent units; published settings have 1");
+    key("MAX_ITEM_LIST_LENGTH", o.window, at_least(1), "longest history that is read");
+    key("hidden_dropout_prob", o.dropout, rate(), "dropout of embeddings and between layers");
+    key("initializer_range", o.deviation, above(0), "deviation of the item tables' normal initial values");
+    key("tie_embeddings", o.tie_embeddings, "score items with the table that they are read with");
+  }
+};
+
+}  // namespace tally::recsys
