@@ -3,11 +3,19 @@
 #include "tally/core/safetensors.h"
 
 namespace tally::nn {
+namespace {
+
+/// A file has a place for each path.
+void check_path(bool is_new, const std::string& path) {
+  check<ValueError>(is_new, "state", "needs a path of its own for each tensor; two have the path '", path, "'");
+}
+
+}  // namespace
 
 void save_state(const std::filesystem::path& path, const TensorList& state,
                 const std::map<std::string, std::string>& metadata) {
   std::map<std::string, Tensor> tensors;
-  for (const auto& [name, tensor] : state) tensors[name] = *tensor;
+  for (const auto& [name, tensor] : state) check_path(tensors.emplace(name, *tensor).second, name);
   save_safetensors(path, tensors, metadata);
 }
 
@@ -17,7 +25,7 @@ std::map<std::string, std::string> load_state(const std::filesystem::path& path,
   const auto list = [](std::string& text, const std::string& item) { text += (text.empty() ? "" : ", ") + item; };
   std::map<std::string, Tensor*> wanted;
   for (const auto& [name, tensor] : state) {
-    wanted[name] = tensor;
+    check_path(wanted.emplace(name, tensor).second, name);
     const auto found = file.tensors.find(name);
     if (found == file.tensors.end()) {
       list(missing, name);

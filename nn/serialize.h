@@ -9,7 +9,8 @@
 
 namespace tally::nn {
 
-/// Writes parameters and buffers by path as safetensors, whole or not at all.
+/// Writes parameters and buffers by path as safetensors, whole or not at all. Throws ValueError naming a path that two
+/// of them have.
 void save_state(const std::filesystem::path& path, const TensorList& state,
                 const std::map<std::string, std::string>& metadata = {});
 

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tally/autograd/gradients.h"
@@ -15,6 +17,20 @@ enum class RowPolicy {
   lazy,   ///< leave them, and their state, as they are
 };
 
+/// Parameters that are treated in another way than the rest: those whose path matches (nn::matches).
+struct ParameterGroup {
+  std::string pattern;
+  double learning_rate_factor = 1;          ///< times the learning rate of the step
+  std::optional<double> weight_decay = {};  ///< in place of the optimizer's
+  bool frozen = false;                      ///< values and state stay as they are
+};
+
+/// What a step does with the elements of one parameter.
+struct StepRates {
+  double learning_rate;
+  double weight_decay;
+};
+
 /// Changes parameters by their gradients. State is keyed by the parameter's path, so it survives saving, loading and
 /// moving.
 class Optimizer {
@@ -23,10 +39,19 @@ class Optimizer {
 
   /// Used by the next step; a Schedule changes it from step to step.
   double learning_rate;
+  /// A parameter belongs to the first that matches its path, if any.
+  std::vector<ParameterGroup> groups;
 
   /// One step. Frozen parameters, and those without a gradient, are left alone. Throws ShapeError when a gradient or a
-  /// loaded state does not fit its parameter.
+  /// loaded state does not fit its parameter; ValueError, naming them, for two parameters of one path, for gradients
+  /// that belong to no parameter of the list, and as check_groups().
   void step(const nn::ParameterList& parameters, const Gradients& gradients);
+
+  /// The group of a path, or null.
+  const ParameterGroup* group_of(std::string_view path) const;
+  /// Throws ValueError for a group that matches no parameter of the list, and for one with a negative factor or decay,
+  /// or with a decay that this optimizer does not have.
+  void check_groups(const nn::ParameterList& parameters) const;
 
   std::int64_t steps() const { return steps_; }
   /// State tensors by name (`adam.m/blocks.0.weight`), shared, and the step count as `steps` i64 [1].
@@ -39,15 +64,19 @@ class Optimizer {
   /// Names of the state tensors of one parameter, each of the parameter's shape.
   virtual std::vector<std::string> slots() const = 0;
   /// Changes `n` elements of a parameter and of its slots, in the order of slots(). A null gradient stands for zeros.
-  virtual void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n) const = 0;
-  virtual void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n) const = 0;
+  virtual void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n,
+                          const StepRates& rates) const = 0;
+  virtual void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n,
+                          const StepRates& rates) const = 0;
   virtual RowPolicy row_policy() const = 0;
+  /// Of parameters whose group has none of its own; nothing for an optimizer that has no weight decay.
+  virtual std::optional<double> weight_decay() const = 0;
 
   explicit Optimizer(double rate) : learning_rate(rate) {}
 
  private:
   template <class T>
-  void update(Tensor& value, std::vector<Tensor>& slots, const Gradient& gradient);
+  void update(Tensor& value, std::vector<Tensor>& slots, const Gradient& gradient, const StepRates& rates);
 
   std::map<std::string, std::vector<Tensor>> state_;
   std::int64_t steps_ = 0;
@@ -68,9 +97,12 @@ class Sgd final : public Optimizer {
  private:
   std::string name() const override { return "sgd"; }
   std::vector<std::string> slots() const override;
-  void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n) const override;
-  void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n) const override;
+  void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n,
+                  const StepRates& rates) const override;
+  void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n,
+                  const StepRates& rates) const override;
   RowPolicy row_policy() const override { return options_.rows; }
+  std::optional<double> weight_decay() const override { return options_.weight_decay; }
 
   SgdOptions options_;
 };
@@ -92,9 +124,12 @@ class Adam final : public Optimizer {
  private:
   std::string name() const override { return "adam"; }
   std::vector<std::string> slots() const override { return {"m", "v"}; }
-  void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n) const override;
-  void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n) const override;
+  void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n,
+                  const StepRates& rates) const override;
+  void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n,
+                  const StepRates& rates) const override;
   RowPolicy row_policy() const override { return options_.rows; }
+  std::optional<double> weight_decay() const override { return options_.weight_decay; }
 
   AdamOptions options_;
 };
@@ -113,9 +148,12 @@ class Adagrad final : public Optimizer {
  private:
   std::string name() const override { return "adagrad"; }
   std::vector<std::string> slots() const override { return {"sum"}; }
-  void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n) const override;
-  void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n) const override;
+  void update_f32(float* w, float* const* slots, const float* gradient, std::int64_t n,
+                  const StepRates& rates) const override;
+  void update_f64(double* w, double* const* slots, const double* gradient, std::int64_t n,
+                  const StepRates& rates) const override;
   RowPolicy row_policy() const override { return RowPolicy::lazy; }
+  std::optional<double> weight_decay() const override { return {}; }
 
   AdagradOptions options_;
 };

@@ -5,6 +5,7 @@
 
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
+#include "tally/nn/layers.h"
 #include "tally/nn/optim/schedule.h"
 
 using namespace tally;
@@ -123,6 +124,87 @@ TEST_CASE("frozen parameters and gradients of a wrong shape", "[optim]") {
   CHECK_THROWS_WITH(sgd.step(nn::parameters(table), wrong), Contains("weight") && Contains("[10, 3]"));
 }
 
+namespace {
+
+struct Pair {
+  nn::Linear left, right;
+  static void fields(auto& self, auto&& visit) {
+    visit("left", self.left);
+    visit("right", self.right);
+  }
+};
+
+Pair make_pair() {
+  return {nn::Linear::make({.in = 3, .out = 2}, {1, 1}), nn::Linear::make({.in = 3, .out = 2}, {1, 1})};
+}
+
+Gradients ones_for(Pair& pair) {
+  Gradients gradients;
+  for (const auto& [path, parameter] : nn::parameters(pair)) {
+    gradients.add(parameter->id(), Tensor::full(parameter->shape(), 1));
+  }
+  return gradients;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("groups have rates and decays of their own", "[optim]", optim::Adam, optim::Sgd) {
+  Pair grouped = make_pair(), plain = make_pair(), slow = make_pair();
+  TestType a({.learning_rate = 0.5, .weight_decay = 0.25}), b({.learning_rate = 0.5, .weight_decay = 0.25});
+  TestType c({.learning_rate = 0.125, .weight_decay = 0});
+  a.groups = {{.pattern = "left.*", .learning_rate_factor = 0.25, .weight_decay = 0.0},
+              {.pattern = "*.bias", .frozen = true},
+              {.pattern = "*", .learning_rate_factor = 1}};
+  for (int step = 0; step < 3; ++step) {
+    a.step(nn::parameters(grouped), ones_for(grouped));
+    b.step(nn::parameters(plain), ones_for(plain));
+    c.step(nn::parameters(slow), ones_for(slow));
+  }
+  CHECK(identical(grouped.left.weight.value(), slow.left.weight.value()));
+  CHECK(identical(grouped.left.bias.value(), slow.left.bias.value()));  // the first group that matches
+  CHECK(identical(grouped.right.weight.value(), plain.right.weight.value()));
+  CHECK(grouped.right.bias.value().to_doubles() == std::vector<double>{0, 0});
+  CHECK_FALSE(identical(grouped.left.weight.value(), grouped.right.weight.value()));
+  CHECK_FALSE(a.state().contains("adam.m/right.bias"));
+}
+
+TEST_CASE("groups that say nothing sensible are refused", "[optim]") {
+  Pair pair = make_pair();
+  const Tensor before = pair.left.weight.value().clone();
+  const auto refused = [&](optim::Optimizer& optimizer, const optim::ParameterGroup& group, const std::string& why) {
+    optimizer.groups = {group};
+    CHECK_THROWS_WITH(optimizer.step(nn::parameters(pair), ones_for(pair)), Contains(why));
+    CHECK(optimizer.steps() == 0);
+  };
+  optim::Adam adam;
+  optim::Adagrad adagrad;
+  refused(adam, {.pattern = "lef.*"}, "none matches 'lef.*'");
+  refused(adam, {.pattern = "left.*", .learning_rate_factor = -1}, "'left.*'; got -1");
+  refused(adam, {.pattern = "*", .weight_decay = -0.5}, "got 1 and -0.5");
+  refused(adagrad, {.pattern = "*", .weight_decay = 0.1}, "adagrad has no weight decay");
+  CHECK(identical(pair.left.weight.value(), before));
+}
+
+TEST_CASE("gradients without a parameter and paths of two parameters are named", "[optim]") {
+  Pair pair = make_pair();
+  nn::ParameterList list = nn::parameters(pair);
+  optim::Sgd sgd;
+  nn::ParameterList fewer(list.begin(), list.end() - 1);
+  CHECK_THROWS_WITH(sgd.step(fewer, ones_for(pair)), Contains("none takes those of shape [2]"));
+  Gradients rows = ones_for(pair);
+  nn::Parameter table(Tensor::zeros({5, 4}));
+  rows.add(table.id(), RowGrad{Tensor::from<std::int64_t>({1}, {1}), Tensor::full({1, 4}, 1), Shape{5, 4}});
+  CHECK_THROWS_WITH(sgd.step(list, rows), Contains("none takes those of shape [5, 4]"));
+  nn::ParameterList twice = list;
+  twice[1].path = twice[0].path;
+  CHECK_THROWS_WITH(sgd.step(twice, ones_for(pair)), Contains("two have the path 'left.weight'"));
+  nn::ParameterList repeated = list;
+  repeated.push_back({"again", list[2].parameter});
+  CHECK_THROWS_WITH(sgd.step(repeated, ones_for(pair)), Contains("'right.weight' and 'again'"));
+  CHECK(sgd.steps() == 0);
+  CHECK_NOTHROW(sgd.step(list, {}));
+}
+
 TEST_CASE("clipping by the global norm", "[optim]") {
   Table a = make_table(3, 2), b = make_table(2, 2);
   Gradients gradients;
@@ -152,6 +234,8 @@ TEST_CASE("schedules", "[optim]") {
   CHECK(steps.at(9) == 1);
   CHECK(steps.at(10) == 0.5);
   CHECK(steps.at(25) == 0.25);
+  const optim::LearningRate function = steps;
+  CHECK(function(25) == 0.25);
   const optim::Schedule wrong{.peak = 0};
   CHECK_THROWS_AS(wrong.at(0), ValueError);
 }
