@@ -52,6 +52,11 @@ struct Interactions {
   std::span<const std::int32_t> rows(std::int64_t begin, std::int64_t end) const {
     return std::span(events).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
   }
+  /// Rows [begin, end) of `times`; nothing when there are none.
+  std::span<const double> times_of_rows(std::int64_t begin, std::int64_t end) const {
+    if (times.empty()) return {};
+    return std::span(times).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+  }
   std::span<const std::int32_t> sequence(std::int64_t user) const { return rows(begin_of(user), end_of(user)); }
 };
 

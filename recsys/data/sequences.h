@@ -15,6 +15,7 @@ struct Sequences {
   Tensor items;     ///< i32 [T] item indices
   Offsets offsets;  ///< [N + 1]
   Tensor users;     ///< i32 [N] user indices, or undefined for users that no data set knows
+  Tensor times;     ///< f64 [T] when each event was, in the data's unit; undefined where the data have no times
 
   /// Throws IndexError unless every item lies in [0, num_items).
   static Sequences from(const std::vector<std::vector<std::int32_t>>& sequences, std::int64_t num_items);
@@ -24,9 +25,22 @@ struct Sequences {
     return items.span<std::int32_t>().subspan(static_cast<std::size_t>(offsets.at(i)),
                                               static_cast<std::size_t>(offsets.length(i)));
   }
-  /// Sequences [begin, end); the items are shared.
+  std::span<const double> times_of(std::int64_t i) const {
+    if (!times.defined()) return {};
+    return times.span<double>().subspan(static_cast<std::size_t>(offsets.at(i)),
+                                        static_cast<std::size_t>(offsets.length(i)));
+  }
+  /// Sequences [begin, end); items and times are shared.
   Sequences slice(std::int64_t begin, std::int64_t end) const;
 };
+
+/// Packs the last `window` events of each history, oldest first; 0 means all of them. `times` are as many and as long,
+/// or none. Throws ShapeError when they are not.
+Sequences pack(std::span<const std::span<const std::int32_t>> histories,
+               std::span<const std::span<const double>> times = {}, std::int64_t window = 0);
+
+/// All sequences, those of the first part first. Users and times are kept when every part has them.
+Sequences concatenate(std::span<const Sequences> parts);
 
 /// The whole histories of targets, packed. A model with a window takes the end of each.
 Sequences pack_histories(const Split& split, std::span<const Target> targets);

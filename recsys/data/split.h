@@ -40,6 +40,10 @@ class Split {
   std::span<const std::int32_t> training(std::int64_t user) const {
     return data_->rows(data_->begin_of(user), training_end_[static_cast<std::size_t>(user)]);
   }
+  /// When they were; empty when the data have no times.
+  std::span<const double> training_times(std::int64_t user) const {
+    return data_->times_of_rows(data_->begin_of(user), training_end_[static_cast<std::size_t>(user)]);
+  }
   std::int64_t training_size() const { return training_size_; }
   /// Validation targets may be none.
   const std::vector<Target>& targets(Part part) const { return part == Part::test ? test_ : validation_; }
@@ -47,6 +51,10 @@ class Split {
   /// Everything the user did before the target: a test history holds the validation item.
   std::span<const std::int32_t> history(const Target& target) const {
     return data_->rows(data_->begin_of(target.user), target.row);
+  }
+  /// When it was; empty when the data have no times.
+  std::span<const double> history_times(const Target& target) const {
+    return data_->times_of_rows(data_->begin_of(target.user), target.row);
   }
   /// [items] how often each item occurs in the training part.
   std::vector<std::int64_t> training_counts() const;

@@ -1,32 +1,23 @@
 #include "tally/recsys/models/window.h"
 
-#include <algorithm>
 #include <vector>
 
 namespace tally::recsys {
 
 Sequences pack_window(std::span<const std::span<const std::int32_t>> histories, std::int64_t window) {
-  std::vector<std::int64_t> lengths;
-  lengths.reserve(histories.size());
-  for (const auto history : histories) {
-    const auto length = static_cast<std::int64_t>(history.size());
-    lengths.push_back(window > 0 ? std::min(length, window) : length);
-  }
-  Sequences packed{Tensor(), Offsets::from_lengths(lengths), Tensor()};
-  packed.items = Tensor({packed.offsets.total()}, DType::i32);
-  auto* out = packed.items.mutable_data<std::int32_t>();
-  for (std::size_t i = 0; i < histories.size(); ++i) {
-    out = std::copy(histories[i].end() - static_cast<std::ptrdiff_t>(lengths[i]), histories[i].end(), out);
-  }
-  return packed;
+  return pack(histories, {}, window);
 }
 
 Sequences cut_to_window(const Sequences& sequences, std::int64_t window) {
   if (sequences.offsets.longest() <= window) return sequences;
   std::vector<std::span<const std::int32_t>> histories;
+  std::vector<std::span<const double>> times;
   histories.reserve(static_cast<std::size_t>(sequences.count()));
-  for (std::int64_t i = 0; i < sequences.count(); ++i) histories.push_back(sequences.sequence(i));
-  Sequences cut = pack_window(histories, window);
+  for (std::int64_t i = 0; i < sequences.count(); ++i) {
+    histories.push_back(sequences.sequence(i));
+    if (sequences.times.defined()) times.push_back(sequences.times_of(i));
+  }
+  Sequences cut = pack(histories, times, window);
   cut.users = sequences.users;
   return cut;
 }

@@ -8,8 +8,14 @@ namespace tally::recsys {
 const char* name_of(TrainingSamples samples) { return word_of(samples).data(); }
 
 TrainingBatches::TrainingBatches(std::vector<std::span<const std::int32_t>> histories, const Options& options,
-                                 RngKey key)
-    : histories_(std::move(histories)), options_(options), key_(key) {
+                                 RngKey key, std::vector<std::span<const double>> times)
+    : histories_(std::move(histories)), times_(std::move(times)), options_(options), key_(key) {
+  check<ShapeError>(times_.empty() || times_.size() == histories_.size(), "batches", "needs times of all ",
+                    histories_.size(), " users or of none; got ", times_.size());
+  for (std::size_t user = 0; user < times_.size(); ++user) {
+    check<ShapeError>(times_[user].size() == histories_[user].size(), "batches", "needs a time for each of the ",
+                      histories_[user].size(), " items of user ", user, "; got ", times_[user].size());
+  }
   check<ConfigError>(options.batch_size >= 1 && options.window >= 1 && options.shard_tokens >= 1, "batches",
                      "needs a batch size, window and shard budget of at least 1; got ", options.batch_size, ", ",
                      options.window, " and ", options.shard_tokens);
@@ -106,11 +112,12 @@ TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) con
   const bool last_only = options_.samples == TrainingSamples::prefix;
   TrainingBatch batch;
   std::vector<std::span<const std::int32_t>> inputs, targets;
+  std::vector<std::span<const double>> times;
   std::vector<std::int32_t> users;
   std::int64_t rows = 0;
   const auto close_shard = [&] {
     if (inputs.empty()) return;
-    TrainingShard shard{pack_window(inputs), pack_window(targets).items, batch.rows, rows > options_.shard_tokens};
+    TrainingShard shard{pack(inputs, times), pack(targets).items, batch.rows, rows > options_.shard_tokens};
     shard.inputs.users = Tensor::from(users, {static_cast<std::int64_t>(users.size())});
     if (last_only) {
       auto* target = shard.targets.mutable_data<std::int32_t>();
@@ -123,6 +130,7 @@ TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) con
     batch.shards.push_back(std::move(shard));
     inputs.clear();
     targets.clear();
+    times.clear();
     users.clear();
     rows = 0;
   };
@@ -133,6 +141,7 @@ TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) con
     if (rows + static_cast<std::int64_t>(length) > options_.shard_tokens) close_shard();
     inputs.push_back(history.subspan(first, length));
     targets.push_back(history.subspan(first + 1, length));
+    if (!times_.empty()) times.push_back(times_[static_cast<std::size_t>(sample.user)].subspan(first, length));
     users.push_back(sample.user);
     rows += static_cast<std::int64_t>(length);
   }

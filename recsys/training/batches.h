@@ -14,7 +14,7 @@ namespace tally::recsys {
 /// A part of a batch that one core works on: packed inputs, the item that follows each, and where its rows stand in the
 /// batch.
 struct TrainingShard {
-  Sequences inputs;  ///< with the users' indices
+  Sequences inputs;  ///< with the users' indices, and times where the data have them
   Tensor targets;    ///< i32 [T]: the next item; -1 for a row whose loss is not taken
   std::int64_t first_row = 0;
   bool wide = false;  ///< one sequence above the budget: it runs alone, with parallel ops inside
@@ -62,8 +62,10 @@ class TrainingBatches {
     std::int64_t stride = 0;
   };
 
-  /// `histories` are the users' training items; they must outlive this.
-  TrainingBatches(std::vector<std::span<const std::int32_t>> histories, const Options& options, RngKey key);
+  /// `histories` are the users' training items and `times` when they were, or none; both must outlive this. Throws
+  /// ShapeError when they are not as many and as long.
+  TrainingBatches(std::vector<std::span<const std::int32_t>> histories, const Options& options, RngKey key,
+                  std::vector<std::span<const double>> times = {});
 
   /// The longest piece of which a rest 1.1 times as long still has at most `window` inputs.
   static std::int64_t longest_piece(std::int64_t window) { return (10 * (window + 2) - 1) / 11; }
@@ -90,6 +92,7 @@ class TrainingBatches {
   void begin_epoch(std::int64_t epoch) const;
 
   std::vector<std::span<const std::int32_t>> histories_;
+  std::vector<std::span<const double>> times_;  // as many, or none
   Options options_;
   RngKey key_;
   std::int64_t users_ = 0, samples_per_epoch_ = 0, targets_per_epoch_ = 0;

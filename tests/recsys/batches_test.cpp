@@ -142,3 +142,91 @@ TEST_CASE("samples that leave events out are refused", "[batches]") {
   CHECK_THROWS_WITH(make(data, TrainingSamples::pieces, 300, 275), Contains("a stride of 2 to 274"));
   CHECK_THROWS_WITH(make(data, TrainingSamples::prefix, 4, 0, -1), Contains("no negative number of prefixes"));
 }
+
+namespace {
+
+/// The time of an item that is its place in the history of a user.
+double time_of(std::int32_t user, std::int32_t item) { return 1000.0 * user + item + 0.25; }
+
+}  // namespace
+
+TEST_CASE("times stay with their events", "[batches][times]") {
+  const auto data = counting({1, 9, 2, 25, 0, 12});
+  std::vector<std::vector<double>> times;
+  for (std::size_t u = 0; u < data.size(); ++u) {
+    times.emplace_back();
+    for (const std::int32_t item : data[u]) times.back().push_back(time_of(static_cast<std::int32_t>(u), item));
+  }
+  const std::vector<std::span<const std::int32_t>> items(data.begin(), data.end());
+  const std::vector<std::span<const double>> when(times.begin(), times.end());
+  for (const auto samples :
+       {TrainingSamples::shifted, TrainingSamples::prefix, TrainingSamples::window, TrainingSamples::pieces}) {
+    const TrainingBatches::Options options{.batch_size = 3, .window = 8, .shard_tokens = 10, .samples = samples};
+    const TrainingBatches with(items, options, RngKey{1, 2}, when), without(items, options, RngKey{1, 2});
+    std::int64_t seen = 0;
+    for (std::int64_t b = 0; b < with.batches_per_epoch(); ++b) {
+      const TrainingBatch batch = with.batch(0, b), plain = without.batch(0, b);
+      for (std::size_t s = 0; s < batch.shards.size(); ++s) {
+        const Sequences& inputs = batch.shards[s].inputs;
+        CHECK(identical(inputs.items, plain.shards[s].inputs.items));
+        CHECK_FALSE(plain.shards[s].inputs.times.defined());
+        for (std::int64_t i = 0; i < inputs.count(); ++i) {
+          const auto in = inputs.sequence(i);
+          const auto at = inputs.times_of(i);
+          REQUIRE(at.size() == in.size());
+          for (std::size_t k = 0; k < in.size(); ++k, ++seen) {
+            CHECK(at[k] == time_of(inputs.users.data<std::int32_t>()[i], in[k]));
+          }
+        }
+      }
+    }
+    CHECK(seen > 0);
+  }
+  auto fewer = when;
+  fewer.pop_back();
+  CHECK_THROWS_AS(TrainingBatches(items, {}, RngKey{1, 2}, fewer), ShapeError);
+  fewer.push_back(when[1]);
+  CHECK_THROWS_WITH(TrainingBatches(items, {}, RngKey{1, 2}, fewer), Contains("user 5"));
+}
+
+TEST_CASE("packing, slicing, cutting and joining keep times", "[times]") {
+  const std::vector<std::vector<std::int32_t>> items{{1, 2, 3}, {}, {4, 5}};
+  const std::vector<std::vector<double>> when{{0.5, 1.5, 2.5}, {}, {7, 8}};
+  const std::vector<std::span<const std::int32_t>> histories(items.begin(), items.end());
+  const std::vector<std::span<const double>> times(when.begin(), when.end());
+  const Sequences all = pack(histories, times);
+  CHECK(all.times.to_doubles() == std::vector<double>{0.5, 1.5, 2.5, 7, 8});
+  CHECK(all.slice(1, 3).times.to_doubles() == std::vector<double>{7, 8});
+  const Sequences cut = cut_to_window(all, 2);
+  CHECK(cut.items.to_doubles() == std::vector<double>{2, 3, 4, 5});
+  CHECK(cut.times.to_doubles() == std::vector<double>{1.5, 2.5, 7, 8});
+  CHECK(pack(histories, times, 1).times.to_doubles() == std::vector<double>{2.5, 8});
+  const std::vector<Sequences> parts{all, cut};
+  CHECK(concatenate(parts).times.to_doubles() == std::vector<double>{0.5, 1.5, 2.5, 7, 8, 1.5, 2.5, 7, 8});
+  CHECK(concatenate(parts).sequence(5).size() == 2);
+  const std::vector<Sequences> mixed{all, pack(histories)};
+  CHECK_FALSE(concatenate(mixed).times.defined());
+  CHECK(concatenate(mixed).items.numel() == 10);
+  CHECK(pack(histories).times_of(0).empty());
+  CHECK_THROWS_AS(pack(histories, std::span(times).first(2)), ShapeError);
+  const std::vector<std::span<const double>> wrong{times[0], times[2], times[1]};
+  CHECK_THROWS_WITH(pack(histories, wrong), Contains("history 1"));
+}
+
+TEST_CASE("histories of a split carry the times of the data", "[times]") {
+  Interactions data;
+  for (int i = 0; i < 6; ++i) data.items.add("i" + std::to_string(i));
+  data.users.add("a");
+  data.users.add("b");
+  data.events = {0, 1, 2, 3, 4, 5, 0};
+  data.offsets = {0, 4, 7};
+  data.times = {10, 11, 12, 13, 20, 21, 22};
+  const Split split = leave_one_out(data);
+  const Sequences histories = pack_histories(split, split.targets(Part::test));
+  CHECK(histories.times.to_doubles() == std::vector<double>{10, 11, 12, 20, 21});
+  CHECK(std::vector<double>(split.training_times(0).begin(), split.training_times(0).end()) ==
+        std::vector<double>{10, 11});
+  data.times.clear();
+  CHECK_FALSE(pack_histories(split, split.targets(Part::test)).times.defined());
+  CHECK(split.training_times(1).empty());
+}
