@@ -28,7 +28,7 @@ void train(SequenceModel& model, const Interactions& data, RngKey key) {
   const TrainingBatches batches(histories, {.batch_size = 32, .window = model.window()}, key.fold_in("order"));
   optim::Adam adam({.learning_rate = 5e-3});
   for (std::int64_t b = 0; b < batches.batches_per_epoch(); ++b) {
-    const StageResult step = training_step(model, batches.batch(0, b), key.fold_in(static_cast<std::uint64_t>(b)));
+    const nn::TaskStep step = training_step(model, batches.batch(0, b), key.fold_in(static_cast<std::uint64_t>(b)));
     adam.step(model.parameters(), step.gradients);
   }
 }

@@ -1,17 +1,19 @@
-// A training loop of one's own: MovieLens ratings, SASRec, full cross-entropy over the items, Adam. The Trainer adds
-// early stopping, checkpoints and reports to just this.
+// Training in one's own program: MovieLens ratings, SASRec, a loss and a learning rate of one's own. Given a directory
+// as its second argument, the trainer keeps the best weights and a log there, and goes on where an earlier call was
+// killed.
+#include <cmath>
 #include <filesystem>
 #include <iostream>
 
-#include "tally/autograd/stages.h"
-#include "tally/nn/optim/optimizer.h"
+#include "tally/nn/training/checkpoint.h"
+#include "tally/nn/training/trainer.h"
 #include "tally/ops/item_cross_entropy.h"
 #include "tally/recsys/baselines/popularity.h"
 #include "tally/recsys/data/delimited_reader.h"
 #include "tally/recsys/evaluation/evaluate.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/sasrec.h"
-#include "tally/recsys/training/batches.h"
+#include "tally/recsys/training/recommender_task.h"
 
 using namespace tally;
 using namespace tally::recsys;
@@ -32,29 +34,33 @@ int main(int argc, char** argv) {
   for (std::int64_t user = 0; user < data.num_users(); ++user) histories.push_back(split.training(user));
   const TrainingBatches batches(histories, {.batch_size = 32, .window = window}, key.fold_in("order"));
 
-  optim::Adam adam({.learning_rate = 5e-3});
+  // A loss sees hidden states, item table and targets of a shard: here, cross-entropy over all items.
+  const auto loss = loss_function("cross-entropy", [](const LossRows& rows) {
+    return ops::item_cross_entropy(rows.hidden, rows.table, rows.shard.targets, {.reduction_scale = rows.scale});
+  });
+  const auto validate = [&](std::int64_t) {
+    return nn::Validation{evaluate(make_ranker(model), split, Part::validation).at(10).ndcg};
+  };
+  RecommenderTask task(model, batches, loss, validate, Json::object({{"program", "training_loop"}}));
+
+  optim::Adam adam({.weight_decay = 0.01});
+  adam.groups = {{.pattern = "*.bias", .weight_decay = 0}};
+  nn::TrainerOptions options;
+  options.epochs = 2;
+  options.clip_norm = 5;
+  options.learning_rate = [](std::int64_t step) { return 5e-3 / std::sqrt(1 + static_cast<double>(step) / 100); };
+  options.key = key.fold_in("training");
+  if (argc > 2) options.files = nn::TrainerFiles::in(argv[2]);
   std::vector<double> losses;
-  for (std::int64_t epoch = 0; epoch < 2; ++epoch) {
-    double sum = 0;
-    for (std::int64_t b = 0; b < batches.batches_per_epoch(); ++b) {
-      // A batch comes in shards of whole sequences, packed without padding. Each is encoded on one core, on its own
-      // tape.
-      const TrainingBatch batch = batches.batch(epoch, b);
-      const RngKey step_key = key.fold_in("dropout").fold_in(static_cast<std::uint64_t>(adam.steps()));
-      const auto encode = [&](std::int64_t s, std::span<const Var>) -> ShardOutput {
-        const TrainingShard& shard = batch.shards[static_cast<std::size_t>(s)];
-        const Var hidden =
-            model.encode(shard.inputs, {}, {.training = true, .key = step_key, .first_row = shard.first_row});
-        return {.loss = ops::item_cross_entropy(hidden, model.candidate_table({}), shard.targets,
-                                                {.reduction_scale = 1.0 / static_cast<double>(batch.targets)})};
-      };
-      const StageResult step = run_stages({.shards = static_cast<std::int64_t>(batch.shards.size()), .encode = encode});
-      adam.step(model.parameters(), step.gradients);
-      sum += step.loss * static_cast<double>(batch.targets);
-    }
-    losses.push_back(sum / static_cast<double>(batches.targets_per_epoch()));
-    std::cout << "epoch " << epoch + 1 << "  loss " << losses.back() << '\n';
-  }
+  nn::TrainerHooks hooks;
+  hooks.on_epoch = [&](const nn::TrainerProgress&, const nn::EpochReport& epoch, Json&) {
+    losses.push_back(epoch.loss);
+    std::cout << "epoch " << epoch.epoch << "  loss " << epoch.loss << '\n';
+  };
+  nn::Trainer trainer(task, adam, options, hooks);
+  nn::TrainerProgress progress = trainer.restore().value_or(nn::TrainerProgress{});
+  trainer.run(progress);
+  if (argc > 2) nn::load_weights(options.files.best, task.state(), task.identity());
 
   const Evaluation popularity = evaluate(Popularity(split), split, Part::test);
   const Evaluation trained = evaluate(make_ranker(model), split, Part::test);
@@ -62,5 +68,6 @@ int main(int argc, char** argv) {
   // Two epochs of a tiny model teach little, but more than chance: a hit in ten draws of all items.
   const double chance = 10.0 / static_cast<double>(data.num_items());
   std::cout << "hit rate by chance " << chance << '\n';
-  return losses[1] < losses[0] && trained.at(10).hit_rate > 2 * chance ? 0 : 1;
+  const bool learned = losses.size() < 2 || losses[1] < losses[0];
+  return learned && trained.at(10).hit_rate > 2 * chance ? 0 : 1;
 }

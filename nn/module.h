@@ -150,13 +150,15 @@ void convert(M& module, DType dtype) {
   }
 }
 
+struct BufferUpdates;
+
 /// What a forward pass needs beside its inputs. There is no global train or eval flag.
 struct Context {
   bool training = false;
   RngKey key = {};             ///< of this step; layers fold in where they stand
   std::int64_t first_row = 0;  ///< of this shard's rows within the batch, so that dropout does not depend on sharding
-  /// Receives changes to buffers, which the trainer applies in shard order; null discards them.
-  std::vector<std::function<void()>>* updates = nullptr;
+  /// Receives changes to buffers (nn/buffer_updates.h), which the trainer applies in shard order; null discards them.
+  BufferUpdates* updates = nullptr;
 
   /// The context of a part of the module.
   Context at(std::string_view name) const { return {training, key.fold_in(name), first_row, updates}; }

@@ -4,6 +4,7 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/core/kernels.h"
+#include "tally/nn/buffer_updates.h"
 #include "tally/nn/initializers.h"
 #include "tally/ops/codes.h"
 #include "tally/ops/decode_codes.h"
@@ -56,70 +57,20 @@ void restart_averages(VectorQuantizer& quantizer) {
   quantizer.average_sums.mutable_value().copy_from(quantizer.averages.value());
 }
 
-void add_counts(Tensor usage, const Tensor& counts) {
-  auto* to = usage.mutable_data<std::int64_t>();
-  for (const std::int64_t count : counts.span<std::int64_t>()) *to++ += count;
-}
-
-/// One shard's part of a step of the averages. Tensors share their storage with the module's buffers.
-struct AverageUpdate {
-  Tensor averages, average_counts, average_sums;
-  Tensor counts, sums;  ///< of the shard
-  double decay, smoothing;
-  bool first_of_step;
-
-  void operator()() {
-    dispatch_floating(averages.dtype(), kName, [&]<class T>(T) { apply<T>(); });
-  }
-
- private:
-  template <class T>
-  void apply() {
-    mix(average_counts.mutable_data<T>(), counts.data<std::int64_t>(), counts.numel());
-    mix(average_sums.mutable_data<T>(), sums.data<double>(), sums.numel());
-    const std::int64_t books = averages.dim(0), words = averages.dim(1), width = averages.dim(2);
-    const T *count = average_counts.data<T>(), *sum = average_sums.data<T>();
-    T* out = averages.mutable_data<T>();
-    for (std::int64_t book = 0; book < books; ++book) {
-      double total = 0;
-      for (std::int64_t word = 0; word < words; ++word) total += static_cast<double>(count[book * words + word]);
-      const double share = total / (total + static_cast<double>(words) * smoothing);
-      for (std::int64_t word = book * words; word < (book + 1) * words; ++word) {
-        const double smoothed = (static_cast<double>(count[word]) + smoothing) * share;
-        for (std::int64_t i = word * width; smoothed > 0 && i < (word + 1) * width; ++i) {
-          out[i] = static_cast<T>(static_cast<double>(sum[i]) / smoothed);
-        }
-      }
-    }
-  }
-
-  template <class T, class From>
-  void mix(T* to, const From* from, std::int64_t n) const {
-    const double keep = first_of_step ? decay : 1;
-    for (std::int64_t i = 0; i < n; ++i) {
-      to[i] = static_cast<T>(keep * static_cast<double>(to[i]) + (1 - decay) * static_cast<double>(from[i]));
-    }
-  }
-};
-
 void post_updates(const VectorQuantizer& quantizer, const Tensor& x, const Tensor& codes, const Context& context) {
   const VectorQuantizerOptions& options = quantizer.options;
   if (!context.training || context.updates == nullptr || x.dim(0) == 0) return;
   if (!options.count_usage && !options.averaged) return;
   const Tensor counts = code_counts(codes, options.codewords);
-  if (options.count_usage) {
-    context.updates->push_back([usage = quantizer.usage.value(), counts] { add_counts(usage, counts); });
-  }
+  BufferUpdates& updates = *context.updates;
+  if (options.count_usage) updates.changes.push_back({quantizer.usage.value(), counts});
   if (!options.averaged) return;
-  const Tensor& codebooks = quantizer.averages.value();
-  context.updates->push_back(AverageUpdate{.averages = codebooks,
-                                           .average_counts = quantizer.average_counts.value(),
-                                           .average_sums = quantizer.average_sums.value(),
-                                           .counts = counts,
-                                           .sums = codeword_sums(x, codes, codebooks, scheme_of(options)),
-                                           .decay = options.decay,
-                                           .smoothing = options.smoothing,
-                                           .first_of_step = context.first_row == 0});
+  const Tensor &averages = quantizer.averages.value(), &average_counts = quantizer.average_counts.value(),
+               &average_sums = quantizer.average_sums.value();
+  const Tensor sums = codeword_sums(x, codes, averages, scheme_of(options));
+  updates.changes.push_back({average_counts, counts, options.decay, 1 - options.decay});
+  updates.changes.push_back({average_sums, sums, options.decay, 1 - options.decay});
+  updates.means.push_back({averages, average_sums, average_counts, options.smoothing});
 }
 
 /// Replaces the codewords of one book that were chosen less than `least` times by rows [T, width of a codeword].

@@ -6,6 +6,7 @@
 #include "tally/autograd/stages.h"
 #include "tally/core/json.h"
 #include "tally/core/random.h"
+#include "tally/nn/buffer_updates.h"
 #include "tally/nn/module.h"
 
 namespace tally::nn {
@@ -19,12 +20,11 @@ struct StepPlace {
   std::function<void(Tape&)> configure = {};
 };
 
-/// What a step gives the trainer.
-struct TaskStep {
-  double loss = 0;           ///< mean over the targets
-  Gradients gradients;       ///< of that mean
-  std::int64_t targets = 1;  ///< what the loss is a mean over: examples, tokens
-  std::int64_t rows = 0;     ///< what was computed, for figures of speed
+/// What a step gives the trainer: loss, a mean over the targets, its gradients, and how much they stand for.
+struct TaskStep : StageResult {
+  std::int64_t targets = 1;    ///< what the loss is a mean over: examples, tokens
+  std::int64_t rows = 0;       ///< what was computed, for figures of speed
+  BufferUpdates updates = {};  ///< posted by the forward pass, of shards in their order
 };
 
 /// What a validation gives the trainer.

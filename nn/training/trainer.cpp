@@ -32,6 +32,12 @@ Trainer::Trainer(Task& task, optim::Optimizer& optimizer, TrainerOptions options
                      "needs at least one step to accumulate and no negative number of steps between checkpoints; got ",
                      options_.accumulate, " and ", options_.checkpoint_steps);
   check<ConfigError>(task.steps() >= 1, kName, "needs a task with at least one step an epoch; got ", task.steps());
+  const ParameterList parameters = task.parameters();
+  optimizer.check_groups(parameters);
+  for (const auto& [path, parameter] : parameters) {
+    const optim::ParameterGroup* group = optimizer.group_of(path);
+    if (group != nullptr && group->frozen) parameter->freeze();
+  }
 }
 
 std::int64_t Trainer::steps_per_epoch() const {
@@ -80,6 +86,7 @@ TaskStep Trainer::gradients_of(const TrainerProgress& progress, std::int64_t par
     total.gradients += std::move(next.gradients);
     total.targets += next.targets;
     total.rows += next.rows;
+    total.updates.append(std::move(next.updates));
   }
   const double share = 1 / static_cast<double>(total.targets);
   total.loss *= share;
@@ -92,6 +99,7 @@ StepReport Trainer::step(TrainerProgress& progress) {
   const std::int64_t parts = std::min(options_.accumulate, task_.steps() - progress.batch);
   TaskStep result = gradients_of(progress, parts);
   StepReport report;
+  result.updates.apply();
   const ParameterList parameters = task_.parameters();
   if (hooks_.on_gradients) hooks_.on_gradients(progress, parameters, result.gradients);
   if (options_.clip_norm > 0) {

@@ -30,7 +30,7 @@ struct TrainerOptions {
   double clip_norm = 0;               ///< bound of the gradient's norm; 0 for none
   /// Steps of the task that make one of the optimizer, whose gradient is that of the mean over their targets; the last
   /// of an epoch takes those that are left. From the second on: the gradients, each times its targets, are added in
-  /// order, and the sum is multiplied by 1 / all targets.
+  /// order, and the sum is multiplied by 1 / all targets. Buffers change once, after the last.
   std::int64_t accumulate = 1;
   optim::LearningRate learning_rate;  ///< of each step; empty: as the optimizer has it
   bool trace_non_finite = false;      ///< look at every op's result, not only after a loss that is not finite
@@ -73,8 +73,9 @@ enum class TrainingOutcome { finished, interrupted };
 /// saves and returns; started again with the saved progress it goes on to the same bits.
 class Trainer {
  public:
-  /// Task and optimizer must outlive this. Throws ConfigError for options outside their domain and for a task without
-  /// steps.
+  /// Task and optimizer must outlive this. Freezes the parameters of frozen groups, so that no gradient of them is
+  /// computed. Throws ValueError as Optimizer::check_groups, ConfigError for options outside their domain and for a
+  /// task without steps.
   Trainer(Task& task, optim::Optimizer& optimizer, TrainerOptions options, TrainerHooks hooks = {});
 
   /// Steps of the optimizer in an epoch, for schedules.

@@ -45,8 +45,8 @@ class TrainingRun {
         identity_(checkpoint_identity(config, data_.hash, data_.interactions->items)),
         model_(make_sequence_model(config.model, data_.interactions->num_items(), run_key(config).fold_in("model"))),
         optimizer_(config.train.learner.row().make(config.train.learner.options, config.train.learning_rate)),
-        batches_(histories(), batch_options(config.train, model_->window()), run_key(config).fold_in("order")),
-        loss_(loss_options(config.train), histories(), data_.interactions->num_items()),
+        batches_(histories(), batch_options(config.train, model_->window()), run_key(config).fold_in("order"), times()),
+        loss_(std::make_shared<TrainingLoss>(loss_options(config.train), histories(), data_.interactions->num_items())),
         evaluation_(evaluation_options(config)),
         validation_targets_(evaluated_targets(config, *data_.split, Part::validation)),
         test_targets_(evaluated_targets(config, *data_.split, Part::test)),
@@ -120,6 +120,14 @@ class TrainingRun {
     return all;
   }
 
+  /// When they were; none when the data have no times.
+  std::vector<std::span<const double>> times() const {
+    std::vector<std::span<const double>> all;
+    if (data_.interactions->times.empty()) return all;
+    for (std::int64_t u = 0; u < data_.interactions->num_users(); ++u) all.push_back(data_.split->training_times(u));
+    return all;
+  }
+
   void describe_data() {
     const DataReport report = describe(config_.data, data_);
     console_.block(report.to_text());
@@ -136,7 +144,7 @@ class TrainingRun {
     console_.line(fmt::format("training: {} users, {} {} samples and {} target positions an epoch, {} batches",
                               batches_.users(), batches_.samples_per_epoch(), name_of(batches_.options().samples),
                               batches_.targets_per_epoch(), batches_.batches_per_epoch()));
-    console_.line("loss: " + loss_.options().description());
+    console_.line("loss: " + loss_->description());
     sgemm_rate_ = measure_sgemm_rate();
     Json baselines = Json::array();
     for (const Evaluation& baseline : baselines_) baselines.push_back(to_json(baseline));
@@ -286,7 +294,7 @@ class TrainingRun {
   std::unique_ptr<SequenceModel> model_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   TrainingBatches batches_;
-  TrainingLoss loss_;
+  std::shared_ptr<const Loss> loss_;
   EvaluationOptions evaluation_;
   std::vector<Target> validation_targets_;
   std::vector<Target> test_targets_;

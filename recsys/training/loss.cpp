@@ -13,13 +13,22 @@ namespace {
 
 using Scope = NegativeSampling::Scope;
 
-/// Rows of the candidate table that belong to items.
-Tensor table_rows(const Var& table, const BatchItems& prepared, const Tensor& items) {
-  if (prepared.is_all() || table.dim(0) == prepared.catalogue()) return items;
-  check<ShapeError>(table.dim(0) == prepared.count(), "loss", "needs a candidate table of all ", prepared.catalogue(),
-                    " items or of the ", prepared.count(), " prepared; got ", table.shape());
-  return prepared.rows(items);
-}
+/// Above this size of the item table (in elements), a gradient of cross-entropy per shard costs more than a batch
+/// stage.
+constexpr std::int64_t kLargestShardTable = 1 << 20;
+
+class FunctionLoss final : public Loss {
+ public:
+  FunctionLoss(std::string description, std::function<Var(const LossRows&)> function)
+      : description_(std::move(description)), function_(std::move(function)) {}
+
+  std::string description() const override { return description_; }
+  Var operator()(const LossRows& rows) const override { return function_(rows); }
+
+ private:
+  std::string description_;
+  std::function<Var(const LossRows&)> function_;
+};
 
 /// [T, K] from what is shared by sequences, or by all.
 Tensor for_each_position(const Tensor& negatives, const TrainingShard& shard, Scope scope) {
@@ -36,6 +45,19 @@ Tensor for_each_position(const Tensor& negatives, const TrainingShard& shard, Sc
 }
 
 }  // namespace
+
+Tensor LossRows::table_rows(const Tensor& items) const {
+  if (batch_items.is_all() || table.dim(0) == batch_items.catalogue()) return items;
+  check<ShapeError>(table.dim(0) == batch_items.count(), "loss", "needs a candidate table of all ",
+                    batch_items.catalogue(), " items or of the ", batch_items.count(), " prepared; got ",
+                    table.shape());
+  return batch_items.rows(items);
+}
+
+std::shared_ptr<const Loss> loss_function(std::string description, std::function<Var(const LossRows&)> function) {
+  check<ConfigError>(function != nullptr, "loss", "needs a function to compute '", description, "'");
+  return std::make_shared<FunctionLoss>(std::move(description), std::move(function));
+}
 
 std::string LossOptions::description() const {
   if (kind == Kind::cross_entropy) return "cross-entropy over all items";
@@ -83,27 +105,31 @@ Tensor TrainingLoss::draw_negatives(const TrainingShard& shard, RngKey key) cons
   return sampler_ == nullptr ? Tensor() : sampler_->draw(shard, key);
 }
 
-Var TrainingLoss::operator()(const Var& hidden, const Var& table, const TrainingShard& shard, const Tensor& negatives,
-                             const BatchItems& prepared, double scale) const {
+bool TrainingLoss::whole_batch(std::int64_t items, std::int64_t width) const {
+  if (!needs_all_items()) return false;
+  if (options_.stage != LossStage::automatic) return options_.stage == LossStage::batch;
+  return items * width > kLargestShardTable;
+}
+
+Var TrainingLoss::operator()(const LossRows& rows) const {
   switch (options_.kind) {
     case LossOptions::Kind::binary_cross_entropy:
-      return binary(hidden, table, shard, negatives, prepared, scale);
+      return binary(rows);
     case LossOptions::Kind::sampled_softmax:
-      return softmax(hidden, table, shard, negatives, prepared, scale);
+      return softmax(rows);
     default:
-      return ops::item_cross_entropy(hidden, table, shard.targets, {.reduction_scale = scale});
+      return ops::item_cross_entropy(rows.hidden, rows.table, rows.shard.targets, {.reduction_scale = rows.scale});
   }
 }
 
-Var TrainingLoss::binary(const Var& hidden, const Var& table, const TrainingShard& shard, const Tensor& negatives,
-                         const BatchItems& prepared, double scale) const {
+Var TrainingLoss::binary(const LossRows& rows) const {
   const auto count = static_cast<double>(options_.negatives.count);
   // The mean over negatives alone is 1 / K of a sum in which the target counts K times.
   const bool mean_of_negatives = options_.average == LossOptions::Average::negatives;
   return ops::binary_cross_entropy(
-      hidden, table, table_rows(table, prepared, shard.targets),
-      table_rows(table, prepared, for_each_position(negatives, shard, options_.negatives.scope)),
-      {.reduction_scale = mean_of_negatives ? scale / count : scale,
+      rows.hidden, rows.table, rows.table_rows(rows.shard.targets),
+      rows.table_rows(for_each_position(rows.negatives, rows.shard, options_.negatives.scope)),
+      {.reduction_scale = mean_of_negatives ? rows.scale / count : rows.scale,
        .average_over_samples = options_.average == LossOptions::Average::samples,
        .positive_power = mean_of_negatives ? positive_power_ * count : positive_power_});
 }
@@ -118,28 +144,27 @@ Tensor TrainingLoss::log_probabilities(const Tensor& items) const {
   return log_q;
 }
 
-Var TrainingLoss::softmax(const Var& hidden, const Var& table, const TrainingShard& shard, const Tensor& negatives,
-                          const BatchItems& prepared, double scale) const {
-  const Tensor positives = table_rows(table, prepared, shard.targets);
-  const Tensor log_q_positives = log_probabilities(shard.targets);
+Var TrainingLoss::softmax(const LossRows& rows) const {
+  const Tensor positives = rows.table_rows(rows.shard.targets);
+  const Tensor log_q_positives = log_probabilities(rows.shard.targets);
   if (options_.negatives.scope != Scope::sequence) {
-    return ops::sampled_softmax(hidden, table, positives, table_rows(table, prepared, negatives),
+    return ops::sampled_softmax(rows.hidden, rows.table, positives, rows.table_rows(rows.negatives),
                                 {.log_q_positives = log_q_positives,
-                                 .log_q_negatives = log_probabilities(negatives),
-                                 .reduction_scale = scale});
+                                 .log_q_negatives = log_probabilities(rows.negatives),
+                                 .reduction_scale = rows.scale});
   }
   Var total;
-  for (std::int64_t s = 0; s < shard.inputs.count(); ++s) {
-    const std::int64_t begin = shard.inputs.offsets.at(s), end = shard.inputs.offsets.at(s + 1);
-    const std::span<const std::int32_t> row = negatives.span<std::int32_t>().subspan(
-        static_cast<std::size_t>(s * negatives.dim(1)), static_cast<std::size_t>(negatives.dim(1)));
+  for (std::int64_t s = 0; s < rows.shard.inputs.count(); ++s) {
+    const std::int64_t begin = rows.shard.inputs.offsets.at(s), end = rows.shard.inputs.offsets.at(s + 1);
+    const std::span<const std::int32_t> row = rows.negatives.span<std::int32_t>().subspan(
+        static_cast<std::size_t>(s * rows.negatives.dim(1)), static_cast<std::size_t>(rows.negatives.dim(1)));
     const auto drawn = std::find(row.begin(), row.end(), -1) - row.begin();  // all, unless too few were left
     const Tensor mine = Tensor::from(row.first(static_cast<std::size_t>(drawn)), {drawn});
     const Var loss = ops::sampled_softmax(
-        ops::slice(hidden, 0, begin, end), table, positives.slice(0, begin, end), table_rows(table, prepared, mine),
+        ops::slice(rows.hidden, 0, begin, end), rows.table, positives.slice(0, begin, end), rows.table_rows(mine),
         {.log_q_positives = options_.log_q ? log_q_positives.slice(0, begin, end) : Tensor(),
          .log_q_negatives = log_probabilities(mine),
-         .reduction_scale = scale});
+         .reduction_scale = rows.scale});
     total = total.defined() ? total + loss : loss;
   }
   return total;

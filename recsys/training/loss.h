@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -46,9 +47,49 @@ struct LossOptions {
   std::string description() const;
 };
 
-/// The loss of training: a mean over the target positions of a batch, as a sum over its shards. A negative that is the
-/// position's target takes no part in sampled softmax; in binary cross-entropy it counts as drawn.
-class TrainingLoss {
+/// What a loss is taken of: the rows of a shard, or of a whole batch.
+struct LossRows {
+  Var hidden;                  ///< [T, D] hidden state after each item
+  Var table;                   ///< [items, D], or [batch_items.count(), D]: what scores are inner products with
+  const TrainingShard& shard;  ///< the inputs, and i32 [T] targets, of which those of -1 count nothing
+  Tensor negatives;            ///< as draw_negatives() gave them
+  const BatchItems& batch_items;
+  double scale;  ///< 1 / the targets of the whole batch
+
+  /// Rows of `table` that belong to item indices, i32 of their shape; -1 stays -1.
+  Tensor table_rows(const Tensor& items) const;
+};
+
+/// A loss over the target positions of a batch. Implement it for a loss of one's own, or give a function to
+/// loss_function().
+class Loss {
+ public:
+  virtual ~Loss() = default;
+
+  /// For the console: "cross-entropy over all items".
+  virtual std::string description() const = 0;
+  /// Are all items scored? Else only those that a batch's inputs, targets and negatives name need a row in the table.
+  virtual bool needs_all_items() const { return true; }
+  /// Is it computed once for the whole batch, whose rows are then one shard? Else it is a sum over shards, each on its
+  /// own tape and core. Of a table [items, width].
+  virtual bool whole_batch([[maybe_unused]] std::int64_t items, [[maybe_unused]] std::int64_t width) const {
+    return false;
+  }
+  /// Item indices beside inputs and targets that the loss needs, i32 of any shape, or undefined: a function of the
+  /// shard and the step's key. Not for losses of the whole batch.
+  virtual Tensor draw_negatives([[maybe_unused]] const TrainingShard& shard, [[maybe_unused]] RngKey key) const {
+    return {};
+  }
+  /// A scalar: rows.scale * the sum over the targets of these rows.
+  virtual Var operator()(const LossRows& rows) const = 0;
+};
+
+/// A loss over all items, shard by shard, that is computed by a function.
+std::shared_ptr<const Loss> loss_function(std::string description, std::function<Var(const LossRows&)> function);
+
+/// The losses of the tree. A negative that is the position's target takes no part in sampled softmax; in binary
+/// cross-entropy it counts as drawn.
+class TrainingLoss final : public Loss {
  public:
   /// Cross-entropy over all items.
   TrainingLoss() = default;
@@ -56,20 +97,16 @@ class TrainingLoss {
   TrainingLoss(const LossOptions& options, std::vector<std::span<const std::int32_t>> histories, std::int64_t items);
 
   const LossOptions& options() const { return options_; }
-  bool needs_all_items() const { return options_.kind == LossOptions::Kind::cross_entropy; }
 
-  /// The shard's negatives in the step of this key; undefined when the loss is over all items.
-  Tensor draw_negatives(const TrainingShard& shard, RngKey key) const;
-  /// scale * the sum over the shard's targets of hidden states [T, D] against a candidate table, whose rows are all
-  /// items or those prepared.
-  Var operator()(const Var& hidden, const Var& table, const TrainingShard& shard, const Tensor& negatives,
-                 const BatchItems& prepared, double scale) const;
+  std::string description() const override { return options_.description(); }
+  bool needs_all_items() const override { return options_.kind == LossOptions::Kind::cross_entropy; }
+  bool whole_batch(std::int64_t items, std::int64_t width) const override;
+  Tensor draw_negatives(const TrainingShard& shard, RngKey key) const override;
+  Var operator()(const LossRows& rows) const override;
 
  private:
-  Var binary(const Var& hidden, const Var& table, const TrainingShard& shard, const Tensor& negatives,
-             const BatchItems& prepared, double scale) const;
-  Var softmax(const Var& hidden, const Var& table, const TrainingShard& shard, const Tensor& negatives,
-              const BatchItems& prepared, double scale) const;
+  Var binary(const LossRows& rows) const;
+  Var softmax(const LossRows& rows) const;
   Tensor log_probabilities(const Tensor& items) const;
 
   LossOptions options_;

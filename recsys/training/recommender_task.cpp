@@ -2,19 +2,17 @@
 
 namespace tally::recsys {
 
-RecommenderTask::RecommenderTask(SequenceModel& model, const TrainingBatches& batches, TrainingLoss loss,
+RecommenderTask::RecommenderTask(SequenceModel& model, const TrainingBatches& batches, std::shared_ptr<const Loss> loss,
                                  Validate validate, Json identity, Json identity_defaults)
     : model_(model),
       batches_(batches),
-      loss_(std::move(loss)),
+      loss_(loss != nullptr ? std::move(loss) : std::make_shared<TrainingLoss>()),
       validate_(std::move(validate)),
       identity_(std::move(identity)),
       identity_defaults_(std::move(identity_defaults)) {}
 
 nn::TaskStep RecommenderTask::step(const nn::StepPlace& place) {
-  const TrainingBatch batch = batches_.batch(place.epoch, place.index);
-  StageResult result = training_step(model_, batch, place.key, loss_, place.configure);
-  return {result.loss, std::move(result.gradients), batch.targets, batch.rows};
+  return training_step(model_, batches_.batch(place.epoch, place.index), place.key, *loss_, place.configure);
 }
 
 }  // namespace tally::recsys

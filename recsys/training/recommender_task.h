@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 
 #include "tally/nn/training/task.h"
 #include "tally/recsys/training/training_step.h"
@@ -13,9 +14,10 @@ class RecommenderTask final : public nn::Task {
   /// Score of the model after so many epochs.
   using Validate = std::function<nn::Validation(std::int64_t epochs)>;
 
-  /// Model and batches must outlive this. `validate` may be empty. Identity and its defaults as in nn::Task.
-  RecommenderTask(SequenceModel& model, const TrainingBatches& batches, TrainingLoss loss = {}, Validate validate = {},
-                  Json identity = Json::object(), Json identity_defaults = Json::object());
+  /// Model and batches must outlive this. `loss` nullptr: cross-entropy over all
+  /// items. `validate` may be empty. Identity and its defaults as in nn::Task.
+  RecommenderTask(SequenceModel& model, const TrainingBatches& batches, std::shared_ptr<const Loss> loss = nullptr,
+                  Validate validate = {}, Json identity = Json::object(), Json identity_defaults = Json::object());
 
   std::int64_t steps() const override { return batches_.batches_per_epoch(); }
   std::int64_t samples() const override { return batches_.samples_per_epoch(); }
@@ -32,7 +34,7 @@ class RecommenderTask final : public nn::Task {
  private:
   SequenceModel& model_;
   const TrainingBatches& batches_;
-  TrainingLoss loss_;
+  std::shared_ptr<const Loss> loss_;
   Validate validate_;
   Json identity_, identity_defaults_;
 };

@@ -4,29 +4,23 @@
 
 #include "tally/core/parallel.h"
 #include "tally/ops/elementwise.h"
-#include "tally/ops/item_cross_entropy.h"
 
 namespace tally::recsys {
 namespace {
 
-/// Above this size of the item table (in elements), a gradient of cross-entropy per shard costs more than a batch
-/// stage.
-constexpr std::int64_t kLargestShardTable = 1 << 20;
-
-Tensor all_targets(const TrainingBatch& batch) {
-  Tensor targets({batch.rows}, DType::i32);
-  auto* out = targets.mutable_data<std::int32_t>();
+/// A batch as one shard. That of a batch of one shard is shared.
+TrainingShard as_one_shard(const TrainingBatch& batch) {
+  if (batch.shards.size() == 1) return batch.shards[0];
+  std::vector<Sequences> inputs;
+  TrainingShard whole{{}, Tensor({batch.rows}, DType::i32), 0, true};
+  auto* out = whole.targets.mutable_data<std::int32_t>();
   for (const TrainingShard& shard : batch.shards) {
+    inputs.push_back(shard.inputs);
     const auto part = shard.targets.span<std::int32_t>();
     out = std::copy(part.begin(), part.end(), out);
   }
-  return targets;
-}
-
-bool has_batch_stage(const SequenceModel& model, const TrainingLoss& loss) {
-  if (!loss.needs_all_items()) return false;
-  if (loss.options().stage != LossStage::automatic) return loss.options().stage == LossStage::batch;
-  return model.num_items() * model.width() > kLargestShardTable;
+  whole.inputs = concatenate(inputs);
+  return whole;
 }
 
 /// The items that occur in a batch as inputs, targets and negatives.
@@ -50,10 +44,10 @@ BatchItems occurring(const TrainingBatch& batch, std::span<const Tensor> negativ
 
 }  // namespace
 
-StageResult training_step(const SequenceModel& model, const TrainingBatch& batch, RngKey key, const TrainingLoss& loss,
-                          const std::function<void(Tape&)>& configure) {
+nn::TaskStep training_step(const SequenceModel& model, const TrainingBatch& batch, RngKey key, const Loss& loss,
+                           const std::function<void(Tape&)>& configure) {
   check<ValueError>(batch.targets > 0, "training_step", "needs a batch with at least one target");
-  const bool batch_stage = has_batch_stage(model, loss);
+  const bool batch_stage = loss.whole_batch(model.num_items(), model.width());
   const double scale = 1.0 / static_cast<double>(batch.targets);
   const auto shards = static_cast<std::int64_t>(batch.shards.size());
   const auto shard_at = [&](std::int64_t s) -> const TrainingShard& {
@@ -71,7 +65,7 @@ StageResult training_step(const SequenceModel& model, const TrainingBatch& batch
     items = occurring(batch, negatives, model.num_items(), loss.needs_all_items());
   }
   Prepared prepared;
-  std::vector<std::vector<std::function<void()>>> updates(batch.shards.size());
+  std::vector<nn::BufferUpdates> updates(batch.shards.size());
   Stages stages;
   if (model.prepares()) {
     stages.prepare = [&] {
@@ -89,20 +83,17 @@ StageResult training_step(const SequenceModel& model, const TrainingBatch& batch
     if (total.defined()) total = total * (1.0 / static_cast<double>(batch.rows));
     if (batch_stage) return {total, {hidden}};
     const Tensor drawn = model.prepares() ? negatives[static_cast<std::size_t>(s)] : loss.draw_negatives(shard, key);
-    const Var main = loss(hidden, model.candidate_table(with), shard, drawn, items, scale);
+    const Var main = loss({hidden, model.candidate_table(with), shard, drawn, items, scale});
     return {total.defined() ? main + total : main, {}};
   };
   stages.wide = [&](std::int64_t s) { return shard_at(s).wide; };
   if (batch_stage) {
     stages.finish = [&](std::span<const Var> rows, std::span<const Var> values) {
-      return ops::item_cross_entropy(rows[0], model.candidate_table(prepared.with(values)), all_targets(batch),
-                                     {.reduction_scale = scale});
+      return loss({rows[0], model.candidate_table(prepared.with(values)), as_one_shard(batch), {}, items, scale});
     };
   }
-  StageResult result = run_stages(stages, configure);
-  for (const auto& shard_updates : updates) {
-    for (const auto& update : shard_updates) update();
-  }
+  nn::TaskStep result{run_stages(stages, configure), batch.targets, batch.rows, {}};
+  for (nn::BufferUpdates& posted : updates) result.updates.append(std::move(posted));
   return result;
 }
 

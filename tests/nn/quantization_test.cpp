@@ -6,6 +6,7 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/core/parallel.h"
+#include "tally/nn/buffer_updates.h"
 #include "tally/ops/commitment_loss.h"
 
 using namespace tally;
@@ -49,12 +50,14 @@ VectorQuantizer quantizer(CodebookScheme scheme, std::int64_t books, std::int64_
 
 /// Runs the quantizer in training over shards of x, then applies what they posted.
 void train_step(VectorQuantizer& module, const Tensor& x, std::vector<std::int64_t> bounds) {
-  std::vector<std::function<void()>> updates;
+  nn::BufferUpdates updates;
   for (std::size_t i = 0; i + 1 < bounds.size(); ++i) {
-    const nn::Context context{.training = true, .key = {}, .first_row = bounds[i], .updates = &updates};
+    nn::BufferUpdates posted;
+    const nn::Context context{.training = true, .key = {}, .first_row = bounds[i], .updates = &posted};
     module(Var(x.slice(0, bounds[i], bounds[i + 1])), context);
+    updates.append(std::move(posted));
   }
-  for (const auto& update : updates) update();
+  updates.apply();
 }
 
 }  // namespace
@@ -290,9 +293,9 @@ TEST_CASE("dead codewords come back as rows of the batch", "[quantization]") {
     float* words = module.mutable_codewords().mutable_data<float>();
     for (std::int64_t word = 1; word < 6; ++word) words[word * 3] = 1e4F + static_cast<float>(word);
     const Tensor x = normal({50, 3}, 7);
-    std::vector<std::function<void()>> updates;
+    nn::BufferUpdates updates;
     module(Var(x), nn::Context{.training = true, .key = {}, .first_row = 0, .updates = &updates});
-    updates[0]();  // counts alone
+    nn::BufferUpdates{.changes = {updates.changes.front()}, .means = {}}.apply();  // counts alone
     CHECK(module.perplexity()[0] == Approx(1));
     const Tensor before = module.codewords().value().clone();
     const std::int64_t dead = module.count_dead();

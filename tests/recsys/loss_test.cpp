@@ -7,6 +7,7 @@
 #include "tally/core/parallel.h"
 #include "tally/nn/training/trainer.h"
 #include "tally/ops/binary_cross_entropy.h"
+#include "tally/ops/item_cross_entropy.h"
 #include "tally/recsys/models/sasrec.h"
 #include "tally/recsys/training/recommender_task.h"
 #include "tests/support/temporary_directory.h"
@@ -147,7 +148,7 @@ TEST_CASE("every loss equals its definition", "[loss]") {
       for (const TrainingShard& shard : batch.shards) {
         const Tensor x = normal({shard.targets.numel(), kWidth}, 2 + static_cast<std::uint64_t>(shard.first_row));
         const Tensor negatives = loss.draw_negatives(shard, RngKey{8, 8});
-        sum += loss(x, table, shard, negatives, BatchItems(), 0.01).item();
+        sum += loss({x, table, shard, negatives, BatchItems(), 0.01}).item();
         naive += 0.01 * naive_loss(options, x.to_doubles(), table.to_doubles(), shard, negatives, log_q);
       }
       CHECK(sum == Approx(naive).epsilon(1e-10));
@@ -161,14 +162,14 @@ TEST_CASE("sampled softmax over all items is cross-entropy", "[loss]") {
   const TrainingBatch batch = batches.batch(0, 0);
   const TrainingShard& shard = batch.shards[0];
   const Tensor x = normal({shard.targets.numel(), kWidth}, 2), table = normal({kItems, kWidth}, 1);
-  const double full = TrainingLoss()(x, table, shard, {}, BatchItems(), 1).item();
+  const double full = TrainingLoss()({x, table, shard, {}, BatchItems(), 1}).item();
   for (const Scope scope : {Scope::sequence, Scope::batch}) {
     for (const bool log_q : {false, true}) {
       const TrainingLoss loss({.kind = Kind::sampled_softmax,
                                .negatives = {.count = kItems, .scope = scope, .replacement = false},
                                .log_q = log_q},
                               spans(data), kItems);
-      CHECK(loss(x, table, shard, loss.draw_negatives(shard, RngKey{1, 1}), BatchItems(), 1).item() ==
+      CHECK(loss({x, table, shard, loss.draw_negatives(shard, RngKey{1, 1}), BatchItems(), 1}).item() ==
             Approx(full).epsilon(1e-12));
     }
   }
@@ -238,7 +239,7 @@ class Run {
   }
 
   nn::TrainingOutcome train(nn::TrainerHooks hooks = {}) {
-    RecommenderTask task(*model, batches, loss);
+    RecommenderTask task(*model, batches, own_loss != nullptr ? own_loss : std::make_shared<TrainingLoss>(loss));
     nn::Trainer trainer(task, adam, options, std::move(hooks));
     if (const auto saved = trainer.restore()) progress = *saved;
     return trainer.run(progress);
@@ -248,6 +249,7 @@ class Run {
   optim::Adam adam;
   TrainingBatches batches;
   TrainingLoss loss;
+  std::shared_ptr<const Loss> own_loss;  ///< in its place
   nn::TrainerOptions options;
   nn::TrainerProgress progress;
 
@@ -336,4 +338,85 @@ TEST_CASE("without a validation all epochs are run and the last is the best", "[
   CHECK(best == std::vector<std::int64_t>{4});
   CHECK(run.progress.best_epoch == 4);
   CHECK(run.progress.epoch == 4);
+}
+
+namespace {
+
+/// A program's own loss, once for the whole batch: cross-entropy in which the last item of each history counts double.
+class LastCountsDouble final : public Loss {
+ public:
+  std::string description() const override { return "cross-entropy, the last item twice"; }
+  bool whole_batch(std::int64_t, std::int64_t) const override { return true; }
+  Var operator()(const LossRows& rows) const override {
+    const Sequences& inputs = rows.shard.inputs;
+    sequences += inputs.count();
+    CHECK(inputs.users.numel() == inputs.count());
+    Tensor weights = Tensor::full({rows.hidden.dim(0)}, 1);
+    for (std::int64_t s = 0; s < inputs.count(); ++s) {
+      weights.mutable_data<float>()[inputs.offsets.at(s + 1) - 1] = 2;
+    }
+    return ops::item_cross_entropy(rows.hidden, rows.table, rows.shard.targets,
+                                   {.weights = weights, .reduction_scale = rows.scale});
+  }
+
+  mutable std::int64_t sequences = 0;
+};
+
+/// A program's own loss with items of its own choice: the binary cross-entropy of a target and the item after it.
+class AgainstTheNext final : public Loss {
+ public:
+  std::string description() const override { return "against the next"; }
+  bool needs_all_items() const override { return false; }
+  Tensor draw_negatives(const TrainingShard& shard, RngKey) const override {
+    Tensor next({shard.targets.numel(), 1}, DType::i32);
+    for (std::int64_t i = 0; i < next.numel(); ++i) {
+      const std::int32_t target = shard.targets.data<std::int32_t>()[i];
+      next.mutable_data<std::int32_t>()[i] = target < 0 ? 0 : (target + 1) % static_cast<std::int32_t>(kItems);
+    }
+    return next;
+  }
+  Var operator()(const LossRows& rows) const override {
+    return ops::binary_cross_entropy(rows.hidden, rows.table, rows.table_rows(rows.shard.targets),
+                                     rows.table_rows(rows.negatives), {.reduction_scale = rows.scale});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a loss of one's own trains a recommender", "[loss][own]") {
+  const auto data = walks(48);
+  // The loss of the tree, as a function of one's own: the same bits.
+  Run tree(settings()[0], data, 40), own(settings()[0], data, 40);
+  own.own_loss = loss_function("mine", [](const LossRows& rows) {
+    return ops::item_cross_entropy(rows.hidden, rows.table, rows.shard.targets, {.reduction_scale = rows.scale});
+  });
+  CHECK(own.own_loss->description() == "mine");
+  tree.train();
+  own.train();
+  CHECK(same_weights(*tree.model, *own.model));
+  CHECK_THROWS_AS(loss_function("nothing", {}), ConfigError);
+  // Once for the whole batch, which has all sequences whatever the shards.
+  const auto last = std::make_shared<LastCountsDouble>();
+  for (const std::int64_t budget : {6, 10000}) {
+    Run run(settings()[0], data, budget);
+    const TrainingBatch batch = run.batches.batch(0, 0);
+    last->sequences = 0;
+    const nn::TaskStep step = training_step(*run.model, batch, RngKey{5, 5}, *last);
+    CHECK(last->sequences == 16);
+    CHECK(step.loss > training_step(*run.model, batch, RngKey{5, 5}).loss);
+    CHECK(step.targets == batch.targets);
+  }
+  // With draws of its own, on 1 and 8 threads.
+  const int before = num_threads();
+  std::vector<std::unique_ptr<SequenceModel>> models;
+  for (const int threads : {1, 8}) {
+    set_num_threads(threads);
+    Run run(settings()[0], data, 40);
+    run.own_loss = std::make_shared<AgainstTheNext>();
+    run.train();
+    models.push_back(std::move(run.model));
+  }
+  set_num_threads(before);
+  CHECK(same_weights(*models[0], *models[1]));
+  CHECK_FALSE(same_weights(*models[0], *tree.model));
 }

@@ -86,7 +86,7 @@ std::unique_ptr<SequenceModel> train(const std::vector<std::vector<std::int32_t>
   auto model = small_model();
   optim::Adam adam;
   const TrainingBatches batches(spans(data), cuts, RngKey{7, 8});
-  RecommenderTask task(*model, batches, TrainingLoss({.stage = stage}, {}, kItems));
+  RecommenderTask task(*model, batches, std::make_shared<TrainingLoss>(LossOptions{.stage = stage}, spans({}), kItems));
   nn::TrainerProgress progress;
   nn::Trainer(task, adam, small_options()).run(progress);
   return model;

@@ -1,0 +1,80 @@
+#include "tally/nn/buffer_updates.h"
+
+#include <iterator>
+#include <set>
+
+namespace tally::nn {
+namespace {
+
+constexpr const char* kName = "buffer_updates";
+
+void apply_change(const BufferChange& change, bool first) {
+  Tensor to = change.buffer;
+  const Tensor& amount = change.amount;
+  check<ShapeError>(to.numel() == amount.numel() && to.is_contiguous() && amount.is_contiguous(), kName,
+                    "needs an amount for each element of a buffer; got ", to.shape(), " and ", amount.shape());
+  const std::int64_t n = to.numel();
+  if (to.dtype() == DType::i64) {
+    check<DTypeError>(amount.dtype() == DType::i64 && change.keep == 1 && change.weight == 1, kName,
+                      "needs counts to be added to a buffer of i64; got ", amount.dtype(), " times ", change.weight);
+    auto* out = to.mutable_data<std::int64_t>();
+    const auto* in = amount.data<std::int64_t>();
+    for (std::int64_t i = 0; i < n; ++i) out[i] += in[i];
+    return;
+  }
+  const double keep = first ? change.keep : 1;
+  dispatch_floating(to.dtype(), kName, [&]<class T>(T) {
+    T* out = to.mutable_data<T>();
+    const auto mix = [&](const auto* in) {
+      for (std::int64_t i = 0; i < n; ++i) {
+        out[i] = static_cast<T>(keep * static_cast<double>(out[i]) + change.weight * static_cast<double>(in[i]));
+      }
+    };
+    if (amount.dtype() == DType::i64) {
+      mix(amount.data<std::int64_t>());
+    } else {
+      mix(amount.data<double>());
+    }
+  });
+}
+
+void apply_means(const BufferMeans& means) {
+  Tensor to = means.buffer;
+  check<ShapeError>(to.rank() == 3 && means.sums.shape() == to.shape() && means.counts.shape() == to.shape().without(2),
+                    kName, "needs a buffer and sums [groups, rows, width] and counts [groups, rows]; got ", to.shape(),
+                    ", ", means.sums.shape(), " and ", means.counts.shape());
+  const std::int64_t groups = to.dim(0), rows = to.dim(1), width = to.dim(2);
+  dispatch_floating(to.dtype(), kName, [&]<class T>(T) {
+    const T *count = means.counts.data<T>(), *sum = means.sums.data<T>();
+    T* out = to.mutable_data<T>();
+    for (std::int64_t group = 0; group < groups; ++group) {
+      double total = 0;
+      for (std::int64_t row = 0; row < rows; ++row) total += static_cast<double>(count[group * rows + row]);
+      const double share = total / (total + static_cast<double>(rows) * means.smoothing);
+      for (std::int64_t row = group * rows; row < (group + 1) * rows; ++row) {
+        const double smoothed = (static_cast<double>(count[row]) + means.smoothing) * share;
+        for (std::int64_t i = row * width; smoothed > 0 && i < (row + 1) * width; ++i) {
+          out[i] = static_cast<T>(static_cast<double>(sum[i]) / smoothed);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void BufferUpdates::append(BufferUpdates later) {
+  changes.insert(changes.end(), std::make_move_iterator(later.changes.begin()),
+                 std::make_move_iterator(later.changes.end()));
+  means.insert(means.end(), std::make_move_iterator(later.means.begin()), std::make_move_iterator(later.means.end()));
+}
+
+void BufferUpdates::apply() const {
+  std::set<const std::byte*> changed, averaged;
+  for (const BufferChange& change : changes) apply_change(change, changed.insert(change.buffer.raw_data()).second);
+  for (const BufferMeans& mean : means) {
+    if (averaged.insert(mean.buffer.raw_data()).second) apply_means(mean);
+  }
+}
+
+}  // namespace tally::nn
