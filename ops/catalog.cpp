@@ -47,6 +47,7 @@ const Catalog& standard_catalog() {
     entries::add_commitment_loss(all);
     entries::add_decayed_sum(all);
     entries::add_decode_codes(all);
+    entries::add_dispatcher_attention(all);
     entries::add_dropout(all);
     entries::add_elementwise_binary(all);
     entries::add_elementwise_unary(all);

@@ -11,6 +11,7 @@ void add_binary_cross_entropy(Catalog& catalog);
 void add_commitment_loss(Catalog& catalog);
 void add_decayed_sum(Catalog& catalog);
 void add_decode_codes(Catalog& catalog);
+void add_dispatcher_attention(Catalog& catalog);
 void add_dropout(Catalog& catalog);
 void add_elementwise_binary(Catalog& catalog);
 void add_elementwise_unary(Catalog& catalog);

@@ -187,7 +187,7 @@ TEST_CASE("every public function of ops that returns a Var has an entry", "[cata
   const std::regex declaration(R"(^[\w:<>, ]+ (\w+)\((?:.*\W)?Var\W)");
   std::set<std::string> missing;
   int found = 0;
-  for (const auto& file : std::filesystem::directory_iterator(TALLY_SOURCE_DIR "/ops")) {
+  for (const auto& file : std::filesystem::recursive_directory_iterator(TALLY_SOURCE_DIR "/ops")) {
     if (file.path().extension() != ".h" || file.path().filename() == "check.h") continue;
     std::ifstream in(file.path());
     bool internal = false;

@@ -8,6 +8,7 @@ const References& all_references() {
     add_binary_cross_entropy_references(all);
     add_chosen_keys_references(all);
     add_decayed_sum_references(all);
+    add_dispatcher_attention_references(all);
     add_dropout_references(all);
     add_elementwise_references(all);
     add_embedding_references(all);

@@ -18,6 +18,7 @@ using References = std::map<std::string, Reference>;
 void add_binary_cross_entropy_references(References& references);
 void add_chosen_keys_references(References& references);
 void add_decayed_sum_references(References& references);
+void add_dispatcher_attention_references(References& references);
 void add_dropout_references(References& references);
 void add_elementwise_references(References& references);
 void add_embedding_references(References& references);
