@@ -44,6 +44,7 @@ const Catalog& standard_catalog() {
   static const Catalog catalog = [] {
     Catalog all;
     entries::add_binary_cross_entropy(all);
+    entries::add_causal_dispatcher_attention(all);
     entries::add_commitment_loss(all);
     entries::add_decayed_sum(all);
     entries::add_decode_codes(all);

@@ -8,6 +8,7 @@
 namespace tally::ops::entries {
 
 void add_binary_cross_entropy(Catalog& catalog);
+void add_causal_dispatcher_attention(Catalog& catalog);
 void add_commitment_loss(Catalog& catalog);
 void add_decayed_sum(Catalog& catalog);
 void add_decode_codes(Catalog& catalog);

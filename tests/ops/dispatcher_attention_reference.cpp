@@ -135,6 +135,11 @@ void add_dispatcher_attention_references(References& references) {
     return {tensor_of(result.rows, {in[1].dim(0), output_columns(in, options)}),
             tensor_of(result.experts, {in[6].numel() - 1, in[0].dim(-2), in[2].dim(1)})};
   };
+  // The same layer on every prefix.
+  references["causal_dispatcher_attention"] = [](std::span<const Tensor> in,
+                                                 const ops::OpOptions& options) -> std::vector<Tensor> {
+    return {tensor_of(reference(in, options, true).rows, {in[1].dim(0), output_columns(in, options)})};
+  };
 }
 
 }  // namespace tally::testing
