@@ -53,6 +53,7 @@ const Catalog& standard_catalog() {
     entries::add_elementwise_binary(all);
     entries::add_elementwise_unary(all);
     entries::add_embedding(all);
+    entries::add_embedding_bag(all);
     entries::add_histogram_attention(all);
     entries::add_gru(all);
     entries::add_item_cross_entropy(all);
@@ -62,6 +63,8 @@ const Catalog& standard_catalog() {
     entries::add_linformer_attention(all);
     entries::add_lsh_attention(all);
     entries::add_matmul(all);
+    entries::add_product_key_memory(all);
+    entries::add_product_keys(all);
     entries::add_residual_dropout_norm(all);
     entries::add_rms_norm(all);
     entries::add_reduce(all);

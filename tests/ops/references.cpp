@@ -18,6 +18,7 @@ const References& all_references() {
     add_linear_attention_references(all);
     add_linear_references(all);
     add_matmul_references(all);
+    add_memory_references(all);
     add_norm_references(all);
     add_reduce_references(all);
     add_softmax_attention_references(all);

@@ -28,6 +28,7 @@ void add_item_cross_entropy_references(References& references);
 void add_linear_attention_references(References& references);
 void add_linear_references(References& references);
 void add_matmul_references(References& references);
+void add_memory_references(References& references);
 void add_norm_references(References& references);
 void add_reduce_references(References& references);
 void add_softmax_attention_references(References& references);
