@@ -100,7 +100,7 @@ std::int64_t checkpoint_count(std::span<const std::int64_t> bounds) { return fir
 template <class T>
 void causal_dispatcher_forward(const DispatcherPlan<T>& plan, T* output, double* checkpoints) {
   const std::vector<std::int64_t> first = first_checkpoints(plan.bounds);
-  for_each_sequence(plan.bounds, kNoLimit, [&](std::int64_t i, std::int64_t) {
+  SequenceSchedule(plan.bounds, kNoLimit).for_each([&](std::int64_t i, std::int64_t) {
     double* own =
         checkpoints == nullptr ? nullptr : checkpoints + first[static_cast<std::size_t>(i)] * checkpoint_size(plan);
     const Walk<T> walk(plan, i);
@@ -112,8 +112,9 @@ template <class T>
 void causal_dispatcher_backward(const DispatcherPlan<T>& plan, const double* checkpoints, const T* gradient_output,
                                 const DispatcherGradient<T>& to) {
   const std::vector<std::int64_t> first = first_checkpoints(plan.bounds);
-  DispatcherSums<T> sums(plan, to);
-  for_each_sequence(plan.bounds, kNoLimit, [&](std::int64_t i, std::int64_t slot) {
+  const SequenceSchedule schedule(plan.bounds, kNoLimit);
+  DispatcherSums<T> sums(plan, to, schedule.slots());
+  schedule.for_each([&](std::int64_t i, std::int64_t slot) {
     T* queries = sums.expert_queries(slot);
     if (!plan.shared && to.expert_queries != nullptr) {
       queries = to.expert_queries + i * plan.expert_query_size();

@@ -40,13 +40,11 @@ struct Sequence {
         length(call.bounds[static_cast<std::size_t>(i + 1)] - row) {}
 
   std::int64_t segments() const { return block_count(length, kSegment); }
-  /// Calls body(segment, begin, end, head) for each segment and head, in parallel unless the sequence is a task itself.
+  /// Calls body(segment, begin, end) for each segment, in parallel unless the sequence is a task itself. Heads are the
+  /// innermost loop of a body: a tile's rows are read from memory once, whole.
   template <class Body>
   void for_segments(Body&& body) const {
-    parallel_for(segments() * plan.heads, 1, [&](std::int64_t task, std::int64_t) {
-      const std::int64_t segment = task / plan.heads, begin = segment * kSegment;
-      body(segment, begin, std::min(begin + kSegment, length), task % plan.heads);
-    });
+    parallel_for(length, kSegment, [&](std::int64_t begin, std::int64_t end) { body(begin / kSegment, begin, end); });
   }
 
   MatrixRows<const T> rows(MatrixRows<const T> x, std::int64_t begin, std::int64_t head, std::int64_t width) const {
@@ -86,19 +84,25 @@ struct Sequence {
       parts = Scratch<T>(segments() * plan.expert_size());
       part_logs = Scratch<T>(segments() * sums);
     }
-    for_segments([&](std::int64_t segment, std::int64_t begin, std::int64_t end, std::int64_t head) {
+    for_segments([&](std::int64_t segment, std::int64_t begin, std::int64_t end) {
       T* to = parts.absent() ? experts : parts.data() + segment * plan.expert_size();
       T* logs = parts.absent() ? log_sum_exp : part_logs.data() + segment * sums;
-      AttentionBlock<T> block = gathering_block();
+      std::vector<AttentionBlock<T>> blocks;
+      for (std::int64_t head = 0; head < plan.heads; ++head) blocks.push_back(gathering_block());
       for (std::int64_t first = 0; first < plan.experts; first += kRows) {
         const std::int64_t count = std::min(kRows, plan.experts - first);
-        const MatrixRows<T> out = of_experts(to, first, head, plan.value_width);
-        block.start(count);
+        for (AttentionBlock<T>& block : blocks) block.start(count);
         for (std::int64_t at = begin; at < end; at += kKeys) {
-          block.add(of_experts(expert_queries(), first, head, plan.key_width), count,
-                    positions(at, std::min(at + kKeys, end), head), out);
+          for (std::int64_t head = 0; head < plan.heads; ++head) {
+            blocks[static_cast<std::size_t>(head)].add(of_experts(expert_queries(), first, head, plan.key_width), count,
+                                                       positions(at, std::min(at + kKeys, end), head),
+                                                       of_experts(to, first, head, plan.value_width));
+          }
         }
-        block.finish(count, out, logs + first * plan.heads + head, plan.heads);
+        for (std::int64_t head = 0; head < plan.heads; ++head) {
+          blocks[static_cast<std::size_t>(head)].finish(count, of_experts(to, first, head, plan.value_width),
+                                                        logs + first * plan.heads + head, plan.heads);
+        }
       }
     });
     if (parts.absent()) return;
@@ -134,14 +138,16 @@ struct Sequence {
     gather(own, logs);
     ReadExperts<T> read(plan);
     project(own, read);
-    for_segments([&](std::int64_t, std::int64_t begin, std::int64_t end, std::int64_t head) {
+    for_segments([&](std::int64_t, std::int64_t begin, std::int64_t end) {
       AttentionBlock<T> block = reading_block();
       for (std::int64_t at = begin; at < end; at += kRows) {
         const std::int64_t count = std::min(kRows, end - at);
-        const MatrixRows<T> out = dense(output, at, head, plan.output_width);
-        block.start(count);
-        block.add(rows(plan.queries, at, head, plan.query_width), count, read_set(read, head), out);
-        block.finish(count, out, read_logs + (row + at) * plan.heads + head, plan.heads);
+        for (std::int64_t head = 0; head < plan.heads; ++head) {
+          const MatrixRows<T> out = dense(output, at, head, plan.output_width);
+          block.start(count);
+          block.add(rows(plan.queries, at, head, plan.query_width), count, read_set(read, head), out);
+          block.finish(count, out, read_logs + (row + at) * plan.heads + head, plan.heads);
+        }
       }
     });
   }
@@ -169,17 +175,20 @@ struct Sequence {
     // The rows' side.
     const std::int64_t key_size = read.keys.size(), value_size = read.values.size();
     auto key_parts = Scratch<T>::zeros(segments() * key_size), value_parts = Scratch<T>::zeros(segments() * value_size);
-    for_segments([&](std::int64_t segment, std::int64_t begin, std::int64_t end, std::int64_t head) {
+    for_segments([&](std::int64_t segment, std::int64_t begin, std::int64_t end) {
       AttentionBlock<T> block = reading_block();
-      const KeySetGradient<T> into{of_experts(key_parts.data() + segment * key_size, 0, head, plan.query_width),
-                                   of_experts(value_parts.data() + segment * value_size, 0, head, plan.output_width)};
       for (std::int64_t at = begin; at < end; at += kRows) {
-        const std::int64_t count = std::min(kRows, end - at), place = (row + at) * plan.heads + head;
-        const MatrixRows<T> queries = dense(to.queries, at, head, plan.query_width);
-        clear(queries, count, plan.query_width);
-        block.backward(rows(plan.queries, at, head, plan.query_width), count, read_set(read, head),
-                       dense(data.gradient_output, at, head, plan.output_width), data.read + place, delta + place,
-                       plan.heads, queries, into);
+        const std::int64_t count = std::min(kRows, end - at);
+        for (std::int64_t head = 0; head < plan.heads; ++head) {
+          const std::int64_t place = (row + at) * plan.heads + head;
+          const MatrixRows<T> queries = dense(to.queries, at, head, plan.query_width);
+          clear(queries, count, plan.query_width);
+          block.backward(rows(plan.queries, at, head, plan.query_width), count, read_set(read, head),
+                         dense(data.gradient_output, at, head, plan.output_width), data.read + place, delta + place,
+                         plan.heads, queries,
+                         {of_experts(key_parts.data() + segment * key_size, 0, head, plan.query_width),
+                          of_experts(value_parts.data() + segment * value_size, 0, head, plan.output_width)});
+        }
       }
     });
     ReadExperts<T>& gradient = read;  // no longer needed as it was
@@ -204,19 +213,23 @@ struct Sequence {
     Scratch<T> query_parts;
     if (queries_to != nullptr) query_parts = Scratch<T>::zeros(segments() * plan.expert_query_size());
     const T* logs = data.gathered + index * plan.experts * plan.heads;
-    for_segments([&](std::int64_t segment, std::int64_t begin, std::int64_t end, std::int64_t head) {
+    for_segments([&](std::int64_t segment, std::int64_t begin, std::int64_t end) {
       AttentionBlock<T> block = gathering_block();
       T* part = query_parts.absent() ? nullptr : query_parts.data() + segment * plan.expert_query_size();
-      clear(dense(to.keys, begin, head, plan.key_width), end - begin, plan.key_width);
-      clear(dense(to.values, begin, head, plan.value_width), end - begin, plan.value_width);
-      for (std::int64_t first = 0; first < plan.experts; first += kRows) {
-        const std::int64_t count = std::min(kRows, plan.experts - first), place = first * plan.heads + head;
-        for (std::int64_t at = begin; at < end; at += kKeys) {
-          block.backward(of_experts(expert_queries(), first, head, plan.key_width), count,
-                         positions(at, std::min(at + kKeys, end), head),
-                         of_experts<const T>(experts.data(), first, head, plan.value_width), logs + place,
-                         expert_delta.data() + place, plan.heads, of_experts(part, first, head, plan.key_width),
-                         {dense(to.keys, at, head, plan.key_width), dense(to.values, at, head, plan.value_width)});
+      for (std::int64_t at = begin; at < end; at += kKeys) {
+        const std::int64_t stop = std::min(at + kKeys, end);
+        for (std::int64_t head = 0; head < plan.heads; ++head) {
+          const MatrixRows<T> keys = dense(to.keys, at, head, plan.key_width),
+                              values = dense(to.values, at, head, plan.value_width);
+          clear(keys, stop - at, plan.key_width);
+          clear(values, stop - at, plan.value_width);
+          for (std::int64_t first = 0; first < plan.experts; first += kRows) {
+            const std::int64_t count = std::min(kRows, plan.experts - first), place = first * plan.heads + head;
+            block.backward(of_experts(expert_queries(), first, head, plan.key_width), count, positions(at, stop, head),
+                           of_experts<const T>(experts.data(), first, head, plan.value_width), logs + place,
+                           expert_delta.data() + place, plan.heads, of_experts(part, first, head, plan.key_width),
+                           {keys, values});
+          }
         }
       }
     });
@@ -228,7 +241,7 @@ struct Sequence {
 
 template <class T>
 void dispatcher_forward(const DispatcherPlan<T>& plan, T* output, T* experts, T* read, T* gathered) {
-  for_each_sequence(plan.bounds, kSegment, [&](std::int64_t i, std::int64_t) {
+  SequenceSchedule(plan.bounds, kSegment).for_each([&](std::int64_t i, std::int64_t) {
     Sequence<T>(plan, i).forward(output, experts, read, gathered);
   });
 }
@@ -239,10 +252,10 @@ void dispatcher_backward(const DispatcherPlan<T>& plan, const DispatcherBackward
   const std::int64_t rows = plan.bounds.back();
   Scratch<T> delta(rows * plan.heads);
   head_products(data.output, data.gradient_output, rows, plan.heads, plan.output_width, delta.data());
-  DispatcherSums<T> sums(plan, to);
-  for_each_sequence(plan.bounds, kSegment, [&](std::int64_t i, std::int64_t slot) {
-    Sequence<T>(plan, i).backward(data, to, sums, slot, delta.data());
-  });
+  const SequenceSchedule schedule(plan.bounds, kSegment);
+  DispatcherSums<T> sums(plan, to, schedule.slots());
+  schedule.for_each(
+      [&](std::int64_t i, std::int64_t slot) { Sequence<T>(plan, i).backward(data, to, sums, slot, delta.data()); });
   sums.fold();
 }
 

@@ -48,13 +48,14 @@ void project_experts_backward(const ExpertProjection<T>& p, std::int64_t experts
 }
 
 template <class T>
-typename DispatcherSums<T>::Sum DispatcherSums<T>::make(T* to, std::int64_t size) {
-  return {to, size, to == nullptr ? Scratch<T>() : Scratch<T>::zeros(kSequenceSlots * size)};
+typename DispatcherSums<T>::Sum DispatcherSums<T>::make(T* to, std::int64_t size) const {
+  return {to, size, to == nullptr ? Scratch<T>() : Scratch<T>::zeros(slots_ * size)};
 }
 
 template <class T>
-DispatcherSums<T>::DispatcherSums(const DispatcherPlan<T>& plan, const DispatcherGradient<T>& to)
-    : expert_queries_(make(plan.shared ? to.expert_queries : nullptr, plan.expert_query_size())),
+DispatcherSums<T>::DispatcherSums(const DispatcherPlan<T>& plan, const DispatcherGradient<T>& to, std::int64_t slots)
+    : slots_(slots),
+      expert_queries_(make(plan.shared ? to.expert_queries : nullptr, plan.expert_query_size())),
       key_projection_(make(to.key_projection, plan.key_projection_size())),
       value_projection_(make(to.value_projection, plan.value_projection_size())) {}
 
@@ -63,7 +64,7 @@ void DispatcherSums<T>::fold() {
   for (Sum* sum : {&expert_queries_, &key_projection_, &value_projection_}) {
     if (sum->to == nullptr) continue;
     std::fill_n(sum->to, sum->size, T{0});
-    for (std::int64_t slot = 0; slot < kSequenceSlots; ++slot) add_into(sum->to, sum->at(slot), sum->size);
+    for (std::int64_t slot = 0; slot < slots_; ++slot) add_into(sum->to, sum->at(slot), sum->size);
   }
 }
 

@@ -12,25 +12,39 @@
 
 namespace tally::kernels {
 
-/// Partial sums over sequences: their number decides an order of sums, not the threads.
-inline constexpr std::int64_t kSequenceSlots = 17;
-
-/// Calls body(sequence, slot): sequences of up to `longest_task` rows in parallel, in runs that share a slot below
-/// kSequenceSlots - 1; then longer ones one after the other, each free to be parallel inside, with the last slot.
-template <class Body>
-void for_each_sequence(std::span<const std::int64_t> bounds, std::int64_t longest_task, Body&& body) {
-  std::vector<std::int64_t> tasks, alone;
-  for (std::int64_t i = 0; i + 1 < static_cast<std::int64_t>(bounds.size()); ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    (bounds[at + 1] - bounds[at] > longest_task ? alone : tasks).push_back(i);
+/// How sequences are shared out: those of up to `longest_task` rows in parallel, in runs; then longer ones one after
+/// the other, each free to be parallel inside. What is summed over sequences has a slot for each run, and one for all
+/// long sequences: lengths alone decide their order.
+class SequenceSchedule {
+ public:
+  SequenceSchedule(std::span<const std::int64_t> bounds, std::int64_t longest_task) {
+    for (std::int64_t i = 0; i + 1 < static_cast<std::int64_t>(bounds.size()); ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      (bounds[at + 1] - bounds[at] > longest_task ? alone_ : tasks_).push_back(i);
+    }
+    grain_ = std::max<std::int64_t>(block_count(count(), kMostRuns), 1);
   }
-  const auto count = static_cast<std::int64_t>(tasks.size());
-  const std::int64_t grain = std::max<std::int64_t>(block_count(count, kSequenceSlots - 1), 1);
-  parallel_for(count, grain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) body(tasks[static_cast<std::size_t>(t)], begin / grain);
-  });
-  for (const std::int64_t i : alone) body(i, kSequenceSlots - 1);
-}
+
+  std::int64_t slots() const { return runs() + (alone_.empty() ? 0 : 1); }
+
+  /// Calls body(sequence, slot).
+  template <class Body>
+  void for_each(Body&& body) const {
+    parallel_for(count(), grain_, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) body(tasks_[static_cast<std::size_t>(t)], begin / grain_);
+    });
+    for (const std::int64_t i : alone_) body(i, runs());
+  }
+
+ private:
+  static constexpr std::int64_t kMostRuns = 16;
+
+  std::int64_t count() const { return static_cast<std::int64_t>(tasks_.size()); }
+  std::int64_t runs() const { return block_count(count(), grain_); }
+
+  std::vector<std::int64_t> tasks_, alone_;
+  std::int64_t grain_ = 1;
+};
 
 /// out [k, heads * width] = the projection of experts [k, heads * from]. On the calling thread.
 template <class T>
@@ -45,7 +59,7 @@ void project_experts_backward(const ExpertProjection<T>& projection, std::int64_
 template <class T>
 class DispatcherSums {
  public:
-  DispatcherSums(const DispatcherPlan<T>& plan, const DispatcherGradient<T>& to);
+  DispatcherSums(const DispatcherPlan<T>& plan, const DispatcherGradient<T>& to, std::int64_t slots);
 
   /// Of a slot; null where they are not wanted.
   T* expert_queries(std::int64_t slot) { return expert_queries_.at(slot); }
@@ -61,8 +75,9 @@ class DispatcherSums {
     Scratch<T> slots;
     T* at(std::int64_t slot) { return to == nullptr ? nullptr : slots.data() + slot * size; }
   };
-  static Sum make(T* to, std::int64_t size);
+  Sum make(T* to, std::int64_t size) const;
 
+  std::int64_t slots_;
   Sum expert_queries_, key_projection_, value_projection_;
 };
 
