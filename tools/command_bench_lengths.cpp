@@ -77,12 +77,13 @@ std::string markdown(const LengthResults& results, const std::vector<std::string
   std::string text =
       fmt::format("# Attention against length: {}\n\n", options.backward ? "forward and backward" : "forward");
   text += fmt::format(
-      "One causal sequence, one head, f32, D = {}, B x W = {} x {}, {} thread{}. tally {}, SIMD {}, {}.\n"
+      "One sequence, {}, f32, D = {}, B x W = {} x {}, {} thread{}. tally {}, SIMD {}, {}.\n"
       "sgemm {:.1f} GFLOP/s (median of {}; quartiles {:.1f} and {:.1f}), measured in every round before every "
       "length.\n\n",
-      options.width, options.codebooks, options.codewords, options.threads, options.threads == 1 ? "" : "s",
-      version_description(), simd_target(), blas::description(), rates[rates.size() / 2] * 1e-9, rates.size(),
-      rates[rates.size() / 4] * 1e-9, rates[rates.size() * 3 / 4] * 1e-9);
+      options.heads == 1 ? "one head" : fmt::format("{} heads where there are several", options.heads), options.width,
+      options.codebooks, options.codewords, options.threads, options.threads == 1 ? "" : "s", version_description(),
+      simd_target(), blas::description(), rates[rates.size() / 2] * 1e-9, rates.size(), rates[rates.size() / 4] * 1e-9,
+      rates[rates.size() * 3 / 4] * 1e-9);
   for (const std::string& line : headlines) text += "- " + line + "\n";
   text += "\n## Time, ms\n\n" + table_by_length(results, [&](const LengthPoint& p) {
                                   return milliseconds(results.seconds(&p));
@@ -137,6 +138,8 @@ void bench_lengths(Arguments arguments) {
   check<ConfigError>(options.threads >= 1, "--threads", "needs at least 1; got ", options.threads);
   check<ConfigError>(options.width >= 1 && options.codebooks >= 1 && options.codewords >= 1 && options.lengths[0] >= 1,
                      "--lengths, --width, --codebooks, --codewords", "need at least 1");
+  check<ConfigError>(options.heads >= 1 && options.width % options.heads == 0, "--heads",
+                     "needs a divisor of the width ", options.width, "; got ", options.heads);
   set_num_threads(options.threads);
   const LengthResults results =
       measure_lengths(options, [](const std::string& line) { std::cerr << line << std::endl; });
@@ -163,7 +166,9 @@ void add_bench_lengths(CLI::App& app) {
       "lengths", "Time and memory of attentions against the length of one causal sequence");
   command->add_option("--attentions", arguments->attentions, "What to compare")->delimiter(',')->capture_default_str();
   command->add_option("--lengths", options.lengths, "Rows of the sequence")->delimiter(',')->capture_default_str();
-  command->add_option("--width", options.width, "D, of rows and of the single head")->capture_default_str();
+  command->add_option("--width", options.width, "D, of rows")->capture_default_str();
+  command->add_option("--heads", options.heads, "Of softmax and dispatcher attentions; the others have one")
+      ->capture_default_str();
   command->add_option("--codebooks", options.codebooks, "B")->capture_default_str();
   command->add_option("--codewords", options.codewords, "W of each codebook")->capture_default_str();
   command->add_flag("--backward", options.backward, "Forward and backward, with gradients of all inputs");

@@ -7,6 +7,7 @@
 #include "tally/nn/histogram_attention.h"
 #include "tally/nn/initializers.h"
 #include "tally/nn/quantization.h"
+#include "tally/ops/attention/causal_dispatcher_attention.h"
 #include "tally/ops/linear_attention.h"
 #include "tally/ops/linformer_attention.h"
 #include "tally/ops/lsh_attention.h"
@@ -158,6 +159,28 @@ ReadyAttention make_linformer(const LengthSequence& s) {
           }};
 }
 
+using SoftmaxAttention = Var (*)(const Var&, const Var&, const Var&, const Offsets&, const ops::AttentionOptions&);
+
+ReadyAttention make_softmax(const LengthSequence& s, SoftmaxAttention attention, ops::AttentionMask mask) {
+  return of_queries_keys_values(
+      s, [=, heads = s.sizes.heads](const Var& q, const Var& k, const Var& v, const Offsets& offsets) {
+        return attention(q, k, v, offsets, {.heads = heads, .mask = mask});
+      });
+}
+
+ReadyAttention make_dispatcher(const LengthSequence& s, bool causal) {
+  const std::int64_t width = s.sizes.width;
+  const double deviation = 1 / std::sqrt(count(width));
+  return {{nn::normal({s.sizes.codebooks * s.sizes.codewords, width}, 1, kParameters.fold_in("experts")), s.keys,
+           s.values, s.queries, nn::normal({width, width}, deviation, kParameters.fold_in("key_projection")),
+           nn::normal({width, width}, deviation, kParameters.fold_in("value_projection"))},
+          [causal, heads = s.sizes.heads, offsets = s.offsets](const std::vector<Var>& in) {
+            const ops::DispatcherInputs inputs{in[0], in[1], in[2], in[3], in[4], in[5]};
+            return causal ? ops::causal_dispatcher_attention(inputs, offsets, {.heads = heads})
+                          : ops::dispatcher_attention(inputs, offsets, {.heads = heads}).output;
+          }};
+}
+
 double lisa_operations(const AttentionSizes& s) { return 4 * product_with_codewords(s); }
 
 constexpr const char* kLisaFormula = "4 L B W D: codes 2 L B W D, values 2 L B W D";
@@ -195,9 +218,7 @@ std::vector<LengthAttention> make_attentions() {
                  .operations = [](const AttentionSizes& s) { return 4 * causal_pairs(s) * count(s.width); },
                  .make =
                      [](const LengthSequence& s) {
-                       return of_queries_keys_values(s, [](const Var& q, const Var& k, const Var& v, const Offsets& o) {
-                         return ops::softmax_attention(q, k, v, o);
-                       });
+                       return make_softmax(s, ops::softmax_attention, ops::AttentionMask::causal);
                      }});
   all.push_back({.name = "softmax_materialized",
                  .description = "softmax attention by a whole matrix of scores",
@@ -205,15 +226,23 @@ std::vector<LengthAttention> make_attentions() {
                  .operations = [](const AttentionSizes& s) { return 4 * causal_pairs(s) * count(s.width); },
                  .make =
                      [](const LengthSequence& s) {
-                       return of_queries_keys_values(s, [](const Var& q, const Var& k, const Var& v, const Offsets& o) {
-                         return ops::softmax_attention_materialized(q, k, v, o);
-                       });
+                       return make_softmax(s, ops::softmax_attention_materialized, ops::AttentionMask::causal);
                      },
                  .bytes =
                      [](const AttentionSizes& s, bool backward) {
-                       const double scores = count(s.length) * count(s.length), rows = count(s.length * s.width);
+                       const double scores = count(s.heads) * count(s.length) * count(s.length),
+                                    rows = count(s.length * s.width);
                        return 4 * (backward ? 2 * scores + 4 * rows : scores + rows);
                      }});
+  all.push_back({.name = "softmax_bidirectional",
+                 .description = "fused softmax attention to all rows; not causal",
+                 .formula = "4 L^2 D: scores and values of all pairs",
+                 .operations = [](const AttentionSizes& s) { return 4 * count(s.length) * count(s.length * s.width); },
+                 .make =
+                     [](const LengthSequence& s) {
+                       return make_softmax(s, ops::softmax_attention, ops::AttentionMask::bidirectional);
+                     },
+                 .causal = false});
   all.push_back(
       {.name = "local",
        .description = "fused softmax attention to the last B W rows",
@@ -247,6 +276,28 @@ std::vector<LengthAttention> make_attentions() {
                  .operations = [](const AttentionSizes& s) { return 8 * product_with_codewords(s); },
                  .make = make_linformer,
                  .causal = false});
+  all.push_back({.name = "dispatcher",
+                 .description = "B W experts gather the rows, which read them (ELASTIC); not causal",
+                 .formula = "8 L B W D + 4 B W D^2: scores and sums of both steps, projections of experts",
+                 .operations =
+                     [](const AttentionSizes& s) {
+                       return 8 * product_with_codewords(s) +
+                              4 * count(s.codebooks * s.codewords) * count(s.width * s.width);
+                     },
+                 .make = [](const LengthSequence& s) { return make_dispatcher(s, false); },
+                 .causal = false});
+  all.push_back({.name = "dispatcher_causal",
+                 .description = "the same, of earlier rows alone: in chunks of 32 rows, projections moved to the rows",
+                 .formula = "2 L (2 B W D + 2 H (D^2 / H + B W D + 32 (D + H B W))): H heads",
+                 .operations =
+                     [](const AttentionSizes& s) {
+                       const double heads = count(s.heads), experts = count(s.codebooks * s.codewords),
+                                    width = count(s.width);
+                       return 2 * count(s.length) *
+                              (2 * experts * width +
+                               2 * heads * (width * width / heads + experts * width + 32 * (width + heads * experts)));
+                     },
+                 .make = [](const LengthSequence& s) { return make_dispatcher(s, true); }});
   return all;
 }
 

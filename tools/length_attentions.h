@@ -8,13 +8,14 @@
 #include "tally/core/offsets.h"
 #include "tally/core/random.h"
 
-// Attentions over one sequence, as `tally bench lengths` compares them: causal, one head as wide as the rows, queries,
-// keys and values given.
+// Attentions over one sequence, as `tally bench lengths` compares them: queries, keys and values given; causal and one
+// head as wide as the rows unless it is said otherwise.
 
 namespace tally::tools {
 
 struct AttentionSizes {
   std::int64_t length = 0, width = 0, codebooks = 0, codewords = 0;
+  std::int64_t heads = 1;  ///< of softmax and dispatcher attentions
 };
 
 /// The sequence that every attention of a length gets: independent standard normal elements, [length, width] each.

@@ -133,8 +133,8 @@ LengthResults measure_lengths(const LengthOptions& options, const std::function<
   };
   std::vector<Runner> runners;
   for (const std::int64_t length : options.lengths) {
-    const LengthSequence sequence =
-        LengthSequence::make({length, options.width, options.codebooks, options.codewords}, RngKey{1, 1});
+    const LengthSequence sequence = LengthSequence::make(
+        {length, options.width, options.codebooks, options.codewords, options.heads}, RngKey{1, 1});
     const Tensor cotangent = options.backward ? nn::normal({length, options.width}, 1, RngKey{1, 2}) : Tensor();
     for (const LengthAttention* attention : options.attentions) {
       add_point(options, *attention, sequence, cotangent, results, runners);

@@ -100,6 +100,10 @@ TEST_CASE("operations that attentions need, counted by hand", "[bench-lengths]")
   CHECK(operations("lisa_without_encoding") == 2 * 10 * 6 * 6);
   CHECK(operations("linear_elu") == 2 * 2 * 10 * 6 * 6);  // each row into [6, 6] and from it
   CHECK(operations("linformer") == 4 * 2 * 10 * 6 * 6);   // four products of [10, 6] with [6, 6]
+  CHECK(operations("softmax_bidirectional") == 100 * 6 * 4);
+  CHECK(operations("dispatcher") == 4 * 2 * 10 * 6 * 6 + 2 * 2 * 6 * 6 * 6);  // the same, and experts twice by [6, 6]
+  // Weights and sums, two projections, scores and reads against sums, and against 32 rows.
+  CHECK(operations("dispatcher_causal") == 2 * 10 * ((2 + 2 + 2) * 36 + 2 * 32 * (6 + 6)));
 }
 
 TEST_CASE("bench lengths measures, or computes memory beyond the limit", "[bench-lengths]") {
