@@ -16,8 +16,8 @@ namespace {
 
 // All sizes are constants of the lengths: they decide the order of sums.
 constexpr std::int64_t kSegment = 1024;  // rows that one task gathers or reads
-constexpr std::int64_t kRows = 64;       // experts or rows of a tile
-constexpr std::int64_t kKeys = 128;      // positions of a tile
+constexpr std::int64_t kRows = 128;      // experts or rows of a tile
+constexpr std::int64_t kKeys = 256;      // positions of a tile
 
 /// The experts of one sequence as its rows read them: keys [k, heads * r] and values [k, heads * o].
 template <class T>
