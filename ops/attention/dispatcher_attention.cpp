@@ -19,9 +19,9 @@ struct DispatcherRule {
     const DType dtype = output.get().dtype();
     detail::DispatcherGradients gradients(g, call, dtype);
     dispatch_floating(dtype, name, [&]<class T>(T) {
-      const kernels::DispatcherBackward<T> data{output.get().data<T>(),   experts.get().data<T>(),
-                                                read.get().data<T>(),     gathered.get().data<T>(),
-                                                g.cotangent(0).data<T>(), g.cotangent(1).data<T>()};
+      const kernels::DispatcherBackward<T> data{output.get().data<T>(),    experts.get().data<T>(),
+                                                read.get().data<double>(), gathered.get().data<double>(),
+                                                g.cotangent(0).data<T>(),  g.cotangent(1).data<T>()};
       kernels::dispatcher_backward(call.plan<T>(), data, gradients.pointers<T>());
     });
     gradients.give(g);
@@ -34,12 +34,12 @@ DispatcherOutput dispatcher_attention(const DispatcherInputs& in, const Offsets&
                                       const DispatcherOptions& options) {
   const detail::DispatcherCall call = detail::check_dispatcher(kName, in, offsets, options);
   const DType dtype = in.keys.dtype();
-  Tensor output({call.rows(), call.output_columns()}, dtype), read({call.rows(), call.heads}, dtype);
+  Tensor output({call.rows(), call.output_columns()}, dtype), read({call.rows(), call.heads}, DType::f64);
   Tensor experts({offsets.count(), call.experts(), call.expert_columns()}, dtype);
-  Tensor gathered({offsets.count(), call.experts(), call.heads}, dtype);
+  Tensor gathered({offsets.count(), call.experts(), call.heads}, DType::f64);
   dispatch_floating(dtype, kName, [&]<class T>(T) {
     kernels::dispatcher_forward(call.plan<T>(), output.mutable_data<T>(), experts.mutable_data<T>(),
-                                read.mutable_data<T>(), gathered.mutable_data<T>());
+                                read.mutable_data<double>(), gathered.mutable_data<double>());
   });
   const Var* inputs[] = {&in.expert_queries, &in.keys,           &in.values,
                          &in.queries,        &in.key_projection, &in.value_projection};

@@ -59,6 +59,7 @@ std::vector<OpSample> samples() {
   all.push_back({"own keys", inputs_of({.lengths = {4, 3}, .mixed_keys = false}, 101), heads(2)});
   all.push_back({"own values", inputs_of({.lengths = {4, 3}, .shared = false, .mixed_values = false}, 111), heads(2)});
   all.push_back({"scale", inputs_of({.lengths = {4, 2}}, 121), {{"heads", std::int64_t{2}}, {"scale", 0.3}}});
+  all.push_back({"scale of one head", inputs_of({.lengths = {4, 2}, .heads = 1}, 126), {{"scale", 0.7}}});
   all.push_back({"wide", inputs_of({.lengths = {5, 2}, .d = 33, .e = 35, .r = 32, .o = 37}, 131), heads(2)});
   all.push_back({"many experts", inputs_of({.lengths = {5, 3}, .experts = 70, .heads = 1}, 141)});
   all.push_back({"many sequences", inputs_of({.lengths = std::vector<std::int64_t>(40, 2)}, 151), heads(2)});

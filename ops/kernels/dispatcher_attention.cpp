@@ -77,16 +77,17 @@ struct Sequence {
   }
 
   /// What the experts gather of each segment, merged: experts [k, heads * e] and their log-sum-exps [k, heads].
-  void gather(T* experts, T* log_sum_exp) const {
+  void gather(T* experts, double* log_sum_exp) const {
     const std::int64_t sums = plan.experts * plan.heads;
-    Scratch<T> parts, part_logs;
+    Scratch<T> parts;
+    Scratch<double> part_logs;
     if (segments() > 1) {
       parts = Scratch<T>(segments() * plan.expert_size());
-      part_logs = Scratch<T>(segments() * sums);
+      part_logs = Scratch<double>(segments() * sums);
     }
     for_segments([&](std::int64_t segment, std::int64_t begin, std::int64_t end) {
       T* to = parts.absent() ? experts : parts.data() + segment * plan.expert_size();
-      T* logs = parts.absent() ? log_sum_exp : part_logs.data() + segment * sums;
+      double* logs = parts.absent() ? log_sum_exp : part_logs.data() + segment * sums;
       std::vector<AttentionBlock<T>> blocks;
       for (std::int64_t head = 0; head < plan.heads; ++head) blocks.push_back(gathering_block());
       for (std::int64_t first = 0; first < plan.experts; first += kRows) {
@@ -108,11 +109,11 @@ struct Sequence {
     if (parts.absent()) return;
     for (std::int64_t i = 0; i < sums; ++i) {
       double largest = -std::numeric_limits<double>::infinity(), sum = 0;
-      const auto log_of = [&](std::int64_t s) { return static_cast<double>(part_logs.data()[s * sums + i]); };
+      const auto log_of = [&](std::int64_t s) { return part_logs.data()[s * sums + i]; };
       for (std::int64_t s = 0; s < segments(); ++s) largest = std::max(largest, log_of(s));
       for (std::int64_t s = 0; s < segments(); ++s) sum += std::exp(log_of(s) - largest);
       const double all = largest + std::log(sum);
-      log_sum_exp[i] = static_cast<T>(all);
+      log_sum_exp[i] = all;
       T* to = experts + i * plan.value_width;
       std::fill_n(to, plan.value_width, T{0});
       for (std::int64_t s = 0; s < segments(); ++s) {
@@ -127,12 +128,12 @@ struct Sequence {
     project_experts(value_projection(plan), plan.experts, experts, read.values.data());
   }
 
-  void forward(T* output, T* experts, T* read_logs, T* gathered_logs) const {
+  void forward(T* output, T* experts, double* read_logs, double* gathered_logs) const {
     T* own = experts + index * plan.expert_size();
-    T* logs = gathered_logs + index * plan.experts * plan.heads;
+    double* logs = gathered_logs + index * plan.experts * plan.heads;
     if (length == 0) {
       std::fill_n(own, plan.expert_size(), T{0});
-      std::fill_n(logs, plan.experts * plan.heads, T{0});
+      std::fill_n(logs, plan.experts * plan.heads, 0.0);
       return;
     }
     gather(own, logs);
@@ -212,7 +213,7 @@ struct Sequence {
     head_products(own, experts.data(), plan.experts, plan.heads, plan.value_width, expert_delta.data());
     Scratch<T> query_parts;
     if (queries_to != nullptr) query_parts = Scratch<T>::zeros(segments() * plan.expert_query_size());
-    const T* logs = data.gathered + index * plan.experts * plan.heads;
+    const double* logs = data.gathered + index * plan.experts * plan.heads;
     for_segments([&](std::int64_t segment, std::int64_t begin, std::int64_t end) {
       AttentionBlock<T> block = gathering_block();
       T* part = query_parts.absent() ? nullptr : query_parts.data() + segment * plan.expert_query_size();
@@ -240,7 +241,7 @@ struct Sequence {
 }  // namespace
 
 template <class T>
-void dispatcher_forward(const DispatcherPlan<T>& plan, T* output, T* experts, T* read, T* gathered) {
+void dispatcher_forward(const DispatcherPlan<T>& plan, T* output, T* experts, double* read, double* gathered) {
   SequenceSchedule(plan.bounds, kSegment).for_each([&](std::int64_t i, std::int64_t) {
     Sequence<T>(plan, i).forward(output, experts, read, gathered);
   });
@@ -259,7 +260,7 @@ void dispatcher_backward(const DispatcherPlan<T>& plan, const DispatcherBackward
   sums.fold();
 }
 
-template void dispatcher_forward(const DispatcherPlan<float>&, float*, float*, float*, float*);
+template void dispatcher_forward(const DispatcherPlan<float>&, float*, float*, double*, double*);
 template void dispatcher_forward(const DispatcherPlan<double>&, double*, double*, double*, double*);
 template void dispatcher_backward(const DispatcherPlan<float>&, const DispatcherBackward<float>&,
                                   const DispatcherGradient<float>&);

@@ -7,12 +7,13 @@ namespace tally::kernels {
 /// output [T, heads * o], experts [N, k, heads * e], and the log-sum-exps of both softmaxes: read [T, heads], gathered
 /// [N, k, heads]. Parallel over sequences; inside a long one, over its segments and heads.
 template <class T>
-void dispatcher_forward(const DispatcherPlan<T>& plan, T* output, T* experts, T* read, T* gathered);
+void dispatcher_forward(const DispatcherPlan<T>& plan, T* output, T* experts, double* read, double* gathered);
 
 /// What backward reads beside the inputs: forward's results, and the gradients of the outputs.
 template <class T>
 struct DispatcherBackward {
-  const T *output = nullptr, *experts = nullptr, *read = nullptr, *gathered = nullptr;
+  const T *output = nullptr, *experts = nullptr;
+  const double *read = nullptr, *gathered = nullptr;
   const T *gradient_output = nullptr, *gradient_experts = nullptr;
 };
 template <class T>

@@ -188,6 +188,7 @@ std::vector<OpError> errors() {
       {"values", values, good, "values [n^2, D]; got [2, 2, 3, 2] and [8, 4]"},
       {"a gate", gated, good, "needs no gate logits"},
       {"no gate", inputs, with("gate", std::string("scalar")), "needs gate logits; got none"},
+      {"no gate of swilu", inputs, with("gate", std::string("swilu")), "needs gate logits; got none"},
       {"shape of the gate", gated, with("gate", std::string("swilu")), "gate logits [2, 4]; got [2, 1]"},
       {"weights", inputs, with("weights", std::string("hard")), "'weights' needs one of 'softmax', 'scaled_softmax'"},
       {"gated rows",
@@ -195,6 +196,13 @@ std::vector<OpError> errors() {
        {{"heads", std::int64_t{2}},
         {"slots", std::int64_t{3}},
         {"gate", std::string("scalar")},
+        {"output", std::string("rows")}},
+       "needs pooled output for a gate"},
+      {"rows gated by swilu",
+       inputs_of(2, 2, 3, 2, 4, 1, 4),
+       {{"heads", std::int64_t{2}},
+        {"slots", std::int64_t{3}},
+        {"gate", std::string("swilu")},
         {"output", std::string("rows")}},
        "needs pooled output for a gate"},
   };
@@ -225,6 +233,19 @@ void entries::add_product_key_memory(Catalog& catalog) {
     return {std::move(result.output), std::move(result.weights), std::move(result.slots)};
   };
   entry.samples = samples;
+  entry.variations = [] {
+    // Rows of one column, so that logits of either gate have the same shape.
+    const auto of = [](const char* name, std::int64_t heads, std::uint64_t stream) {
+      return OpVariations{{name, inputs_of(3, heads, 6, 2, 1, stream, 1), {{"heads", heads}}},
+                          {{"slots", {OptionValue{std::int64_t{5}}}},
+                           {"weights", {std::string("scaled_softmax"), std::string("sigmoid")}},
+                           {"gate", {std::string("scalar"), std::string("swilu")}},
+                           {"output", {std::string("rows")}}}};
+    };
+    return std::vector<OpVariations>{of("one head", 1, 61), of("heads", 2, 71)};
+  };
+  entry.apart = {{"gate=none", "gate given"},    {"gate=scalar", "gate absent"}, {"gate=swilu", "gate absent"},
+                 {"gate=scalar", "output=rows"}, {"gate=swilu", "output=rows"},  {"gate given", "output=rows"}};
   entry.errors = errors;
   entry.large = [] {
     return OpSample{

@@ -108,6 +108,7 @@ void entries::add_product_keys(Catalog& catalog) {
                 {"more than keys", inputs_of(3, 3, 5, 2, 9), of(3, 11)},
                 {"best alone", inputs_of(70, 1, 9, 33, 11), of(1, 1)},
                 {"many", inputs_of(9, 1, 40, 5, 13)},
+                {"many of two heads", inputs_of(3, 2, 6, 3, 19), {{"heads", std::int64_t{2}}}},
                 {"ties", inputs_of(20, 2, 12, 2, 15, true), of(2, 9), false},
                 {"zeros", {Tensor::zeros({2, 4}, DType::f64), sample_normal({1, 2, 6, 2}, 17)}, of(1, 7), false},
             };
