@@ -1,6 +1,6 @@
 #include "tally/nn/serialize.h"
 
-#include "tally/core/safetensors.h"
+#include "tally/core/io/safetensors.h"
 
 namespace tally::nn {
 namespace {

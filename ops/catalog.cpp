@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "tally/core/json_fields.h"
+#include "tally/core/io/json_fields.h"
 #include "tally/core/random.h"
 #include "tally/ops/entries.h"
 #include "tally/ops/sample_coverage.h"

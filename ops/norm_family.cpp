@@ -74,8 +74,9 @@ NormResult normalize(std::string_view op, NormKind kind, const NormInputs& in, d
     call.sum = residual.defined() ? result.sum.mutable_data<T>() : nullptr;
     call.y = result.normalized.mutable_data<T>();
     call.statistics = statistics.mutable_data<T>();
-    parallel_for(rows, block_rows(columns),
-                 [&](std::int64_t begin, std::int64_t end) { kernels::normalize(kind, call, begin, end); });
+    parallel_for(rows, block_rows(columns), [&](std::int64_t begin, std::int64_t end) {
+      kernels::normalize(kind == NormKind::layer, call, begin, end);
+    });
   });
   const bool rows_differentiated = in.x.tracked() || in.residual.tracked();
   const bool needed = rows_differentiated || in.weight.tracked();
@@ -118,7 +119,8 @@ void SavedNorm::backward(BackwardContext& g, const NormPlaces& places) const {
       parallel_for(rows, grain, [&](std::int64_t begin, std::int64_t end) {
         std::vector<T> scratch(static_cast<std::size_t>(2 * columns));
         const std::int64_t place = begin / grain * columns;
-        kernels::normalize_backward(kind, call, begin, end, need_weight ? weight_sums + place : nullptr,
+        kernels::normalize_backward(kind == NormKind::layer, call, begin, end,
+                                    need_weight ? weight_sums + place : nullptr,
                                     need_bias ? bias_sums + place : nullptr, scratch.data());
       });
     } else if (need_bias) {

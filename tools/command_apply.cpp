@@ -1,5 +1,5 @@
-#include "tally/core/json_fields.h"
-#include "tally/core/safetensors.h"
+#include "tally/core/io/json_fields.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/ops/check.h"
 #include "tools/commands.h"
 #include "tools/option_json.h"

@@ -5,8 +5,8 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
-#include "tally/core/file.h"
-#include "tally/core/json.h"
+#include "tally/core/io/file.h"
+#include "tally/core/io/json.h"
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
 #include "tally/core/simd.h"

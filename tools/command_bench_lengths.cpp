@@ -6,12 +6,12 @@
 #include <iostream>
 
 #include "tally/core/blas.h"
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/core/parallel.h"
+#include "tally/core/report/table.h"
 #include "tally/core/simd.h"
 #include "tally/core/version.h"
 #include "tally/recsys/study/measurements.h"
-#include "tally/recsys/study/table.h"
 #include "tools/commands.h"
 #include "tools/length_benchmark.h"
 

@@ -8,7 +8,7 @@
 
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
-#include "tally/recsys/model_config.h"
+#include "tally/recsys/config/model_config.h"
 #include "tally/recsys/sessions/sessions.h"
 #include "tools/commands.h"
 #include "tools/timing.h"

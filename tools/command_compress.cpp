@@ -4,13 +4,13 @@
 #include <filesystem>
 #include <iostream>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
+#include "tally/core/report/table.h"
 #include "tally/recsys/models/lisa_serving.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/run/trained_model.h"
 #include "tally/recsys/serving/served_directory.h"
-#include "tally/recsys/study/table.h"
 #include "tools/commands.h"
 
 namespace tally::tools {

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <iostream>
 
-#include "tally/recsys/config.h"
-#include "tally/recsys/options_page.h"
+#include "tally/recsys/config/config.h"
+#include "tally/recsys/config/options_page.h"
 #include "tools/commands.h"
 
 namespace tally::tools {

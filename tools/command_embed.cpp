@@ -4,11 +4,11 @@
 #include <cmath>
 #include <iostream>
 
-#include "tally/core/atomic_directory.h"
-#include "tally/core/directory_lock.h"
-#include "tally/core/file.h"
-#include "tally/core/npy.h"
-#include "tally/core/safetensors.h"
+#include "tally/core/io/atomic_directory.h"
+#include "tally/core/io/directory_lock.h"
+#include "tally/core/io/file.h"
+#include "tally/core/io/npy.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/recsys/data/histories.h"
 #include "tally/recsys/run/run_data.h"
 #include "tally/recsys/serving/recommender.h"

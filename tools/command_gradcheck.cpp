@@ -1,9 +1,9 @@
 #include <iostream>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/ops/check.h"
-#include "tally/recsys/config.h"
-#include "tally/recsys/models/check_model.h"
+#include "tally/recsys/config/config.h"
+#include "tally/recsys/run/check_model.h"
 #include "tools/commands.h"
 #include "tools/gradient_report.h"
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <iostream>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/recsys/data/histories.h"
 #include "tally/recsys/data/item_lists.h"
 #include "tally/recsys/run/run_data.h"

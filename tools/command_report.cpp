@@ -2,7 +2,7 @@
 #include <iostream>
 #include <optional>
 
-#include "tally/core/directory_lock.h"
+#include "tally/core/io/directory_lock.h"
 #include "tally/recsys/report/report.h"
 #include "tally/recsys/run/trained_model.h"
 #include "tools/commands.h"

@@ -3,7 +3,7 @@
 
 #include <iostream>
 
-#include "tally/core/directory_lock.h"
+#include "tally/core/io/directory_lock.h"
 #include "tally/core/parallel.h"
 #include "tally/recsys/study/run_study.h"
 #include "tally/recsys/study/study_tables.h"

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <iostream>
 
-#include "tally/core/option_text.h"
+#include "tally/core/options/option_text.h"
 #include "tools/commands.h"
 
 namespace tally::tools {

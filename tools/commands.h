@@ -4,7 +4,7 @@
 #include <string>
 
 #include "tally/ops/catalog.h"
-#include "tally/recsys/tables.h"
+#include "tally/recsys/config/tables.h"
 
 /// One function for each command of `tally`: it adds a subcommand whose callback does the work and may set the exit
 /// code. The catalog and the exit code must outlive the app. Callbacks report errors by throwing. `tables`: what

@@ -3,7 +3,7 @@
 #include <iosfwd>
 #include <vector>
 
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 #include "tally/ops/check.h"
 
 /// Text, JSON and exit code of gradient checks, of ops and of whole models alike.

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "tally/autograd/tape.h"
-#include "tally/core/json_fields.h"
+#include "tally/core/io/json_fields.h"
 #include "tally/nn/histogram_attention.h"
 #include "tally/nn/initializers.h"
 #include "tally/nn/quantization.h"

@@ -3,8 +3,8 @@
 #include <iostream>
 #include <new>
 
-#include "tally/core/file.h"
-#include "tally/core/json_fields.h"
+#include "tally/core/io/file.h"
+#include "tally/core/io/json_fields.h"
 #include "tools/commands.h"
 
 namespace tally::tools {

@@ -4,8 +4,8 @@
 
 namespace tally::tools {
 
-/// The commands over a catalog of ops: `check`, `gradcheck`, `ops`, `apply`, `bench` and `version`. A program with ops of its
-/// own:
+/// The commands over a catalog of ops: `check`, `gradcheck`, `ops`, `apply`, `bench` and `version`. A program with ops
+/// of its own:
 ///
 ///     int main(int argc, char** argv) { return tally::tools::op_commands(my_catalog(), argc, argv); }
 ///

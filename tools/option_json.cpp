@@ -1,6 +1,6 @@
 #include "tools/option_json.h"
 
-#include "tally/core/json_fields.h"
+#include "tally/core/io/json_fields.h"
 
 namespace tally::tools {
 

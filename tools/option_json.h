@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 #include "tally/ops/catalog.h"
 
 namespace tally::tools {

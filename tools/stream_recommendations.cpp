@@ -12,7 +12,7 @@
 #include <optional>
 #include <utility>
 
-#include "tally/core/line_reader.h"
+#include "tally/core/io/line_reader.h"
 #include "tally/recsys/data/event_fields.h"
 #include "tally/recsys/sessions/durable_sessions.h"
 #include "tools/recommendation_rows.h"

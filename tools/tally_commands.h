@@ -1,7 +1,7 @@
 #pragma once
 
 #include "tally/ops/catalog.h"
-#include "tally/recsys/tables.h"
+#include "tally/recsys/config/tables.h"
 
 namespace tally::tools {
 

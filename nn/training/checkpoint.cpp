@@ -1,7 +1,7 @@
 #include "tally/nn/training/checkpoint.h"
 
-#include "tally/core/atomic_directory.h"
-#include "tally/core/safetensors.h"
+#include "tally/core/io/atomic_directory.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/nn/serialize.h"
 
 namespace tally::nn {

@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 #include "tally/nn/module.h"
 #include "tally/nn/optim/optimizer.h"
 #include "tally/nn/training/progress.h"
@@ -11,8 +11,8 @@ namespace tally::nn {
 
 /// Weights, optimizer state and progress of a training, as a directory that appears whole or not at all. `identity`
 /// says whose it is (model and data); a checkpoint of another identity is refused. Members that it lacks, because a
-/// build wrote it that did not know them, are those of `defaults`: what that build did. Members that `identity` lacks and
-/// `defaults` knows have no effect.
+/// build wrote it that did not know them, are those of `defaults`: what that build did. Members that `identity` lacks
+/// and `defaults` knows have no effect.
 void save_checkpoint(const std::filesystem::path& directory, const TensorList& state, const optim::Optimizer& optimizer,
                      const TrainerProgress& progress, const Json& identity);
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 
 namespace tally::nn {
 

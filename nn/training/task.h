@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "tally/autograd/stages.h"
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 #include "tally/core/random.h"
 #include "tally/nn/buffer_updates.h"
 #include "tally/nn/module.h"

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <cmath>
 
-#include "tally/core/atomic_directory.h"
+#include "tally/core/io/atomic_directory.h"
 #include "tally/nn/training/checkpoint.h"
 #include "tally/nn/training/training_log.h"
 

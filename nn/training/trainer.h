@@ -4,7 +4,7 @@
 #include <functional>
 #include <optional>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/nn/optim/optimizer.h"
 #include "tally/nn/optim/schedule.h"
 #include "tally/nn/training/progress.h"

@@ -236,34 +236,34 @@ void backward_rows(const NormBackward<T>& call, std::int64_t begin, std::int64_t
 }
 
 template <class T>
-void normalize_kind(ops::NormKind kind, const NormForward<T>& call, std::int64_t begin, std::int64_t end) {
-  if (kind == ops::NormKind::layer) return normalize_rows<true>(call, begin, end);
+void normalize_kind(bool centred, const NormForward<T>& call, std::int64_t begin, std::int64_t end) {
+  if (centred) return normalize_rows<true>(call, begin, end);
   normalize_rows<false>(call, begin, end);
 }
 
 template <class T>
-void backward_kind(ops::NormKind kind, const NormBackward<T>& call, std::int64_t begin, std::int64_t end,
-                   double* gweight, double* gbias, T* scratch) {
-  if (kind == ops::NormKind::layer) return backward_rows<true>(call, begin, end, gweight, gbias, scratch);
+void backward_kind(bool centred, const NormBackward<T>& call, std::int64_t begin, std::int64_t end, double* gweight,
+                   double* gbias, T* scratch) {
+  if (centred) return backward_rows<true>(call, begin, end, gweight, gbias, scratch);
   backward_rows<false>(call, begin, end, gweight, gbias, scratch);
 }
 
-void normalize_f32(ops::NormKind kind, const NormForward<float>& call, std::int64_t begin, std::int64_t end) {
-  normalize_kind(kind, call, begin, end);
+void normalize_f32(bool centred, const NormForward<float>& call, std::int64_t begin, std::int64_t end) {
+  normalize_kind(centred, call, begin, end);
 }
-void backward_f32(ops::NormKind kind, const NormBackward<float>& call, std::int64_t begin, std::int64_t end,
-                  double* gweight, double* gbias, float* scratch) {
-  backward_kind(kind, call, begin, end, gweight, gbias, scratch);
+void backward_f32(bool centred, const NormBackward<float>& call, std::int64_t begin, std::int64_t end, double* gweight,
+                  double* gbias, float* scratch) {
+  backward_kind(centred, call, begin, end, gweight, gbias, scratch);
 }
 
 #if HWY_ONCE
 // The same for checking in f64, for the baseline target only.
-void normalize_f64(ops::NormKind kind, const NormForward<double>& call, std::int64_t begin, std::int64_t end) {
-  normalize_kind(kind, call, begin, end);
+void normalize_f64(bool centred, const NormForward<double>& call, std::int64_t begin, std::int64_t end) {
+  normalize_kind(centred, call, begin, end);
 }
-void backward_f64(ops::NormKind kind, const NormBackward<double>& call, std::int64_t begin, std::int64_t end,
-                  double* gweight, double* gbias, double* scratch) {
-  backward_kind(kind, call, begin, end, gweight, gbias, scratch);
+void backward_f64(bool centred, const NormBackward<double>& call, std::int64_t begin, std::int64_t end, double* gweight,
+                  double* gbias, double* scratch) {
+  backward_kind(centred, call, begin, end, gweight, gbias, scratch);
 }
 #endif
 
@@ -279,20 +279,20 @@ HWY_EXPORT(normalize_f32);
 HWY_EXPORT(backward_f32);
 }  // namespace
 
-void normalize(ops::NormKind kind, const NormForward<float>& call, std::int64_t begin, std::int64_t end) {
-  HWY_DYNAMIC_DISPATCH(normalize_f32)(kind, call, begin, end);
+void normalize(bool centred, const NormForward<float>& call, std::int64_t begin, std::int64_t end) {
+  HWY_DYNAMIC_DISPATCH(normalize_f32)(centred, call, begin, end);
 }
-void normalize(ops::NormKind kind, const NormForward<double>& call, std::int64_t begin, std::int64_t end) {
-  HWY_STATIC_DISPATCH(normalize_f64)(kind, call, begin, end);
+void normalize(bool centred, const NormForward<double>& call, std::int64_t begin, std::int64_t end) {
+  HWY_STATIC_DISPATCH(normalize_f64)(centred, call, begin, end);
 }
 
-void normalize_backward(ops::NormKind kind, const NormBackward<float>& call, std::int64_t begin, std::int64_t end,
+void normalize_backward(bool centred, const NormBackward<float>& call, std::int64_t begin, std::int64_t end,
                         double* gweight, double* gbias, float* scratch) {
-  HWY_DYNAMIC_DISPATCH(backward_f32)(kind, call, begin, end, gweight, gbias, scratch);
+  HWY_DYNAMIC_DISPATCH(backward_f32)(centred, call, begin, end, gweight, gbias, scratch);
 }
-void normalize_backward(ops::NormKind kind, const NormBackward<double>& call, std::int64_t begin, std::int64_t end,
+void normalize_backward(bool centred, const NormBackward<double>& call, std::int64_t begin, std::int64_t end,
                         double* gweight, double* gbias, double* scratch) {
-  HWY_STATIC_DISPATCH(backward_f64)(kind, call, begin, end, gweight, gbias, scratch);
+  HWY_STATIC_DISPATCH(backward_f64)(centred, call, begin, end, gweight, gbias, scratch);
 }
 
 }  // namespace tally::kernels

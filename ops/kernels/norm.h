@@ -3,7 +3,6 @@
 #include <cstdint>
 
 #include "tally/ops/kernels/dropout.h"
-#include "tally/ops/norm_kind.h"
 
 // Layer and RMS normalisation of rows, alone or fused with the dropout and the residual sum before it. One source for
 // both kinds and both element types. All run on the calling thread.
@@ -29,9 +28,9 @@ struct NormForward {
   T* statistics = nullptr;  ///< [rows, kNormStatistics]
 };
 
-/// Rows [begin, end).
-void normalize(ops::NormKind kind, const NormForward<float>& call, std::int64_t begin, std::int64_t end);
-void normalize(ops::NormKind kind, const NormForward<double>& call, std::int64_t begin, std::int64_t end);
+/// Rows [begin, end). `centred`: less their mean (layer normalisation), or as they are (RMS).
+void normalize(bool centred, const NormForward<float>& call, std::int64_t begin, std::int64_t end);
+void normalize(bool centred, const NormForward<double>& call, std::int64_t begin, std::int64_t end);
 
 template <class T>
 struct NormBackward {
@@ -49,9 +48,9 @@ struct NormBackward {
 
 /// Rows [begin, end). Adds their part of the weight's and the bias's gradient to gweight and gbias [columns], either
 /// may be null; `scratch` [2 * columns] is overwritten.
-void normalize_backward(ops::NormKind kind, const NormBackward<float>& call, std::int64_t begin, std::int64_t end,
+void normalize_backward(bool centred, const NormBackward<float>& call, std::int64_t begin, std::int64_t end,
                         double* gweight, double* gbias, float* scratch);
-void normalize_backward(ops::NormKind kind, const NormBackward<double>& call, std::int64_t begin, std::int64_t end,
+void normalize_backward(bool centred, const NormBackward<double>& call, std::int64_t begin, std::int64_t end,
                         double* gweight, double* gbias, double* scratch);
 
 }  // namespace tally::kernels

@@ -131,8 +131,8 @@ HWY_INLINE Normal<V> normal(Floats d, V x) {
   const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(signs, whole), hn::Set(signs, 127)));
   const V gauss = hn::IfThenElseZero(hn::Lt(half, hn::Set(d, 87.33f)), hn::Mul(head, hn::BitCast(d, exponent)));
 
-  // tail = gauss Q(t) / w with w = 1 + z / 4. `correction` is what rounding took from the last sum of Q, from w and from
-  // the exponential; Q(t) t goes with about the 1.6th power of t.
+  // tail = gauss Q(t) / w with w = 1 + z / 4. `correction` is what rounding took from the last sum of Q, from w and
+  // from the exponential; Q(t) t goes with about the 1.6th power of t.
   const V quarter = hn::Mul(z, hn::Set(d, 0.25f)), w = hn::Add(quarter, one), t = hn::Div(one, w);
   const V w_less_one = hn::Sub(w, one);
   const V lost_of_w = hn::Add(hn::Sub(one, hn::Sub(w, w_less_one)), hn::Sub(quarter, w_less_one));

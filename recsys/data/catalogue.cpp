@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
-#include "tally/core/file.h"
-#include "tally/core/sha256.h"
+#include "tally/core/io/file.h"
+#include "tally/core/io/sha256.h"
 #include "tally/recsys/data/delimited_rows.h"
 
 namespace tally::recsys {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 #include "tally/core/words.h"
 #include "tally/recsys/data/delimited_rows.h"
 #include "tally/recsys/data/interactions.h"

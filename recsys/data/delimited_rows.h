@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "tally/core/error.h"
-#include "tally/core/line_reader.h"
+#include "tally/core/io/line_reader.h"
 
 namespace tally::recsys {
 

@@ -8,8 +8,8 @@
 #include <limits>
 #include <optional>
 
-#include "tally/core/json.h"
-#include "tally/core/line_reader.h"
+#include "tally/core/io/json.h"
+#include "tally/core/io/line_reader.h"
 
 namespace tally::recsys {
 namespace {

@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <string>
 
-#include "tally/core/option_tables.h"
+#include "tally/core/options/option_tables.h"
 #include "tally/recsys/data/delimited_rows.h"
 
 namespace tally::recsys {

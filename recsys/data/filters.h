@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 #include "tally/core/words.h"
 #include "tally/recsys/data/interactions.h"
 

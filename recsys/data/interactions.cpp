@@ -6,10 +6,10 @@
 #include <unordered_set>
 
 #include "tally/core/error.h"
+#include "tally/core/io/sha1.h"
+#include "tally/core/io/sha256.h"
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
-#include "tally/core/sha1.h"
-#include "tally/core/sha256.h"
 
 namespace tally::recsys {
 

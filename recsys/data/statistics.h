@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 #include "tally/recsys/data/interactions.h"
 #include "tally/recsys/data/split.h"
 

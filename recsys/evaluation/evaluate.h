@@ -10,7 +10,7 @@
 #include "tally/recsys/data/split.h"
 #include "tally/recsys/evaluation/candidate_sampling.h"
 #include "tally/recsys/evaluation/metrics.h"
-#include "tally/recsys/ranker.h"
+#include "tally/recsys/evaluation/ranker.h"
 
 namespace tally::recsys {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "tally/recsys/evaluation/evaluate.h"
-#include "tally/recsys/ranker.h"
+#include "tally/recsys/evaluation/ranker.h"
 
 namespace tally::recsys {
 

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "tally/core/options.h"
+#include "tally/core/options/options.h"
 
 namespace tally::recsys {
 

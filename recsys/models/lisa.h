@@ -4,9 +4,9 @@
 #include <optional>
 #include <vector>
 
+#include "tally/nn/blocks/transformer.h"
 #include "tally/nn/histogram_attention.h"
 #include "tally/nn/quantization.h"
-#include "tally/nn/transformer.h"
 #include "tally/recsys/models/lisa_options.h"
 #include "tally/recsys/models/sequence_model.h"
 

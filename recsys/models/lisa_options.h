@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "tally/core/options.h"
+#include "tally/core/options/options.h"
 #include "tally/ops/activation.h"
 #include "tally/ops/vector_quantization.h"
 #include "tally/recsys/models/window.h"

@@ -31,8 +31,8 @@ struct LisaServingSize {
 /// additions, in the order of codebooks (item_scorer.h): the same bits for any number of threads and whatever else is
 /// in the batch.
 ///
-/// It is a ranker (recsys/ranker.h): `recommend(Ranker(serving), histories, k)` gives the exact top k. f32. A value;
-/// copies share the weights, which never change.
+/// It is a ranker (recsys/evaluation/ranker.h): `recommend(Ranker(serving), histories, k)` gives the exact top k. f32.
+/// A value; copies share the weights, which never change.
 class LisaServing {
  public:
   /// Of `base` and `mini`, with any number of layers. Throws ValueError for full targets (those of `soft`): each item

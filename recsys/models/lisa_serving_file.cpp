@@ -2,8 +2,8 @@
 // metadata say only what no shape does.
 #include <set>
 
-#include "tally/core/json_fields.h"
-#include "tally/core/safetensors.h"
+#include "tally/core/io/json_fields.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/nn/serialize.h"
 #include "tally/recsys/models/lisa_serving.h"
 

@@ -2,8 +2,8 @@
 
 #include <memory>
 
+#include "tally/recsys/evaluation/ranker.h"
 #include "tally/recsys/models/sequence_model.h"
-#include "tally/recsys/ranker.h"
 
 namespace tally::recsys {
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tally/nn/transformer.h"
+#include "tally/nn/blocks/transformer.h"
 #include "tally/recsys/models/layered_recurrence.h"
 #include "tally/recsys/models/sasrec_options.h"
 #include "tally/recsys/models/window.h"

@@ -2,8 +2,8 @@
 
 #include <string>
 
-#include "tally/core/options.h"
-#include "tally/nn/transformer.h"
+#include "tally/core/options/options.h"
+#include "tally/nn/blocks/transformer.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "tally/recsys/run/run_record.h"
+#include "tally/recsys/record/run_record.h"
 
 namespace tally::recsys {
 

@@ -4,12 +4,12 @@
 
 #include <algorithm>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
+#include "tally/core/report/axis.h"
+#include "tally/core/report/markup.h"
+#include "tally/core/report/plot.h"
+#include "tally/core/report/table.h"
 #include "tally/recsys/report/breakdown.h"
-#include "tally/recsys/report/markup.h"
-#include "tally/recsys/study/axis.h"
-#include "tally/recsys/study/plot.h"
-#include "tally/recsys/study/table.h"
 
 namespace tally::recsys {
 namespace {

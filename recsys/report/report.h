@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "tally/recsys/run/run_record.h"
+#include "tally/recsys/record/run_record.h"
 
 namespace tally::recsys {
 

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 #include "tally/recsys/data/statistics.h"
 #include "tally/recsys/run/run_data.h"
 

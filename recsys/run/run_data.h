@@ -5,7 +5,7 @@
 #include <string>
 #include <unordered_map>
 
-#include "tally/recsys/config.h"
+#include "tally/recsys/config/config.h"
 #include "tally/recsys/data/delimited_reader.h"
 #include "tally/recsys/data/filters.h"
 #include "tally/recsys/data/histories.h"

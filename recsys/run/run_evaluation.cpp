@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "tally/core/npy.h"
+#include "tally/core/io/npy.h"
 #include "tally/core/parallel.h"
 #include "tally/recsys/run/run_data.h"
 

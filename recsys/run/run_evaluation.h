@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "tally/recsys/config.h"
+#include "tally/recsys/config/config.h"
 #include "tally/recsys/evaluation/evaluate.h"
 
 // What a config says about evaluation, made into options, targets and tables.

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 
 namespace tally::recsys {
 namespace {

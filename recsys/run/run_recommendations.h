@@ -5,8 +5,8 @@
 
 #include "tally/recsys/evaluation/evaluate.h"
 #include "tally/recsys/evaluation/top_k.h"
+#include "tally/recsys/record/run_directory.h"
 #include "tally/recsys/run/run_data.h"
-#include "tally/recsys/run/run_directory.h"
 
 namespace tally::recsys {
 

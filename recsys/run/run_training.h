@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tally/recsys/config.h"
+#include "tally/recsys/config/config.h"
 #include "tally/recsys/training/loss.h"
 
 namespace tally::recsys {

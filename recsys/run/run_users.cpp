@@ -1,9 +1,9 @@
 #include "tally/recsys/run/run_users.h"
 
 #include "tally/core/error.h"
-#include "tally/core/file.h"
-#include "tally/core/gzip.h"
-#include "tally/core/line_reader.h"
+#include "tally/core/io/file.h"
+#include "tally/core/io/gzip.h"
+#include "tally/core/io/line_reader.h"
 
 namespace tally::recsys {
 void write_users(const std::filesystem::path& path, const Interactions& data, bool histories) {

@@ -7,8 +7,8 @@
 #include <chrono>
 
 #include "tally/core/blas.h"
-#include "tally/core/directory_lock.h"
-#include "tally/core/file.h"
+#include "tally/core/io/directory_lock.h"
+#include "tally/core/io/file.h"
 #include "tally/core/machine.h"
 #include "tally/core/memory.h"
 #include "tally/core/parallel.h"

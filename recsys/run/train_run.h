@@ -7,9 +7,9 @@
 #include "tally/nn/training/trainer.h"
 #include "tally/recsys/evaluation/evaluate.h"
 #include "tally/recsys/models/sequence_model.h"
+#include "tally/recsys/record/run_directory.h"
 #include "tally/recsys/run/console.h"
 #include "tally/recsys/run/run_data.h"
-#include "tally/recsys/run/run_directory.h"
 
 namespace tally::recsys {
 

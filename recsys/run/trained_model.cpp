@@ -3,7 +3,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/core/parallel.h"
 #include "tally/nn/training/checkpoint.h"
 #include "tally/recsys/data/delimited_rows.h"

@@ -3,12 +3,12 @@
 #include <memory>
 #include <string>
 
-#include "tally/core/json.h"
-#include "tally/recsys/config.h"
+#include "tally/core/io/json.h"
+#include "tally/recsys/config/config.h"
 #include "tally/recsys/data/catalogue.h"
 #include "tally/recsys/models/sequence_model.h"
+#include "tally/recsys/record/run_directory.h"
 #include "tally/recsys/run/run_data.h"
-#include "tally/recsys/run/run_directory.h"
 
 // A run for use. Its items and users are matched with what comes from outside by id, never by place: docs/notes.md,
 // Note [Order of items].

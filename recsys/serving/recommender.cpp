@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/run/trained_model.h"

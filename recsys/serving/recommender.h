@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "tally/recsys/config.h"
+#include "tally/recsys/config/config.h"
 #include "tally/recsys/data/catalogue.h"
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/recurrent_model.h"

@@ -1,8 +1,8 @@
 #include "tally/recsys/serving/served_directory.h"
 
-#include "tally/core/file.h"
-#include "tally/core/json_fields.h"
-#include "tally/core/line_reader.h"
+#include "tally/core/io/file.h"
+#include "tally/core/io/json_fields.h"
+#include "tally/core/io/line_reader.h"
 #include "tally/core/parallel.h"
 #include "tally/core/version.h"
 

@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <functional>
 
-#include "tally/core/atomic_directory.h"
-#include "tally/core/directory_lock.h"
+#include "tally/core/io/atomic_directory.h"
+#include "tally/core/io/directory_lock.h"
 #include "tally/recsys/models/lisa_serving.h"
 #include "tally/recsys/run/trained_model.h"
 #include "tally/recsys/serving/recommender.h"

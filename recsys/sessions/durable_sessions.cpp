@@ -4,8 +4,8 @@
 #include <chrono>
 #include <utility>
 
-#include "tally/core/atomic_directory.h"
-#include "tally/core/file.h"
+#include "tally/core/io/atomic_directory.h"
+#include "tally/core/io/file.h"
 #include "tally/recsys/data/event_fields.h"
 
 namespace tally::recsys {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "tally/core/directory_lock.h"
+#include "tally/core/io/directory_lock.h"
 #include "tally/recsys/sessions/session_log.h"
 #include "tally/recsys/sessions/sessions.h"
 

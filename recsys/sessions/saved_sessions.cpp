@@ -6,8 +6,8 @@
 #include <chrono>
 #include <limits>
 
-#include "tally/core/atomic_directory.h"
-#include "tally/core/file.h"
+#include "tally/core/io/atomic_directory.h"
+#include "tally/core/io/file.h"
 #include "tally/recsys/sessions/session_log.h"
 #include "tally/recsys/sessions/sessions.h"
 

@@ -7,9 +7,9 @@
 #include <string>
 #include <string_view>
 
-#include "tally/core/file.h"
-#include "tally/core/json.h"
-#include "tally/core/line_reader.h"
+#include "tally/core/io/file.h"
+#include "tally/core/io/json.h"
+#include "tally/core/io/line_reader.h"
 #include "tally/recsys/sessions/sessions.h"
 
 namespace tally::recsys {

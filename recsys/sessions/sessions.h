@@ -13,7 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 #include "tally/recsys/data/id_map.h"
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/recurrent_model.h"

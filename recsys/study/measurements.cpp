@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "tally/core/error.h"
-#include "tally/recsys/study/table.h"
+#include "tally/core/report/table.h"
 
 namespace tally::recsys {
 namespace {

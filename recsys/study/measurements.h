@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "tally/core/json.h"
-#include "tally/recsys/study/plot.h"
+#include "tally/core/io/json.h"
+#include "tally/core/report/plot.h"
 
 // Figures that were taken several times, and plots of them: what a study of trainings and a series of benchmark
 // measurements (time or memory against length, say) have in common.

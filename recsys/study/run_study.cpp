@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <map>
 
-#include "tally/core/directory_lock.h"
+#include "tally/core/io/directory_lock.h"
 #include "tally/recsys/run/run_data.h"
 #include "tally/recsys/run/train_run.h"
 #include "tally/recsys/run/trained_model.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "tally/core/json_fields.h"
+#include "tally/core/io/json_fields.h"
 #include "tally/recsys/study/measurements.h"
 
 namespace tally::recsys {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "tally/recsys/config.h"
-#include "tally/recsys/run/run_record.h"
+#include "tally/recsys/config/config.h"
+#include "tally/recsys/record/run_record.h"
 
 namespace tally::recsys {
 

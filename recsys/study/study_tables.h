@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "tally/recsys/study/paired_comparison.h"
+#include "tally/core/report/paired_comparison.h"
+#include "tally/core/report/table.h"
 #include "tally/recsys/study/study.h"
-#include "tally/recsys/study/table.h"
 
 namespace tally::recsys {
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/recsys/study/measurements.h"
 #include "tally/recsys/study/study_tables.h"
 

@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "tally/core/options.h"
+#include "tally/core/options/options.h"
 #include "tally/core/random.h"
 #include "tally/core/words.h"
 #include "tally/recsys/training/batches.h"

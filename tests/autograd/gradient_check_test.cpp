@@ -315,9 +315,7 @@ TEST_CASE("an element that matters little is held to its own scale", "[gradient_
     Tensor x = Tensor::full({total}, 0.5, DType::f64);
     x.mutable_data<double>()[13] = 1.5;
     const auto value = [](double v) { return v > 1 ? 1e-6 * v * v : v; };
-    const auto slope = [](double factor) {
-      return [factor](double v) { return v > 1 ? factor * 2e-6 * v : 1.0; };
-    };
+    const auto slope = [](double factor) { return [factor](double v) { return v > 1 ? factor * 2e-6 * v : 1.0; }; };
     CHECK(run_one(x, value, slope(1)).verdict == GradientVerdict::ok);
     for (const double factor : {0.0, 2.0, 1.5, -1.0}) {
       const LeafReport leaf = run_one(x, value, slope(factor));

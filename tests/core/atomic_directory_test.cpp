@@ -1,4 +1,4 @@
-#include "tally/core/atomic_directory.h"
+#include "tally/core/io/atomic_directory.h"
 
 #include <signal.h>
 #include <sys/stat.h>
@@ -7,7 +7,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tests/support/file_size_limit.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/unprivileged.h"

@@ -1,4 +1,4 @@
-#include "tally/core/directory_lock.h"
+#include "tally/core/io/directory_lock.h"
 
 #include <fcntl.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 
 #include <signal.h>
 #include <sys/stat.h>

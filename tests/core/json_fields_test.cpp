@@ -1,4 +1,4 @@
-#include "tally/core/json_fields.h"
+#include "tally/core/io/json_fields.h"
 
 #include <catch2/catch.hpp>
 

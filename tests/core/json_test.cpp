@@ -1,4 +1,4 @@
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 
 #include <bit>
 #include <catch2/catch.hpp>

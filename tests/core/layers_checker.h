@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -12,5 +13,10 @@ namespace tally::layers {
 /// which files may name which third-party header, none of them public headers; the length of headers and sources;
 /// that a header begins with #pragma once.
 std::vector<std::string> violations(const std::string& path, const std::string& text);
+
+/// A sub-room is a folder within a library room ("recsys/run"); what lies in the room itself is one, too ("recsys").
+/// The sub-rooms that reach each other through includes, one sentence for each such group with the includes of one way
+/// round; empty when there is no cycle. `tree`: text of each file by path.
+std::vector<std::string> cycles(const std::map<std::string, std::string>& tree);
 
 }  // namespace tally::layers

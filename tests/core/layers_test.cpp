@@ -1,31 +1,33 @@
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "layers_checker.h"
 
 namespace fs = std::filesystem;
+using tally::layers::cycles;
 using tally::layers::violations;
 
 TEST_CASE("the tree keeps to its rooms", "[layers]") {
   const fs::path root = TALLY_SOURCE_DIR;
-  int files = 0;
+  std::map<std::string, std::string> tree;
   for (const char* room : {"core", "autograd", "ops", "nn", "recsys", "tools", "examples", "tests"}) {
     for (const auto& entry : fs::recursive_directory_iterator(root / room)) {
       const fs::path& file = entry.path();
       if (file.extension() != ".h" && file.extension() != ".cpp") continue;
       std::stringstream text;
       text << std::ifstream(file).rdbuf();
-      ++files;
+      const std::string path = fs::relative(file, root).string();
+      tree[path] = text.str();
       // What a test includes from its own folder is its own business, as are the programs of tests/packaging.
       if (file.string().find("/packaging/") != std::string::npos) continue;
-      for (const std::string& problem : violations(fs::relative(file, root).string(), text.str())) {
-        FAIL_CHECK(problem);
-      }
+      for (const std::string& problem : violations(path, tree[path])) FAIL_CHECK(problem);
     }
   }
-  CHECK(files > 20);
+  CHECK(tree.size() > 400);
+  for (const std::string& problem : cycles(tree)) FAIL_CHECK(problem);
 }
 
 namespace {
@@ -86,5 +88,39 @@ TEST_CASE("the checker of rooms finds planted violations", "[layers]") {
     CHECK(count("core/long.h", lines + '\n') == 1);
     for (int i = 0; i < 392; ++i) lines += '\n';
     CHECK(count("core/long.cpp", lines) == 1);
+  }
+}
+
+TEST_CASE("the checker of rooms finds planted cycles of sub-rooms", "[layers]") {
+  const auto includes = [](const std::string& header) { return "#include \"tally/" + header + "\"\n"; };
+  std::map<std::string, std::string> tree{
+      {"recsys/run/train_run.cpp", includes("recsys/report/report.h") + includes("core/tensor.h")},
+      {"recsys/report/report.h", includes("recsys/record/run_record.h")},
+      {"recsys/record/run_record.h", includes("recsys/data/split.h")},
+      {"recsys/data/split.h", includes("recsys/ranker.h") + includes("recsys/data/filters.h")},
+      {"ops/attention/softmax_attention.cpp", includes("ops/catalog.h") + includes("ops/kernels/softmax.h")}};
+  CHECK(cycles(tree).empty());
+  SECTION("of two") {
+    tree["recsys/record/run_record.cpp"] = includes("recsys/report/report.h");
+    REQUIRE(cycles(tree).size() == 1);
+    CHECK_THAT(cycles(tree)[0],
+               Catch::Contains("recsys/record/run_record.cpp includes tally/recsys/report/report.h") &&
+                   Catch::Contains("recsys/report/report.h includes tally/recsys/record/run_record.h"));
+  }
+  SECTION("of four, through the room itself") {
+    tree["recsys/ranker.h"] = includes("recsys/run/train_run.h");
+    REQUIRE(cycles(tree).size() == 1);
+    CHECK_THAT(cycles(tree)[0], Catch::Contains("recsys/ranker.h includes") && Catch::Contains("recsys/data/split.h"));
+  }
+  SECTION("upward within a room") {
+    tree["ops/kernels/softmax.h"] = includes("ops/attention/softmax_attention.h");
+    CHECK(cycles(tree).size() == 1);
+    tree["ops/catalog.cpp"] = includes("ops/attention/softmax_attention.h");
+    CHECK(cycles(tree).size() == 2);
+  }
+  SECTION("tests and examples have none") {
+    tree["tests/a/x.cpp"] = includes("tests/b/y.h");
+    tree["tests/b/y.h"] = includes("tests/a/x.h");
+    CHECK(cycles(tree).empty());
   }
 }

@@ -1,4 +1,4 @@
-#include "tally/core/line_reader.h"
+#include "tally/core/io/line_reader.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "tally/core/gzip.h"
+#include "tally/core/io/gzip.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;

@@ -1,4 +1,4 @@
-#include "tally/core/npy.h"
+#include "tally/core/io/npy.h"
 
 #include <sys/stat.h>
 
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <random>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/core/memory.h"
 #include "tests/support/temporary_directory.h"
 

@@ -1,4 +1,4 @@
-#include "tally/core/sha1.h"
+#include "tally/core/io/sha1.h"
 
 #include <catch2/catch.hpp>
 

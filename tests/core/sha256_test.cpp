@@ -1,4 +1,4 @@
-#include "tally/core/sha256.h"
+#include "tally/core/io/sha256.h"
 
 #include <catch2/catch.hpp>
 

@@ -7,6 +7,7 @@
 #include <functional>
 #include <numeric>
 
+#include "tally/nn/attention/attention_kinds.h"
 #include "tally/nn/attention/histogram.h"
 #include "tally/nn/attention/linear.h"
 #include "tally/nn/attention/linformer.h"
@@ -14,7 +15,6 @@
 #include "tally/nn/attention/multi_head.h"
 #include "tally/nn/attention/sinkhorn.h"
 #include "tally/nn/attention/softmax.h"
-#include "tally/nn/attention_kinds.h"
 
 using namespace tally;
 using Catch::Matchers::Contains;

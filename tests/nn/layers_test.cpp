@@ -12,10 +12,10 @@
 #include "tally/nn/attention/multi_head.h"
 #include "tally/nn/attention/sinkhorn.h"
 #include "tally/nn/attention/softmax.h"
+#include "tally/nn/blocks/transformer.h"
 #include "tally/nn/initializers.h"
 #include "tally/nn/quantization.h"
 #include "tally/nn/recurrent.h"
-#include "tally/nn/transformer.h"
 #include "tally/ops/reduce.h"
 
 using namespace tally;

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <fstream>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/core/parallel.h"
 #include "tally/nn/layers.h"
 #include "tally/nn/serialize.h"

@@ -96,8 +96,8 @@ TEST_CASE("updated experts carry gradients from a layer to the next", "[dispatch
 }
 
 TEST_CASE("dispatcher attention stores no map of positions and experts", "[dispatcher_attention]") {
-  // 16,384 rows and 64 experts: a map would be 4 MB a head. Beyond its output a call keeps log-sum-exps in f64 (0.26 MB) and
-  // what each of 16 segments gathers (0.3 MB).
+  // 16,384 rows and 64 experts: a map would be 4 MB a head. Beyond its output a call keeps log-sum-exps in f64 (0.26
+  // MB) and what each of 16 segments gathers (0.3 MB).
   const DispatcherCase in = dispatcher_case({16384}, {.experts = 64, .width = 32, .read_width = 32});
   const MemoryScope scope;
   const Var output = kBidirectional(in.vars(), in.offsets);

@@ -16,7 +16,8 @@ void add_linear_attention_references(References& references) {
     const auto columns = static_cast<std::size_t>(in[0].dim(1)), value_columns = static_cast<std::size_t>(in[2].dim(1));
     const std::size_t d = columns / heads, e = value_columns / heads;
     const bool causal = options.text("mask", "causal") == "causal";
-    const double scale = options.number("scale", 0) != 0 ? options.number("scale", 0) : 1 / std::sqrt(static_cast<double>(d));
+    const double scale =
+        options.number("scale", 0) != 0 ? options.number("scale", 0) : 1 / std::sqrt(static_cast<double>(d));
 
     const auto log_features = [&](const std::vector<double>& x, std::size_t row, std::size_t head) {
       const double* values = x.data() + row * columns + head * d;

@@ -15,7 +15,8 @@ std::vector<Tensor> attention(std::span<const Tensor> in, const ops::OpOptions& 
   const std::int64_t columns = in[0].dim(1), value_columns = in[2].dim(1);
   const std::int64_t d = columns / heads, e = value_columns / heads;
   const bool causal = options.text("mask", "causal") == "causal";
-  const double scale = options.number("scale", 0) != 0 ? options.number("scale", 0) : 1 / std::sqrt(static_cast<double>(d));
+  const double scale =
+      options.number("scale", 0) != 0 ? options.number("scale", 0) : 1 / std::sqrt(static_cast<double>(d));
   const double rate = options.number("dropout", 0);
   std::vector<double> out(v.size(), 0.0);
 

@@ -1,4 +1,4 @@
-#include "tally/recsys/models/check_model.h"
+#include "tally/recsys/run/check_model.h"
 
 #include <algorithm>
 #include <catch2/catch.hpp>

@@ -1,10 +1,10 @@
 // Keys without effect, recorded configs of earlier builds, tables with rows of one's own.
 #include <catch2/catch.hpp>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/nn/layers.h"
-#include "tally/recsys/config.h"
-#include "tally/recsys/options_page.h"
+#include "tally/recsys/config/config.h"
+#include "tally/recsys/config/options_page.h"
 #include "tally/recsys/study/study.h"
 #include "tests/support/temporary_directory.h"
 

@@ -5,7 +5,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "tally/core/gzip.h"
+#include "tally/core/io/gzip.h"
 #include "tally/recsys/data/event_fields.h"
 #include "tally/recsys/data/titles.h"
 #include "tests/support/temporary_directory.h"

@@ -5,8 +5,8 @@
 #include <optional>
 #include <set>
 
-#include "tally/core/atomic_directory.h"
-#include "tally/core/file.h"
+#include "tally/core/io/atomic_directory.h"
+#include "tally/core/io/file.h"
 #include "tests/recsys/session_samples.h"
 #include "tests/support/file_size_limit.h"
 #include "tests/support/temporary_directory.h"

@@ -2,7 +2,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "tally/core/gzip.h"
+#include "tally/core/io/gzip.h"
 #include "tally/recsys/data/file_forms.h"
 #include "tests/support/temporary_directory.h"
 

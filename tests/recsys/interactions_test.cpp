@@ -4,9 +4,9 @@
 #include <map>
 
 #include "tally/core/error.h"
+#include "tally/core/io/sha1.h"
+#include "tally/core/io/sha256.h"
 #include "tally/core/parallel.h"
-#include "tally/core/sha1.h"
-#include "tally/core/sha256.h"
 #include "tally/recsys/data/sequences.h"
 #include "tally/recsys/data/split.h"
 #include "tally/recsys/data/statistics.h"

@@ -4,8 +4,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "tally/core/io/safetensors.h"
 #include "tally/core/parallel.h"
-#include "tally/core/safetensors.h"
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tests/support/temporary_directory.h"

@@ -3,7 +3,7 @@
 #include <set>
 
 #include "tally/autograd/tape.h"
-#include "tally/recsys/config.h"
+#include "tally/recsys/config/config.h"
 
 using namespace tally;
 using namespace tally::recsys;

@@ -1,11 +1,11 @@
-#include "tally/recsys/protocol.h"
+#include "tally/recsys/config/protocol.h"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <map>
 
-#include "tally/core/file.h"
-#include "tally/recsys/config.h"
+#include "tally/core/io/file.h"
+#include "tally/recsys/config/config.h"
 #include "tally/recsys/run/run_evaluation.h"
 #include "tests/recsys/samples.h"
 #include "tests/support/temporary_directory.h"

@@ -3,8 +3,8 @@
 
 #include "tally/recsys/report/breakdown.h"
 #include "tally/recsys/report/report.h"
-#include "tests/recsys/well_formed.h"
 #include "tests/support/temporary_directory.h"
+#include "tests/support/well_formed.h"
 
 using namespace tally;
 using namespace tally::recsys;

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
-#include "tally/core/gzip.h"
+#include "tally/core/io/gzip.h"
 #include "tally/recsys/run/data_report.h"
 #include "tests/support/temporary_directory.h"
 

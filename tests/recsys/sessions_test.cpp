@@ -11,7 +11,7 @@
 #include <set>
 #include <thread>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/core/parallel.h"
 #include "tests/recsys/session_samples.h"
 #include "tests/support/temporary_directory.h"

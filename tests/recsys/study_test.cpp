@@ -1,7 +1,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/recsys/study/measurements.h"
 #include "tally/recsys/study/study.h"
 #include "tally/recsys/study/study_tables.h"

@@ -2,7 +2,7 @@
 
 #include <sys/resource.h>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 
 namespace tally::test {
 

@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tests/support/run_command.h"
 
 extern char** environ;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tally::test {

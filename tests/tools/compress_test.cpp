@@ -1,8 +1,8 @@
 // tally compress: what it writes of a run, and what it says of one that it can't compress.
 #include <catch2/catch.hpp>
 
-#include "tally/core/atomic_directory.h"
-#include "tally/core/json.h"
+#include "tally/core/io/atomic_directory.h"
+#include "tally/core/io/json.h"
 #include "tally/recsys/models/lisa_serving.h"
 #include "tests/tools/small_runs.h"
 

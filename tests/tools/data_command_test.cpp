@@ -4,7 +4,7 @@
 #include <sstream>
 
 #include "tally/core/blas.h"
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tests/tools/small_runs.h"
 
 using namespace tally;

@@ -4,7 +4,7 @@
 #include <set>
 #include <sstream>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tests/tools/small_runs.h"
 
 using namespace tally;

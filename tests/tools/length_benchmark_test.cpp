@@ -4,7 +4,7 @@
 #include <catch2/catch.hpp>
 
 #include "tally/autograd/tape.h"
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/core/memory.h"
 #include "tests/support/run_command.h"
 

@@ -1,7 +1,7 @@
 // A run of a protocol without a validation part, with a sampled loss and pieces for samples.
 #include <catch2/catch.hpp>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tests/tools/small_runs.h"
 
 using namespace tally;

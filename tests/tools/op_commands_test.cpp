@@ -6,8 +6,8 @@
 #include <sstream>
 
 #include "tally/autograd/tape.h"
-#include "tally/core/json.h"
-#include "tally/core/safetensors.h"
+#include "tally/core/io/json.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/core/version.h"
 #include "tally/ops/check.h"
 #include "tally/tools/op_commands.h"

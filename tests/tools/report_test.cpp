@@ -1,7 +1,7 @@
 #include <catch2/catch.hpp>
 
-#include "tally/core/file.h"
-#include "tests/recsys/well_formed.h"
+#include "tally/core/io/file.h"
+#include "tests/support/well_formed.h"
 #include "tests/tools/small_runs.h"
 
 using namespace tally;

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <thread>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/core/random.h"
 #include "tests/support/process.h"
 #include "tests/tools/small_runs.h"

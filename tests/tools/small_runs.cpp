@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tally/core/random.h"
 
 namespace tally::test {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "tally/core/json.h"
+#include "tally/core/io/json.h"
 #include "tests/support/run_command.h"
 
 // A data set and a model so small that a run of `tally train` takes about a second.

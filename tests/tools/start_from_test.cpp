@@ -1,7 +1,7 @@
 // A run that begins with the weights of another, alone and as part of a study.
 #include <catch2/catch.hpp>
 
-#include "tally/core/file.h"
+#include "tally/core/io/file.h"
 #include "tests/tools/small_runs.h"
 
 using namespace tally;

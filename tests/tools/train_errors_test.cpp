@@ -3,8 +3,8 @@
 
 #include <catch2/catch.hpp>
 
-#include "tally/core/file.h"
-#include "tally/core/gzip.h"
+#include "tally/core/io/file.h"
+#include "tally/core/io/gzip.h"
 #include "tests/tools/small_runs.h"
 
 using namespace tally;

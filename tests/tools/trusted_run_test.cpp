@@ -4,11 +4,11 @@
 #include <catch2/catch.hpp>
 #include <sstream>
 
-#include "tally/core/directory_lock.h"
-#include "tally/core/file.h"
-#include "tally/core/line_reader.h"
-#include "tally/core/npy.h"
-#include "tally/core/safetensors.h"
+#include "tally/core/io/directory_lock.h"
+#include "tally/core/io/file.h"
+#include "tally/core/io/line_reader.h"
+#include "tally/core/io/npy.h"
+#include "tally/core/io/safetensors.h"
 #include "tests/support/process.h"
 #include "tests/tools/small_runs.h"
 

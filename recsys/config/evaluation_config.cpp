@@ -1,0 +1,45 @@
+#include "tally/recsys/config/evaluation_config.h"
+
+namespace tally::recsys {
+namespace {
+
+std::optional<SamplingMode> sampling_mode(const std::string& mode) {
+  const bool popularity = mode.starts_with("pop");
+  if (!popularity && !mode.starts_with("uni")) return std::nullopt;
+  const std::string digits = mode.substr(3);
+  const bool is_number =
+      !digits.empty() && digits.size() <= 9 && digits.find_first_not_of("0123456789") == std::string::npos;
+  if (!is_number || std::stoll(digits) < 1) return std::nullopt;
+  return SamplingMode{popularity, std::stoll(digits)};
+}
+
+}  // namespace
+
+TextDomain EvaluationConfig::modes() {
+  return {"full, uniN or popN (uni100: among 100 uniform negatives)",
+          [](const std::string& mode) { return mode == "full" || sampling_mode(mode).has_value(); }};
+}
+
+std::optional<SamplingMode> parse_mode(const std::string& mode) {
+  const TextDomain modes = EvaluationConfig::modes();
+  check<ConfigError>(modes.holds(mode), "evaluation.mode", "needs ", modes.phrase, "; got \"", mode, '"');
+  return sampling_mode(mode);
+}
+
+void EvaluationConfig::check(const std::string& section) const {
+  tally::check<ConfigError>(!topk.empty(), section + ".topk", "needs at least one K");
+}
+
+MetricName parse_metric(const std::string& name, const EvaluationConfig& evaluation) {
+  const std::size_t at = name.find('@');
+  const std::string kind = name.substr(0, at);
+  if (at != std::string::npos && (kind == "NDCG" || kind == "HR" || kind == "Recall" || kind == "MRR")) {
+    for (const std::int64_t k : evaluation.topk) {
+      if (name.substr(at + 1) == std::to_string(k)) return {kind, k};
+    }
+  }
+  fail<ConfigError>("train.valid_metric", "needs NDCG@K, HR@K, Recall@K or MRR@K with a K of evaluation.topk; got \"",
+                    name, "\"");
+}
+
+}  // namespace tally::recsys

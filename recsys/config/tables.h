@@ -1,0 +1,87 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "tally/core/options/option_tables.h"
+#include "tally/nn/optim/optimizer.h"
+#include "tally/nn/optim/schedule.h"
+#include "tally/recsys/config/protocol.h"
+#include "tally/recsys/data/file_forms.h"
+#include "tally/recsys/models/sequence_model.h"
+#include "tally/recsys/training/loss.h"
+
+// What a config may name. A program adds rows of its own:
+//
+//     Tables tables = standard();
+//     tables.models.add(model_row<MyModel>("mine", "what it is", MyOptions{}));
+//     const RunConfig config = load_config("config.json", overrides, tables);
+
+namespace tally::recsys {
+
+struct ModelRow {
+  std::string name, summary;
+  AnyOptions options;
+  /// The model for so many items, with initial weights drawn from the key.
+  std::function<std::unique_ptr<SequenceModel>(const AnyOptions& options, std::int64_t items, RngKey key)> make;
+  /// Throws ConfigError for options whose gradient no numeric derivative sees; may be empty.
+  std::function<void(const AnyOptions& options)> check_differentiable = {};
+};
+
+/// A row for a module with `make(options, key)`, whose options have the member `items` and list their keys. What the
+/// model is called in tables is `options.model_name()` where there is one, else the row's name.
+template <class Model, class O>
+ModelRow model_row(const std::string& name, const std::string& summary, O defaults) {
+  return {.name = name,
+          .summary = summary,
+          .options = std::move(defaults),
+          .make = [name](const AnyOptions& options, std::int64_t items, RngKey key) -> std::unique_ptr<SequenceModel> {
+            O o = options.as<O>();
+            o.items = items;
+            std::string called = name;
+            if constexpr (requires { o.model_name(); }) called = o.model_name();
+            return std::make_unique<SequenceModelOf<Model>>(called, Model::make(o, key));
+          }};
+}
+
+struct LossRow {
+  std::string name, summary;
+  AnyOptions options;
+  std::function<LossOptions(const AnyOptions& options)> make;
+};
+
+struct LearnerRow {
+  std::string name, summary;
+  AnyOptions options;
+  std::function<std::unique_ptr<optim::Optimizer>(const AnyOptions& options, double learning_rate)> make;
+};
+
+struct ScheduleRow {
+  std::string name, summary;
+  AnyOptions options;
+  /// `steps` of the whole run.
+  std::function<optim::Schedule(const AnyOptions& options, double learning_rate, std::int64_t warmup,
+                                std::int64_t steps)>
+      make;
+};
+
+/// A kind of attention of the model sasrec.
+struct AttentionRow {
+  std::string name, summary;
+};
+
+struct Tables {
+  ChoiceTable<ModelRow> models;
+  ChoiceTable<AttentionRow> attentions;
+  ChoiceTable<LossRow> losses;
+  ChoiceTable<LearnerRow> learners;
+  ChoiceTable<ScheduleRow> schedules;
+  ChoiceTable<Protocol> protocols;
+  ChoiceTable<FileForm> readers;
+};
+
+/// What the library brings.
+Tables standard();
+
+}  // namespace tally::recsys
