@@ -17,22 +17,10 @@ constexpr std::string_view kName = "lisa";
 
 Tensor one(std::int32_t number) { return Tensor::from<std::int32_t>({number}, {1}); }
 
-std::string_view name_of(LisaVariant variant) {
-  switch (variant) {
-    case LisaVariant::base:
-      return "base";
-    case LisaVariant::soft:
-      return "soft";
-    case LisaVariant::mini:
-      return "mini";
-  }
-  return "unknown";
-}
-
 /// What decides what a state of a model with full targets means, beside sizes.
 std::string kind_of(const Lisa& model) {
   const ops::VectorQuantizationOptions& quantization = model.quantizer.options.quantization;
-  return fmt::format("lisa {}{}, full targets, similarity {}, temperature {}, {}, epsilon {}", name_of(model.variant),
+  return fmt::format("lisa {}{}, full targets, similarity {}, temperature {}, {}, epsilon {}", word_of(model.variant),
                      model.blocks[0].attention.soft_query ? " with soft queries" : "", word_of(quantization.similarity),
                      quantization.temperature, quantization.residual ? "residual" : "not residual",
                      model.blocks[0].attention_norm.epsilon);
