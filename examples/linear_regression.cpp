@@ -6,9 +6,9 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/random.h"
 #include "tally/nn/optim/optimizer.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/linear.h"
-#include "tally/ops/reduce.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/tensor/linear.h"
+#include "tally/ops/tensor/reduce.h"
 
 using namespace tally;
 

@@ -7,8 +7,8 @@
 #include "tally/nn/layers.h"
 #include "tally/nn/optim/optimizer.h"
 #include "tally/nn/serialize.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/reduce.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/tensor/reduce.h"
 
 using namespace tally;
 

@@ -7,7 +7,7 @@
 
 #include "tally/nn/training/checkpoint.h"
 #include "tally/nn/training/trainer.h"
-#include "tally/ops/item_cross_entropy.h"
+#include "tally/ops/losses/item_cross_entropy.h"
 #include "tally/recsys/baselines/popularity.h"
 #include "tally/recsys/data/delimited_reader.h"
 #include "tally/recsys/evaluation/evaluate.h"

@@ -4,11 +4,11 @@
 #include <limits>
 
 #include "tally/nn/initializers.h"
-#include "tally/ops/decayed_sum.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/matmul.h"
-#include "tally/ops/shape.h"
-#include "tally/ops/softmax.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/recurrent/decayed_sum.h"
+#include "tally/ops/tensor/matmul.h"
+#include "tally/ops/tensor/shape.h"
+#include "tally/ops/tensor/softmax.h"
 
 namespace tally::nn {
 namespace {

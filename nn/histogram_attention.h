@@ -1,9 +1,9 @@
 #pragma once
 
 #include "tally/nn/module.h"
-#include "tally/ops/histogram_attention.h"
-#include "tally/ops/histogram_state.h"
-#include "tally/ops/vector_quantization.h"
+#include "tally/ops/attention/histogram_attention.h"
+#include "tally/ops/attention/histogram_state.h"
+#include "tally/ops/quantization/vector_quantization.h"
 
 namespace tally::nn {
 
@@ -68,7 +68,7 @@ struct HistogramSelfAttention {
   double current_decay() const;
 
   /// The recurrent face, of causal attention in f32: a tally of the rows so far. `reader` holds the tables in the form
-  /// that a query reads (ops/histogram_state.h).
+  /// that a query reads (ops/attention/histogram_state.h).
   ops::HistogramLayout layout(std::int64_t codebooks, std::int64_t codewords) const;
   /// Takes a row, quantized [1, ...]; logits are read where assignments are soft.
   void append(ops::HistogramState& state, const ops::VectorQuantization& row) const;

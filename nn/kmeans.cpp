@@ -7,8 +7,8 @@
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
 #include "tally/nn/codebook_statistics.h"
-#include "tally/ops/decode_codes.h"
-#include "tally/ops/vector_quantization.h"
+#include "tally/ops/quantization/decode_codes.h"
+#include "tally/ops/quantization/vector_quantization.h"
 
 namespace tally::nn {
 namespace {

@@ -1,9 +1,9 @@
 #include "tally/nn/layers.h"
 
 #include "tally/nn/initializers.h"
-#include "tally/ops/embedding.h"
-#include "tally/ops/layer_norm.h"
-#include "tally/ops/rms_norm.h"
+#include "tally/ops/norms/layer_norm.h"
+#include "tally/ops/norms/rms_norm.h"
+#include "tally/ops/tensor/embedding.h"
 
 namespace tally::nn {
 

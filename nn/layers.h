@@ -2,8 +2,8 @@
 
 #include "tally/core/offsets.h"
 #include "tally/nn/module.h"
-#include "tally/ops/dropout.h"
-#include "tally/ops/linear.h"
+#include "tally/ops/elementwise/dropout.h"
+#include "tally/ops/tensor/linear.h"
 
 namespace tally::nn {
 

@@ -6,10 +6,10 @@
 #include "tally/core/kernels.h"
 #include "tally/nn/buffer_updates.h"
 #include "tally/nn/initializers.h"
-#include "tally/ops/codes.h"
-#include "tally/ops/decode_codes.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/product_quantization.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/quantization/codes.h"
+#include "tally/ops/quantization/decode_codes.h"
+#include "tally/ops/quantization/product_quantization.h"
 
 namespace tally::nn {
 namespace {

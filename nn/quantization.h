@@ -3,7 +3,7 @@
 #include "tally/nn/codebook_statistics.h"
 #include "tally/nn/kmeans.h"
 #include "tally/nn/module.h"
-#include "tally/ops/vector_quantization.h"
+#include "tally/ops/quantization/vector_quantization.h"
 
 namespace tally::nn {
 
@@ -22,7 +22,8 @@ struct VectorQuantizerOptions {
   double smoothing = 1e-5;   ///< added to each codeword's count, relative to the total (Laplace)
 };
 
-/// Quantizes rows by codebooks of its own (ops/vector_quantization.h, ops/product_quantization.h).
+/// Quantizes rows by codebooks of its own (ops/quantization/vector_quantization.h,
+/// ops/quantization/product_quantization.h).
 ///
 /// A call with a context of training posts the counts of the codes to it, when they are kept. With `averaged` codebooks
 /// (van den Oord et al., arXiv 1711.00937, appendix A.1) it posts, for the n_w rows r that chose codeword w,

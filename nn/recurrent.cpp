@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "tally/nn/initializers.h"
-#include "tally/ops/gru.h"
+#include "tally/ops/recurrent/gru.h"
 
 namespace tally::nn {
 

@@ -9,8 +9,8 @@ struct GruOptions {
   std::int64_t width = 0;  ///< of the state
 };
 
-/// One layer of gated recurrent units over packed sequences (ops/gru.h), with the weights of torch.nn.GRU: gates r, z,
-/// n, all initial values uniform in +-1 / sqrt(width).
+/// One layer of gated recurrent units over packed sequences (ops/recurrent/gru.h), with the weights of torch.nn.GRU:
+/// gates r, z, n, all initial values uniform in +-1 / sqrt(width).
 struct Gru {
   Linear input;             ///< weight [3 width, in], bias [3 width]
   Parameter hidden_weight;  ///< [3 width, width]

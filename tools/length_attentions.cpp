@@ -8,12 +8,12 @@
 #include "tally/nn/initializers.h"
 #include "tally/nn/quantization.h"
 #include "tally/ops/attention/causal_dispatcher_attention.h"
-#include "tally/ops/linear_attention.h"
-#include "tally/ops/linformer_attention.h"
-#include "tally/ops/lsh_attention.h"
-#include "tally/ops/sinkhorn_attention.h"
-#include "tally/ops/softmax_attention.h"
-#include "tally/ops/softmax_attention_materialized.h"
+#include "tally/ops/attention/linear_attention.h"
+#include "tally/ops/attention/linformer_attention.h"
+#include "tally/ops/attention/lsh_attention.h"
+#include "tally/ops/attention/sinkhorn_attention.h"
+#include "tally/ops/attention/softmax_attention.h"
+#include "tally/ops/attention/softmax_attention_materialized.h"
 
 namespace tally::tools {
 namespace {

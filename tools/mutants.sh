@@ -58,11 +58,10 @@ if [ ${#files[@]} -eq 0 ]; then
     logistic_loss table_rows table_softmax norm columns gru; do
     files+=("ops/kernels/$name.cpp")
   done
-  for name in softmax_attention linear_attention lsh_attention sinkhorn_attention histogram_attention \
-    vector_quantization vector_quantization_tables product_quantization commitment_loss item_cross_entropy \
-    binary_cross_entropy sampled_softmax sampled_scores norm_family gru; do
-    files+=("ops/$name.cpp")
-  done
+  files+=(ops/attention/{softmax,linear,lsh,sinkhorn,histogram}_attention.cpp
+    ops/quantization/{vector_quantization,vector_quantization_tables,product_quantization,commitment_loss}.cpp
+    ops/losses/{item_cross_entropy,binary_cross_entropy,sampled_softmax,sampled_scores}.cpp
+    ops/norms/norm_family.cpp ops/recurrent/gru.cpp)
 fi
 
 # One mutant a line: file, line number, what changes, the new line. Comments, checks of arguments, samples and what only

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "tally/nn/attention/attention.h"
-#include "tally/ops/softmax_attention.h"
+#include "tally/ops/attention/softmax_attention.h"
 
 // Attentions by name: what a config chooses and a study compares. To add one, write the kind (nn/attention/attention.h)
 // and a row of the table: in attention_kinds.cpp, or in a program of your own on a copy of the table.

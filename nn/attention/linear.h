@@ -3,7 +3,7 @@
 #include <string>
 
 #include "tally/nn/attention/attention.h"
-#include "tally/ops/linear_attention.h"
+#include "tally/ops/attention/linear_attention.h"
 
 namespace tally::nn {
 

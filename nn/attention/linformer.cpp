@@ -1,6 +1,6 @@
 #include "tally/nn/attention/linformer.h"
 
-#include "tally/ops/linformer_attention.h"
+#include "tally/ops/attention/linformer_attention.h"
 
 namespace tally::nn {
 

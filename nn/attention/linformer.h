@@ -6,7 +6,7 @@
 
 namespace tally::nn {
 
-/// Softmax over projected keys (ops/linformer_attention.h), which has no causal form: a core of MultiHead.
+/// Softmax over projected keys (ops/attention/linformer_attention.h), which has no causal form: a core of MultiHead.
 struct LinformerCore {
   static constexpr bool kSharesQueries = false;
   std::int64_t heads = 1;

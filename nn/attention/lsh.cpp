@@ -1,6 +1,6 @@
 #include "tally/nn/attention/lsh.h"
 
-#include "tally/ops/lsh_attention.h"
+#include "tally/ops/attention/lsh_attention.h"
 
 namespace tally::nn {
 

@@ -3,11 +3,12 @@
 #include <string>
 
 #include "tally/nn/attention/attention.h"
-#include "tally/ops/softmax_attention.h"
+#include "tally/ops/attention/softmax_attention.h"
 
 namespace tally::nn {
 
-/// Softmax within buckets of a random hash (ops/lsh_attention.h), in which keys are the queries: a core of MultiHead.
+/// Softmax within buckets of a random hash (ops/attention/lsh_attention.h), in which keys are the queries: a core of
+/// MultiHead.
 struct LshCore {
   static constexpr bool kSharesQueries = true;
   std::int64_t heads = 1;

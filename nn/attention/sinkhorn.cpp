@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "tally/ops/shape.h"
-#include "tally/ops/sinkhorn_attention.h"
+#include "tally/ops/attention/sinkhorn_attention.h"
+#include "tally/ops/tensor/shape.h"
 
 namespace tally::nn {
 namespace {

@@ -4,11 +4,11 @@
 
 #include "tally/nn/attention/attention.h"
 #include "tally/nn/layers.h"
-#include "tally/ops/softmax_attention.h"
+#include "tally/ops/attention/softmax_attention.h"
 
 namespace tally::nn {
 
-/// Softmax over one's own and one softly sorted block (ops/sinkhorn_attention.h): a core of MultiHead.
+/// Softmax over one's own and one softly sorted block (ops/attention/sinkhorn_attention.h): a core of MultiHead.
 struct SinkhornCore {
   static constexpr bool kSharesQueries = false;
   std::int64_t heads = 1;

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "tally/ops/softmax_attention_materialized.h"
+#include "tally/ops/attention/softmax_attention_materialized.h"
 
 namespace tally::nn {
 

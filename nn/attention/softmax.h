@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "tally/nn/attention/attention.h"
-#include "tally/ops/softmax_attention.h"
+#include "tally/ops/attention/softmax_attention.h"
 
 namespace tally::nn {
 

@@ -1,7 +1,7 @@
 #include "tally/nn/blocks/transformer.h"
 
-#include "tally/ops/elementwise.h"
-#include "tally/ops/residual_dropout_norm.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/norms/residual_dropout_norm.h"
 
 namespace tally::nn {
 

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "tally/ops/attention_options.h"
+#include "tally/ops/attention/attention_options.h"
 #include "tally/ops/kernels/codewords.h"
 #include "tally/ops/kernels/dispatcher_plan.h"
 

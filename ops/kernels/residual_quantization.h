@@ -6,7 +6,7 @@
 
 namespace tally::kernels {
 
-/// One call of residual quantization (ops/vector_quantization.h says what it computes), as raw views.
+/// One call of residual quantization (ops/quantization/vector_quantization.h says what it computes), as raw views.
 template <class T>
 struct QuantizationPlan {
   std::int64_t rows = 0, books = 0, words = 0, width = 0;

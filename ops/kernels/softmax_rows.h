@@ -3,7 +3,7 @@
 #include <cstdint>
 
 // Softmax of one row and its relatives. f32 is SIMD, dispatched at run time; f64 exists for checking. Sums are in
-// double. Arrays must not overlap. What they compute is said in ops/softmax.h.
+// double. Arrays must not overlap. What they compute is said in ops/tensor/softmax.h.
 
 namespace tally::kernels {
 

@@ -1,13 +1,13 @@
 #include "tally/ops/memory/product_key_memory.h"
 
 #include "tally/autograd/tape.h"
-#include "tally/ops/elementwise.h"
+#include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/entries.h"
 #include "tally/ops/kernels/embedding_bag.h"
 #include "tally/ops/kernels/product_keys.h"
 #include "tally/ops/memory/memory_gradients.h"
-#include "tally/ops/reduce.h"
-#include "tally/ops/softmax.h"
+#include "tally/ops/tensor/reduce.h"
+#include "tally/ops/tensor/softmax.h"
 
 namespace tally::ops {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
-#include "tally/ops/decode_codes.h"
+#include "tally/ops/quantization/decode_codes.h"
 
 namespace tally::recsys {
 namespace {

@@ -5,12 +5,12 @@
 #include <numeric>
 
 #include "tally/autograd/tape.h"
-#include "tally/ops/decode_codes.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/embedding.h"
-#include "tally/ops/reduce.h"
-#include "tally/ops/residual_dropout_norm.h"
-#include "tally/ops/shape.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/norms/residual_dropout_norm.h"
+#include "tally/ops/quantization/decode_codes.h"
+#include "tally/ops/tensor/embedding.h"
+#include "tally/ops/tensor/reduce.h"
+#include "tally/ops/tensor/shape.h"
 
 namespace tally::recsys {
 namespace {

@@ -1,6 +1,6 @@
 #include "tally/recsys/models/lisa_options.h"
 
-#include "tally/ops/codes.h"
+#include "tally/ops/quantization/codes.h"
 
 namespace tally::recsys {
 

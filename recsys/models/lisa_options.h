@@ -3,8 +3,8 @@
 #include <string>
 
 #include "tally/core/options/options.h"
-#include "tally/ops/activation.h"
-#include "tally/ops/vector_quantization.h"
+#include "tally/ops/elementwise/activation.h"
+#include "tally/ops/quantization/vector_quantization.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {

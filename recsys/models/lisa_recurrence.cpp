@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "tally/autograd/tape.h"
-#include "tally/ops/elementwise.h"
+#include "tally/ops/elementwise/elementwise.h"
 #include "tally/recsys/models/lisa_serving.h"
 #include "tally/recsys/models/weights_fingerprint.h"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "tally/core/bytes.h"
-#include "tally/ops/histogram_state.h"
+#include "tally/ops/attention/histogram_state.h"
 #include "tally/recsys/models/item_scorer.h"
 #include "tally/recsys/models/lisa.h"
 

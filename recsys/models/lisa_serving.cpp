@@ -4,7 +4,7 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/core/parallel.h"
-#include "tally/ops/elementwise.h"
+#include "tally/ops/elementwise/elementwise.h"
 
 namespace tally::recsys {
 namespace {

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "tally/nn/initializers.h"
-#include "tally/ops/elementwise.h"
+#include "tally/ops/elementwise/elementwise.h"
 
 namespace tally::recsys {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "tally/nn/attention/attention_kinds.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/item_cross_entropy.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/losses/item_cross_entropy.h"
 
 namespace tally::recsys {
 

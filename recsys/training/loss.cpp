@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "tally/ops/binary_cross_entropy.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/item_cross_entropy.h"
-#include "tally/ops/sampled_softmax.h"
-#include "tally/ops/shape.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/losses/binary_cross_entropy.h"
+#include "tally/ops/losses/item_cross_entropy.h"
+#include "tally/ops/losses/sampled_softmax.h"
+#include "tally/ops/tensor/shape.h"
 
 namespace tally::recsys {
 namespace {

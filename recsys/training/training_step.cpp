@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "tally/core/parallel.h"
-#include "tally/ops/elementwise.h"
+#include "tally/ops/elementwise/elementwise.h"
 
 namespace tally::recsys {
 namespace {

@@ -11,11 +11,11 @@
 #include "tally/core/memory.h"
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/embedding.h"
-#include "tally/ops/matmul.h"
-#include "tally/ops/reduce.h"
-#include "tally/ops/shape.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/tensor/embedding.h"
+#include "tally/ops/tensor/matmul.h"
+#include "tally/ops/tensor/reduce.h"
+#include "tally/ops/tensor/shape.h"
 
 using namespace tally;
 using Catch::Matchers::Contains;

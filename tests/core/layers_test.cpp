@@ -42,18 +42,18 @@ std::size_t count(const char* path, const std::string& text) {
 TEST_CASE("the checker of rooms finds planted violations", "[layers]") {
   SECTION("rooms above") {
     CHECK(count("core/tensor.cpp", "#include \"tally/autograd/tape.h\"\n") == 1);
-    CHECK(count("autograd/tape.h", "#include \"tally/ops/matmul.h\"\n") == 1);
-    CHECK(count("ops/matmul.cpp", "  #  include \"tally/nn/linear.h\"  // why\n") == 1);
+    CHECK(count("autograd/tape.h", "#include \"tally/ops/tensor/matmul.h\"\n") == 1);
+    CHECK(count("ops/tensor/matmul.cpp", "  #  include \"tally/nn/linear.h\"  // why\n") == 1);
     CHECK(count("nn/linear.h", "#include \"tally/recsys/model.h\"\n") == 1);
     CHECK(count("recsys/model.cpp", "#include \"tally/tools/cli.h\"\n") == 1);
     CHECK(count("recsys/model.cpp", "#include \"tally/nn/linear.h\"\n#include \"tally/core/tensor.h\"\n") == 0);
-    CHECK(count("ops/matmul.h", "#include \"tally/autograd/var.h\"\n") == 0);
+    CHECK(count("ops/tensor/matmul.h", "#include \"tally/autograd/var.h\"\n") == 0);
     CHECK(count("tests/ops/matmul_test.cpp", "#include \"tally/recsys/model.h\"\n") == 0);
   }
   SECTION("private headers") {
     CHECK(count("nn/linear.cpp", "#include \"tally/ops/kernels/softmax.h\"\n") == 1);
-    CHECK(count("ops/softmax.h", "#include \"tally/ops/kernels/softmax.h\"\n") == 1);
-    CHECK(count("ops/softmax.cpp", "#include \"tally/ops/kernels/softmax.h\"\n") == 0);
+    CHECK(count("ops/tensor/softmax.h", "#include \"tally/ops/kernels/softmax.h\"\n") == 1);
+    CHECK(count("ops/tensor/softmax.cpp", "#include \"tally/ops/kernels/softmax.h\"\n") == 0);
     CHECK(count("autograd/tape.cpp", "#include \"tally/core/parallel_backend.h\"\n") == 1);
     CHECK(count("tests/core/parallel_test.cpp", "#include \"tally/core/parallel_backend.h\"\n") == 0);
     CHECK(count("core/parallel_std.cpp", "#include \"tally/core/parallel_backend.h\"\n") == 0);
@@ -61,11 +61,11 @@ TEST_CASE("the checker of rooms finds planted violations", "[layers]") {
   SECTION("third-party headers") {
     CHECK(count("core/blas.cpp", "#include <cblas.h>\n") == 0);
     CHECK(count("core/blas.h", "#include <cblas.h>\n") == 1);
-    CHECK(count("ops/matmul.cpp", "#include <cblas.h>\n") == 1);
+    CHECK(count("ops/tensor/matmul.cpp", "#include <cblas.h>\n") == 1);
     CHECK(count("autograd/tape.cpp", "#include <oneapi/tbb/parallel_for.h>\n") == 1);
     CHECK(count("recsys/config.cpp", "#include <nlohmann/json.hpp>\n") == 1);
     CHECK(count("recsys/reader.cpp", "#include <zlib.h>\n") == 1);
-    CHECK(count("ops/softmax.cpp", "#include <hwy/highway.h>\n") == 1);
+    CHECK(count("ops/tensor/softmax.cpp", "#include <hwy/highway.h>\n") == 1);
     CHECK(count("ops/kernels/softmax.cpp", "#include <hwy/highway.h>\n") == 0);
     CHECK(count("recsys/config.cpp", "#include <CLI/CLI.hpp>\n") == 1);
     CHECK(count("tools/main.cpp", "#include <CLI/CLI.hpp>\n") == 0);
@@ -76,8 +76,8 @@ TEST_CASE("the checker of rooms finds planted violations", "[layers]") {
     CHECK(count("core/io.cpp", "#include <sys/stat.h>\n#include <vector>\n#include <unistd.h>\n") == 0);
   }
   SECTION("form") {
-    CHECK(count("ops/matmul.cpp", "#include \"matmul.h\"\n") == 1);
-    CHECK(count("ops/matmul.cpp", "#include <tally/ops/matmul.h>\n") == 1);
+    CHECK(count("ops/tensor/matmul.cpp", "#include \"matmul.h\"\n") == 1);
+    CHECK(count("ops/tensor/matmul.cpp", "#include <tally/ops/tensor/matmul.h>\n") == 1);
     CHECK(violations("core/tensor.h", "int x;\n").size() == 1);
     CHECK(violations("ops/kernels/a-inl.h", "#if defined(A) == defined(HWY_TARGET_TOGGLE)\n#endif\n").empty());
     CHECK(violations("ops/kernels/a-inl.h", "int x;\n").size() == 1);

@@ -16,7 +16,7 @@
 #include "tally/nn/initializers.h"
 #include "tally/nn/quantization.h"
 #include "tally/nn/recurrent.h"
-#include "tally/ops/reduce.h"
+#include "tally/ops/tensor/reduce.h"
 
 using namespace tally;
 

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "tally/nn/initializers.h"
-#include "tally/ops/linear_attention.h"
+#include "tally/ops/attention/linear_attention.h"
 
 using namespace tally;
 using ops::AttentionMask;

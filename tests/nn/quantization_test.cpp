@@ -7,7 +7,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/parallel.h"
 #include "tally/nn/buffer_updates.h"
-#include "tally/ops/commitment_loss.h"
+#include "tally/ops/quantization/commitment_loss.h"
 
 using namespace tally;
 using Catch::Matchers::Contains;

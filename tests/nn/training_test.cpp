@@ -8,8 +8,8 @@
 #include "tally/nn/serialize.h"
 #include "tally/nn/training/checkpoint.h"
 #include "tally/nn/training/trainer.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/reduce.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/tensor/reduce.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;

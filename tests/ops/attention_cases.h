@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "tally/autograd/tape.h"
+#include "tally/ops/attention/softmax_attention.h"
 #include "tally/ops/catalog.h"
-#include "tally/ops/softmax_attention.h"
 
 // What the tests of attentions share: inputs, a call with gradients, and what must hold for any of them.
 

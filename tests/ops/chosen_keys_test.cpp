@@ -2,10 +2,10 @@
 #include <catch2/catch.hpp>
 
 #include "tally/core/blas.h"
-#include "tally/ops/linear_attention.h"
-#include "tally/ops/linformer_attention.h"
-#include "tally/ops/lsh_attention.h"
-#include "tally/ops/sinkhorn_attention.h"
+#include "tally/ops/attention/linear_attention.h"
+#include "tally/ops/attention/linformer_attention.h"
+#include "tally/ops/attention/lsh_attention.h"
+#include "tally/ops/attention/sinkhorn_attention.h"
 #include "tests/ops/attention_cases.h"
 
 using namespace tally;

@@ -5,8 +5,8 @@
 #include <numeric>
 
 #include "tally/core/memory.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/reduce.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/tensor/reduce.h"
 #include "tests/ops/dispatcher_cases.h"
 
 using namespace tally;

@@ -1,4 +1,4 @@
-#include "tally/ops/dropout.h"
+#include "tally/ops/elementwise/dropout.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>

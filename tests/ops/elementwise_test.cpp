@@ -1,4 +1,4 @@
-#include "tally/ops/elementwise.h"
+#include "tally/ops/elementwise/elementwise.h"
 
 #include <bit>
 #include <catch2/catch.hpp>

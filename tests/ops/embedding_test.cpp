@@ -1,4 +1,4 @@
-#include "tally/ops/embedding.h"
+#include "tally/ops/tensor/embedding.h"
 
 #include <catch2/catch.hpp>
 

@@ -1,4 +1,4 @@
-#include "tally/ops/gru.h"
+#include "tally/ops/recurrent/gru.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -7,7 +7,7 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/ops/catalog.h"
-#include "tally/ops/linear.h"
+#include "tally/ops/tensor/linear.h"
 
 using namespace tally;
 

@@ -1,4 +1,4 @@
-#include "tally/ops/histogram_attention.h"
+#include "tally/ops/attention/histogram_attention.h"
 
 #include <algorithm>
 #include <catch2/catch.hpp>

@@ -1,10 +1,10 @@
-#include "tally/ops/histogram_state.h"
+#include "tally/ops/attention/histogram_state.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "tally/ops/attention/histogram_attention.h"
 #include "tally/ops/catalog.h"
-#include "tally/ops/histogram_attention.h"
 
 using namespace tally;
 using Catch::Matchers::Contains;

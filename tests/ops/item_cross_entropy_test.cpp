@@ -1,4 +1,4 @@
-#include "tally/ops/item_cross_entropy.h"
+#include "tally/ops/losses/item_cross_entropy.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "tally/ops/linear_attention.h"
+#include "tally/ops/attention/linear_attention.h"
 
 #include <catch2/catch.hpp>
 

@@ -1,4 +1,4 @@
-#include "tally/ops/linear.h"
+#include "tally/ops/tensor/linear.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>

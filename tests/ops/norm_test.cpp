@@ -5,9 +5,9 @@
 #include "tally/core/memory.h"
 #include "tally/core/simd.h"
 #include "tally/ops/catalog.h"
-#include "tally/ops/layer_norm.h"
-#include "tally/ops/residual_dropout_norm.h"
-#include "tally/ops/rms_norm.h"
+#include "tally/ops/norms/layer_norm.h"
+#include "tally/ops/norms/residual_dropout_norm.h"
+#include "tally/ops/norms/rms_norm.h"
 
 using namespace tally;
 

@@ -8,7 +8,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/ops/catalog.h"
 #include "tally/ops/memory/product_key_memory.h"
-#include "tally/ops/reduce.h"
+#include "tally/ops/tensor/reduce.h"
 
 using namespace tally;
 

@@ -1,4 +1,4 @@
-#include "tally/ops/reduce.h"
+#include "tally/ops/tensor/reduce.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -8,7 +8,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
-#include "tally/ops/elementwise.h"
+#include "tally/ops/elementwise/elementwise.h"
 
 namespace tally {
 namespace {

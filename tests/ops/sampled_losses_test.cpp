@@ -5,12 +5,12 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
-#include "tally/ops/binary_cross_entropy.h"
 #include "tally/ops/catalog.h"
-#include "tally/ops/item_cross_entropy.h"
 #include "tally/ops/kernels/logistic_loss.h"
 #include "tally/ops/kernels/table_rows.h"
-#include "tally/ops/sampled_softmax.h"
+#include "tally/ops/losses/binary_cross_entropy.h"
+#include "tally/ops/losses/item_cross_entropy.h"
+#include "tally/ops/losses/sampled_softmax.h"
 
 namespace tally {
 namespace {

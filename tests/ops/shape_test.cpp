@@ -1,4 +1,4 @@
-#include "tally/ops/shape.h"
+#include "tally/ops/tensor/shape.h"
 
 #include <catch2/catch.hpp>
 

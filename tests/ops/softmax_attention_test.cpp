@@ -1,4 +1,4 @@
-#include "tally/ops/softmax_attention.h"
+#include "tally/ops/attention/softmax_attention.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -9,8 +9,8 @@
 #include "tally/core/memory.h"
 #include "tally/core/parallel.h"
 #include "tally/core/simd.h"
+#include "tally/ops/attention/softmax_attention_materialized.h"
 #include "tally/ops/catalog.h"
-#include "tally/ops/softmax_attention_materialized.h"
 
 using namespace tally;
 using ops::AttentionMask;

@@ -1,4 +1,4 @@
-#include "tally/ops/softmax.h"
+#include "tally/ops/tensor/softmax.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>

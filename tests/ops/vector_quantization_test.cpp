@@ -1,4 +1,4 @@
-#include "tally/ops/vector_quantization.h"
+#include "tally/ops/quantization/vector_quantization.h"
 
 #include <catch2/catch.hpp>
 
@@ -6,8 +6,8 @@
 #include "tally/core/memory.h"
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
-#include "tally/ops/commitment_loss.h"
-#include "tally/ops/decode_codes.h"
+#include "tally/ops/quantization/commitment_loss.h"
+#include "tally/ops/quantization/decode_codes.h"
 #include "tests/ops/references.h"
 
 using namespace tally;

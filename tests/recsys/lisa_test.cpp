@@ -8,9 +8,9 @@
 
 #include "tally/autograd/gradient_check.h"
 #include "tally/autograd/tape.h"
-#include "tally/ops/elementwise.h"
-#include "tally/ops/item_cross_entropy.h"
-#include "tally/ops/reduce.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/losses/item_cross_entropy.h"
+#include "tally/ops/tensor/reduce.h"
 
 namespace tally::recsys {
 namespace {

@@ -6,8 +6,8 @@
 
 #include "tally/core/parallel.h"
 #include "tally/nn/training/trainer.h"
-#include "tally/ops/binary_cross_entropy.h"
-#include "tally/ops/item_cross_entropy.h"
+#include "tally/ops/losses/binary_cross_entropy.h"
+#include "tally/ops/losses/item_cross_entropy.h"
 #include "tally/recsys/models/sasrec.h"
 #include "tally/recsys/training/recommender_task.h"
 #include "tests/support/temporary_directory.h"

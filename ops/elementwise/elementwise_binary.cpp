@@ -1,0 +1,297 @@
+#include <string>
+
+#include "tally/autograd/tape.h"
+#include "tally/ops/elementwise/broadcast.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/entries.h"
+#include "tally/ops/kernels/elementwise.h"
+
+namespace tally::ops {
+namespace {
+
+using kernels::BinaryOp;
+
+void check_types(std::string_view op, const Var& a, const Var& b) {
+  check<DTypeError>(a.dtype() == b.dtype() && is_floating(a.dtype()), op, "needs equal floating types; got ", a.dtype(),
+                    a.shape(), " and ", b.dtype(), b.shape());
+}
+
+/// op(a, b) of equal shapes, in the shape of both.
+Tensor combine(BinaryOp op, const Tensor& a, const Tensor& b) { return broadcast_binary(op, a, b, a.shape()); }
+
+Tensor negated(const Tensor& x) { return combine(BinaryOp::multiply, x, Tensor::scalar(-1, x.dtype())); }
+
+struct AddRule {
+  static constexpr std::string_view name = "add";
+  Shape a, b;
+
+  void backward(BackwardContext& g) const {
+    if (g.needs(0)) g.give(0, sum_to(g.cotangent(), a));
+    if (g.needs(1)) g.give(1, sum_to(g.cotangent(), b));
+  }
+};
+
+struct SubtractRule {
+  static constexpr std::string_view name = "subtract";
+  Shape a, b;
+
+  void backward(BackwardContext& g) const {
+    if (g.needs(0)) g.give(0, sum_to(g.cotangent(), a));
+    if (g.needs(1)) g.give(1, negated(sum_to(g.cotangent(), b)));
+  }
+};
+
+struct MultiplyRule {
+  static constexpr std::string_view name = "multiply";
+  Shape a_shape, b_shape;
+  Saved a, b;
+
+  void backward(BackwardContext& g) const {
+    if (g.needs(0)) g.give(0, sum_to(combine(BinaryOp::multiply, g.cotangent(), b.get()), a_shape));
+    if (g.needs(1)) g.give(1, sum_to(combine(BinaryOp::multiply, g.cotangent(), a.get()), b_shape));
+  }
+};
+
+/// gy quotient / b, b broadcast to the shape of both.
+Tensor times_quotient(const Tensor& gy, const Tensor& quotient, const Tensor& b) {
+  const Tensor divisor = b.contiguous();
+  Tensor result(gy.shape(), gy.dtype());
+  dispatch_floating(gy.dtype(), "divide", [&]<class T>(T) {
+    const T *pg = gy.data<T>(), *pq = quotient.data<T>(), *pb = divisor.data<T>();
+    T* y = result.mutable_data<T>();
+    BroadcastLoop(gy.shape(), {&gy.shape(), &divisor.shape()}).run([&](const BroadcastLoop::Run& run) {
+      kernels::times_quotient(pg + run.output, pq + run.output,
+                              kernels::RowOperand<T>{pb + run.offset[1], run.row_stride[1], run.step[1]},
+                              y + run.output, run.rows, run.n);
+    });
+  });
+  return result;
+}
+
+struct DivideRule {
+  static constexpr std::string_view name = "divide";
+  Shape a_shape, b_shape;
+  Saved b, quotient;
+
+  void backward(BackwardContext& g) const {
+    const Tensor& gy = g.cotangent();
+    if (g.needs(1)) g.give(1, negated(sum_to(times_quotient(gy, quotient.get(), b.get()), b_shape)));
+    if (g.needs(0)) g.give(0, sum_to(combine(BinaryOp::divide, gy, b.get()), a_shape));
+  }
+};
+
+Tensor forward(std::string_view op, BinaryOp kind, const Var& a, const Var& b) {
+  check_types(op, a, b);
+  return broadcast_binary(kind, a.value(), b.value(), broadcast_shape(op, {&a.shape(), &b.shape()}));
+}
+
+struct WhereRule {
+  static constexpr std::string_view name = "where";
+  Shape a, b;
+  Saved mask;
+
+  void backward(BackwardContext& g) const;
+};
+
+/// Element by element in the shape `output`: a where the mask is not 0, else b.
+Tensor select(const Tensor& mask, const Tensor& a, const Tensor& b, const Shape& output) {
+  const Tensor flags = mask.contiguous(), left = a.contiguous(), right = b.contiguous();
+  Tensor result(output, a.dtype());
+  dispatch_floating(a.dtype(), "where", [&]<class T>(T) {
+    const std::uint8_t* pm = flags.data<std::uint8_t>();
+    const T *pa = left.data<T>(), *pb = right.data<T>();
+    T* y = result.mutable_data<T>();
+    BroadcastLoop(output, {&flags.shape(), &left.shape(), &right.shape()}).run([&](const BroadcastLoop::Run& run) {
+      kernels::select_rows(kernels::RowOperand<std::uint8_t>{pm + run.offset[0], run.row_stride[0], run.step[0]},
+                           kernels::RowOperand<T>{pa + run.offset[1], run.row_stride[1], run.step[1]},
+                           kernels::RowOperand<T>{pb + run.offset[2], run.row_stride[2], run.step[2]}, y + run.output,
+                           run.rows, run.n);
+    });
+  });
+  return result;
+}
+
+void WhereRule::backward(BackwardContext& g) const {
+  const Tensor& gy = g.cotangent();
+  const Tensor zero = Tensor::scalar(0, gy.dtype());
+  if (g.needs(0)) g.give(0, sum_to(select(mask.get(), gy, zero, gy.shape()), a));
+  if (g.needs(1)) g.give(1, sum_to(select(mask.get(), zero, gy, gy.shape()), b));
+}
+
+}  // namespace
+
+Var add(const Var& a, const Var& b) {
+  Tensor y = forward("add", BinaryOp::add, a, b);
+  return record(AddRule{a.shape(), b.shape()}, {&a, &b}, std::move(y));
+}
+
+Var subtract(const Var& a, const Var& b) {
+  Tensor y = forward("subtract", BinaryOp::subtract, a, b);
+  return record(SubtractRule{a.shape(), b.shape()}, {&a, &b}, std::move(y));
+}
+
+Var multiply(const Var& a, const Var& b) {
+  Tensor y = forward("multiply", BinaryOp::multiply, a, b);
+  MultiplyRule rule{a.shape(), b.shape(), Saved(a.value(), b.tracked()), Saved(b.value(), a.tracked())};
+  return record(std::move(rule), {&a, &b}, std::move(y));
+}
+
+Var divide(const Var& a, const Var& b) {
+  Tensor y = forward("divide", BinaryOp::divide, a, b);
+  DivideRule rule{a.shape(), b.shape(), Saved(b.value()), Saved(y, b.tracked())};
+  return record(std::move(rule), {&a, &b}, std::move(y));
+}
+
+Var where(const Tensor& mask, const Var& a, const Var& b) {
+  check_types("where", a, b);
+  check<DTypeError>(mask.dtype() == DType::u8, "where", "needs a u8 mask; got ", mask.dtype(), mask.shape());
+  const Shape output = broadcast_shape("where", {&mask.shape(), &a.shape(), &b.shape()});
+  Tensor y = select(mask, a.value(), b.value(), output);
+  return record(WhereRule{a.shape(), b.shape(), Saved(mask)}, {&a, &b}, std::move(y));
+}
+
+// ---- Catalog
+
+namespace {
+
+/// Values at least 0.5 away from 0, of both signs: divisors.
+Tensor away_from_zero(const Shape& shape, std::uint64_t stream) {
+  Tensor values = sample_normal(shape, stream);
+  for (double& value : values.mutable_span<double>()) value += value < 0 ? -0.5 : 0.5;
+  return values;
+}
+
+/// Pairs of shapes that broadcast in every way.
+std::vector<std::pair<std::string, std::pair<Shape, Shape>>> broadcast_pairs() {
+  return {
+      {"odd", {{3, 5}, {3, 5}}},
+      {"row", {{4, 7}, {7}}},
+      {"row first", {{7}, {4, 7}}},
+      {"column", {{4, 7}, {4, 1}}},
+      {"row and column", {{1, 5}, {3, 1}}},
+      {"scalar", {{3, 5}, {}}},
+      {"scalar first", {{}, {6}}},
+      {"one", {{1}, {1, 1}}},
+      {"middle", {{2, 1, 3}, {2, 4, 3}}},
+      {"outer and inner", {{2, 1, 3, 1}, {1, 2, 1, 2}}},
+      {"empty", {{0, 3}, {1, 3}}},
+      {"empty by broadcasting", {{2, 1}, {2, 0}}},
+  };
+}
+
+void add_binary(Catalog& catalog, const std::string& name, const std::string& summary,
+                Var (*call)(const Var&, const Var&)) {
+  catalog.add({
+      .name = name,
+      .summary = summary + "; shapes broadcast.",
+      .inputs = {{"a", "[...]"}, {"b", "[...]"}},
+      .outputs = {{"y", "[...] the broadcast shape"}},
+      .call = [call](std::span<const Var> in, const OpOptions&) -> std::vector<Var> { return {call(in[0], in[1])}; },
+      .samples =
+          [] {
+            std::vector<OpSample> samples;
+            for (const auto& [label, shapes] : broadcast_pairs()) {
+              samples.push_back({label, {sample_normal(shapes.first, 1), away_from_zero(shapes.second, 2)}});
+            }
+            samples.push_back(
+                {"extreme",
+                 {Tensor::from({1e15, -1e-15, 1e-10, 0.0}, {4}), Tensor::from({-1e10, 1e-15, 1e15, 1e-30}, {4})},
+                 {},
+                 false});
+            return samples;
+          },
+      .errors =
+          [] {
+            return std::vector<OpError>{
+                {"shapes", {sample_normal({2, 3}, 1), sample_normal({4, 3}, 2)}, {}, "got [2, 3] and [4, 3]"},
+                {"types",
+                 {sample_normal({2}, 1), sample_normal({2}, 2).to(DType::f32)},
+                 {},
+                 "needs equal floating types"},
+                {"integers",
+                 {sample_integers({2}, 1, 3), sample_integers({2}, 1, 3)},
+                 {},
+                 "needs equal floating types; got i64"},
+            };
+          },
+      .large =
+          [] {
+            return OpSample{"large", {sample_normal({2048, 256}, 1), away_from_zero({256}, 2)}};
+          },
+  });
+}
+
+}  // namespace
+
+void entries::add_elementwise_binary(Catalog& catalog) {
+  add_binary(catalog, "add", "a + b", add);
+  add_binary(catalog, "subtract", "a - b", subtract);
+  add_binary(catalog, "multiply", "a b", multiply);
+  add_binary(catalog, "divide", "a / b", divide);
+  catalog.add({
+      .name = "where",
+      .summary = "a where the mask is not 0, else b; shapes broadcast.",
+      .inputs = {{"mask", "[...]", InputKind::integer, false, "u8"}, {"a", "[...]"}, {"b", "[...]"}},
+      .outputs = {{"y", "[...] the broadcast shape"}},
+      .call = [](std::span<const Var> in, const OpOptions&) -> std::vector<Var> {
+        return {where(in[0].value(), in[1], in[2])};
+      },
+      .samples =
+          [] {
+            const auto mask = [](const Shape& shape) { return sample_integers(shape, 5, 2).to(DType::u8); };
+            std::vector<OpSample> samples;
+            for (const auto& [label, shapes] : broadcast_pairs()) {
+              const Shape both = broadcast_shape("where", {&shapes.first, &shapes.second});
+              samples.push_back({label, {mask(both), sample_normal(shapes.first, 1), sample_normal(shapes.second, 2)}});
+            }
+            samples.push_back({"mask of rows", {mask({4, 1}), sample_normal({4, 3}, 1), sample_normal({3}, 2)}});
+            samples.push_back({"one mask", {mask({1}), sample_normal({5}, 1), sample_normal({}, 2)}});
+            return samples;
+          },
+      .errors =
+          [] {
+            return std::vector<OpError>{
+                {"mask type",
+                 {sample_integers({2}, 1, 2), sample_normal({2}, 1), sample_normal({2}, 2)},
+                 {},
+                 "u8 mask"},
+                {"shapes",
+                 {sample_integers({3}, 1, 2).to(DType::u8), sample_normal({2}, 1), sample_normal({2}, 2)},
+                 {},
+                 "got [3] and [2] and [2]"},
+            };
+          },
+      .large =
+          [] {
+            return OpSample{"large",
+                            {sample_integers({2048, 1}, 5, 2).to(DType::u8), sample_normal({2048, 256}, 1),
+                             sample_normal({256}, 2)}};
+          },
+  });
+}
+
+}  // namespace tally::ops
+
+namespace tally {
+namespace {
+
+/// A number as a constant operand.
+Var constant(double value, const Var& other) { return Tensor::scalar(value, other.dtype()); }
+
+}  // namespace
+
+Var operator+(const Var& a, const Var& b) { return ops::add(a, b); }
+Var operator-(const Var& a, const Var& b) { return ops::subtract(a, b); }
+Var operator*(const Var& a, const Var& b) { return ops::multiply(a, b); }
+Var operator/(const Var& a, const Var& b) { return ops::divide(a, b); }
+Var operator+(const Var& a, double b) { return ops::add(a, constant(b, a)); }
+Var operator+(double a, const Var& b) { return ops::add(constant(a, b), b); }
+Var operator-(const Var& a, double b) { return ops::subtract(a, constant(b, a)); }
+Var operator-(double a, const Var& b) { return ops::subtract(constant(a, b), b); }
+Var operator*(const Var& a, double b) { return ops::multiply(a, constant(b, a)); }
+Var operator*(double a, const Var& b) { return ops::multiply(constant(a, b), b); }
+Var operator/(const Var& a, double b) { return ops::divide(a, constant(b, a)); }
+Var operator/(double a, const Var& b) { return ops::divide(constant(a, b), b); }
+Var operator-(const Var& x) { return ops::negate(x); }
+
+}  // namespace tally
