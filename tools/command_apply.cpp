@@ -81,10 +81,10 @@ void apply(const OpEntry& entry, const std::string& input_path, const std::strin
 }  // namespace
 
 void add_apply(CLI::App& app, const ops::Catalog& catalog) {
-  struct Arguments {
+  struct ApplyArguments {
     std::string op, input, options, output;
   };
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<ApplyArguments>();
   CLI::App* command = app.add_subcommand(
       "apply",
       "Run an op on the tensors of a safetensors file, named as its inputs (f32 or f64). With grad_output in the file, "

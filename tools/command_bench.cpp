@@ -20,7 +20,7 @@ namespace {
 
 /// Something that is timed again and again, side by side with all others, so that a slow spell of the machine meets
 /// all.
-struct Measurement {
+struct Timing {
   std::function<void()> body;
   int calls = 1;  ///< in one timing, so that it is not too short
   std::vector<double> seconds;
@@ -34,14 +34,14 @@ struct Measurement {
   double median() const { return tools::median(seconds); }
 };
 
-void measure(std::vector<Measurement>& measurements, int repeats) {
+void measure(std::vector<Timing>& measurements, int repeats) {
   constexpr double kShortest = 5e-3;
-  for (Measurement& one : measurements) {
+  for (Timing& one : measurements) {
     one.body();  // warms caches and the allocator
     one.calls = std::max(1, static_cast<int>(kShortest / std::max(1e-9, one.time())));
   }
   for (int repeat = 0; repeat < repeats; ++repeat) {
-    for (Measurement& one : measurements) one.seconds.push_back(one.time());
+    for (Timing& one : measurements) one.seconds.push_back(one.time());
   }
 }
 
@@ -50,7 +50,7 @@ void measure(std::vector<Measurement>& measurements, int repeats) {
 constexpr std::int64_t kSide = 1024;
 constexpr std::int64_t kLength = 16 << 20;
 
-Measurement sgemm() {
+Timing sgemm() {
   const Tensor a = Tensor::full({kSide, kSide}, 0.5), b = Tensor::full({kSide, kSide}, 0.25);
   Tensor c({kSide, kSide});
   return {[a, b, c]() mutable {
@@ -61,7 +61,7 @@ Measurement sgemm() {
           {}};
 }
 
-Measurement bandwidth() {
+Timing bandwidth() {
   const Tensor x = Tensor::full({kLength}, 1);
   Tensor y = Tensor::zeros({kLength});
   return {[x, y]() mutable {
@@ -131,13 +131,13 @@ std::string shapes(const Job& job) {
 /// A share of a rate, in percent; empty when unknown.
 std::string percent(double share) { return share > 0 ? fmt::format("{:.0f} %", 100 * share) : ""; }
 
-struct Arguments {
+struct BenchArguments {
   std::vector<std::string> ops;
   int threads = num_threads(), repeats = 9;
   std::string json;
 };
 
-void bench(const Arguments& arguments, const ops::Catalog& catalog) {
+void bench(const BenchArguments& arguments, const ops::Catalog& catalog) {
   check<ConfigError>(arguments.threads >= 1 && arguments.repeats >= 1, "--threads, --repeats", "need at least 1");
   set_num_threads(arguments.threads);
   std::vector<Job> jobs;
@@ -146,7 +146,7 @@ void bench(const Arguments& arguments, const ops::Catalog& catalog) {
     check<ConfigError>(entry->large || arguments.ops.empty(), "bench", "'", entry->name,
                        "' has no large sample to time");
   }
-  std::vector<Measurement> measurements{sgemm(), bandwidth()};
+  std::vector<Timing> measurements{sgemm(), bandwidth()};
   for (Job& job : jobs) {
     job.forward = measurements.size();
     measurements.push_back({[&job] { ops::evaluate(*job.entry, job.inputs, job.sample.options); }, 1, {}});
@@ -198,7 +198,7 @@ void bench(const Arguments& arguments, const ops::Catalog& catalog) {
 }  // namespace
 
 void add_bench(CLI::App& app, const ops::Catalog& catalog) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<BenchArguments>();
   CLI::App* command = app.add_subcommand(
       "bench", "Time forward and backward of ops on their large sample in f32, next to the machine's own rates");
   command->add_option("op", arguments->ops, "Ops to time (default: all)");

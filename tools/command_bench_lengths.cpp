@@ -124,15 +124,16 @@ void write_plots(const LengthResults& results, const std::filesystem::path& dire
              plot_measurements("Working memory against length, " + pass, length, {"bytes", true}, memory));
 }
 
-struct Arguments {
+struct BenchLengthsArguments {
+  std::vector<LengthAttention> known;
   std::vector<std::string> attentions;
   LengthOptions options{.attentions = {}, .lengths = {128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536}};
   std::string output;
 };
 
-void bench_lengths(Arguments arguments) {
+void bench_lengths(BenchLengthsArguments arguments) {
   LengthOptions& options = arguments.options;
-  options.attentions = chosen_attentions(arguments.attentions);
+  options.attentions = chosen_attentions(arguments.attentions, arguments.known);
   std::sort(options.lengths.begin(), options.lengths.end());
   options.lengths.erase(std::unique(options.lengths.begin(), options.lengths.end()), options.lengths.end());
   check<ConfigError>(options.threads >= 1, "--threads", "needs at least 1; got ", options.threads);
@@ -158,13 +159,16 @@ void bench_lengths(Arguments arguments) {
 
 }  // namespace
 
-void add_bench_lengths(CLI::App& app) {
-  auto arguments = std::make_shared<Arguments>();
+void add_bench_lengths(CLI::App& app, const Tables& tables) {
+  auto arguments = std::make_shared<BenchLengthsArguments>();
+  arguments->known = length_attentions(tables.attentions);
   for (const LengthAttention& attention : length_attentions()) arguments->attentions.push_back(attention.name);
   LengthOptions& options = arguments->options;
   CLI::App* command = app.get_subcommand("bench")->add_subcommand(
       "lengths", "Time and memory of attentions against the length of one causal sequence");
-  command->add_option("--attentions", arguments->attentions, "What to compare")->delimiter(',')->capture_default_str();
+  command->add_option("--attentions", arguments->attentions, "What to compare: these, or any of `tally attentions`")
+      ->delimiter(',')
+      ->capture_default_str();
   command->add_option("--lengths", options.lengths, "Rows of the sequence")->delimiter(',')->capture_default_str();
   command->add_option("--width", options.width, "D, of rows")->capture_default_str();
   command->add_option("--heads", options.heads, "Of softmax and dispatcher attentions; the others have one")

@@ -21,7 +21,7 @@ using namespace recsys;
 constexpr std::size_t kBatch = 4096;    // events of many users at once
 constexpr std::size_t kAnswered = 256;  // users at once
 
-struct Arguments {
+struct BenchSessionsArguments {
   Tables tables = standard();
   std::string model = "lisa";
   std::map<std::string, std::string> settings{{"hidden_size", "128"}, {"n_layers", "1"}};
@@ -29,7 +29,7 @@ struct Arguments {
   int threads = num_threads();
 };
 
-ModelConfig model_of(const Arguments& arguments) {
+ModelConfig model_of(const BenchSessionsArguments& arguments) {
   ModelConfig model(arguments.model, arguments.tables);
   for (const auto& [key, value] : arguments.settings) model.set(key, parse_json(value, key));
   return model;
@@ -44,7 +44,7 @@ double resident_bytes() {
 
 class Workload {
  public:
-  explicit Workload(const Arguments& arguments)
+  explicit Workload(const BenchSessionsArguments& arguments)
       : arguments_(arguments),
         model_(make_sequence_model(model_of(arguments), arguments.items, RngKey{1})->recurrent()) {
     for (std::int64_t i = 0; i < arguments.items; ++i) names_.add("item" + std::to_string(i));
@@ -147,13 +147,13 @@ class Workload {
                              median(ratios), arguments_.rounds);
   }
 
-  Arguments arguments_;
+  BenchSessionsArguments arguments_;
   std::shared_ptr<const RecurrentModel> model_;
   IdMap names_;
   std::int64_t drawn_ = 0;
 };
 
-void bench_sessions(const Arguments& arguments) {
+void bench_sessions(const BenchSessionsArguments& arguments) {
   for (const std::int64_t number : {arguments.items, arguments.users, arguments.events_per_user, arguments.early,
                                     arguments.late, arguments.rounds, std::int64_t{arguments.threads}}) {
     check<ConfigError>(number >= 1, "bench sessions", "needs numbers of at least 1; got ", number);
@@ -168,7 +168,7 @@ void bench_sessions(const Arguments& arguments) {
 }  // namespace
 
 void add_bench_sessions(CLI::App& app, const Tables& tables) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<BenchSessionsArguments>();
   arguments->tables = tables;
   CLI::App* command = app.get_subcommand("bench")->add_subcommand(
       "sessions", "What an event costs as a user's history grows, and what many users cost");

@@ -41,11 +41,11 @@ int check_ops(const std::vector<const ops::OpEntry*>& chosen, bool strict) {
 }  // namespace
 
 void add_check(CLI::App& app, const ops::Catalog& catalog, int& exit_code) {
-  struct Arguments {
+  struct CheckArguments {
     std::vector<std::string> ops;
     bool strict = false;
   };
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<CheckArguments>();
   CLI::App* command = app.add_subcommand(
       "check",
       "Hold ops to the whole contract: gradients, f32 against f64 on each SIMD target, tracking, cotangents, buffers, "

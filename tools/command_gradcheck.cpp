@@ -10,7 +10,7 @@
 namespace tally::tools {
 namespace {
 
-struct Arguments {
+struct GradcheckArguments {
   std::vector<std::string> ops;
   std::string model;
   bool all = false, inject_bug = false, every_sample = false;
@@ -24,7 +24,7 @@ struct Arguments {
 /// whose rounding alone is about 1e-8.
 constexpr double kModelRtol = 1e-5, kModelAtol = 1e-7;
 
-void check_arguments(const Arguments& arguments) {
+void check_arguments(const GradcheckArguments& arguments) {
   check<ConfigError>(arguments.max_elements >= 1, "--max-elements", "needs at least 1; got ", arguments.max_elements);
   constexpr double kMost = GradientCheckOptions::kLargestTolerance;
   const double rtol = arguments.rtol.value_or(0), atol = arguments.atol.value_or(kMost);
@@ -34,7 +34,7 @@ void check_arguments(const Arguments& arguments) {
                      arguments.atol ? detail::join("atol ", atol) : "");
 }
 
-GradientCheckOptions check_options(const Arguments& arguments, bool model) {
+GradientCheckOptions check_options(const GradcheckArguments& arguments, bool model) {
   GradientCheckOptions options;
   options.key.seed = arguments.seed;
   options.max_elements = arguments.max_elements;
@@ -47,12 +47,12 @@ GradientCheckOptions check_options(const Arguments& arguments, bool model) {
 /// The check of a whole model, in the form of an op's.
 ops::EntryReport check_model(const std::string& config, const GradientCheckOptions& options,
                              const recsys::Tables& tables) {
-  const recsys::ModelConfig model = recsys::load_config(config, {}, tables).model;
+  const recsys::RunConfig run = recsys::load_config(config, {}, tables);
   ops::SampleReport sample;
   sample.sample = "small batch";
-  sample.gradients = recsys::check_model_gradients(model, options);
+  sample.gradients = recsys::check_model_gradients(run.model, run.train.loss, options);
   ops::EntryReport report;
-  report.op = "model " + model.name();
+  report.op = "model " + run.model.name() + ", loss " + run.train.loss.name();
   report.verdict = sample.gradients.passed()         ? ops::EntryVerdict::pass
                    : sample.gradients.inconclusive() ? ops::EntryVerdict::inconclusive
                                                      : ops::EntryVerdict::fail;
@@ -60,7 +60,7 @@ ops::EntryReport check_model(const std::string& config, const GradientCheckOptio
   return report;
 }
 
-int gradcheck(const Arguments& arguments, const ops::Catalog& catalog, const recsys::Tables& tables) {
+int gradcheck(const GradcheckArguments& arguments, const ops::Catalog& catalog, const recsys::Tables& tables) {
   check_arguments(arguments);
   std::vector<const ops::OpEntry*> chosen;
   if (arguments.model.empty() || arguments.all || !arguments.ops.empty()) {
@@ -89,13 +89,14 @@ int gradcheck(const Arguments& arguments, const ops::Catalog& catalog, const rec
 }  // namespace
 
 void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code, const recsys::Tables& tables) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<GradcheckArguments>();
   CLI::App* command = app.add_subcommand(
       "gradcheck",
       "Compare the backward of ops with numeric derivatives. Exit code 0: all pass, 1: one fails, 2: wrong "
       "command line, 3: none fails but one cannot be measured");
   command->add_option("op", arguments->ops, "Ops to check");
-  command->add_option("--model", arguments->model, "Check every parameter of the model of this config file");
+  command->add_option("--model", arguments->model,
+                      "Check every parameter of the model of this config file, by its training loss");
   command->add_flag("--all", arguments->all, "Check every op");
   command->add_flag("--inject-bug", arguments->inject_bug, "Multiply analytic gradients by 1.001: the check must fail");
   command->add_flag("--samples", arguments->every_sample, "Print every sample, not only the worst");

@@ -30,7 +30,7 @@ void add_ops(CLI::App& app, const ops::Catalog& catalog);
 void add_apply(CLI::App& app, const ops::Catalog& catalog);
 void add_bench(CLI::App& app, const ops::Catalog& catalog);
 /// `bench lengths`; after add_bench.
-void add_bench_lengths(CLI::App& app);
+void add_bench_lengths(CLI::App& app, const recsys::Tables& tables);
 /// `bench sessions`; after add_bench.
 void add_bench_sessions(CLI::App& app, const recsys::Tables& tables);
 /// `bench reading`; after add_bench.

@@ -1,5 +1,6 @@
 #include "tools/length_attentions.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "tally/autograd/tape.h"
@@ -181,6 +182,27 @@ ReadyAttention make_dispatcher(const LengthSequence& s, bool causal) {
           }};
 }
 
+/// A kind of the table as a layer over the rows; gradients are those of the rows.
+LengthAttention layer_of(const nn::AttentionKinds& kinds, const nn::AttentionRow& row) {
+  return {.name = row.name,
+          .description = "the layer: " + row.summary,
+          .formula = "not counted",
+          .operations = {},
+          .make =
+              [kinds, name = row.name, causal = row.causal](const LengthSequence& s) {
+                const nn::AttentionSettings settings{
+                    .width = s.sizes.width,
+                    .heads = s.sizes.heads,
+                    .mask = causal ? ops::AttentionMask::causal : ops::AttentionMask::bidirectional,
+                    .max_length = s.sizes.length};
+                const nn::Attention layer = nn::make_attention({kinds, name}, settings, kParameters.fold_in(name));
+                return ReadyAttention{{s.x}, [layer, offsets = s.offsets](const std::vector<Var>& in) {
+                                        return layer(in[0], in[0], {offsets}, {});
+                                      }};
+              },
+          .causal = row.causal};
+}
+
 double lisa_operations(const AttentionSizes& s) { return 4 * product_with_codewords(s); }
 
 constexpr const char* kLisaFormula = "4 L B W D: codes 2 L B W D, values 2 L B W D";
@@ -313,12 +335,22 @@ const std::vector<LengthAttention>& length_attentions() {
   return all;
 }
 
-std::vector<const LengthAttention*> chosen_attentions(const std::vector<std::string>& names) {
+std::vector<LengthAttention> length_attentions(const nn::AttentionKinds& kinds) {
+  std::vector<LengthAttention> all = length_attentions();
+  for (const nn::AttentionRow& row : kinds) {
+    const auto same = [&](const LengthAttention& other) { return other.name == row.name; };
+    if (std::none_of(all.begin(), all.end(), same)) all.push_back(layer_of(kinds, row));
+  }
+  return all;
+}
+
+std::vector<const LengthAttention*> chosen_attentions(const std::vector<std::string>& names,
+                                                      const std::vector<LengthAttention>& all) {
   std::vector<const LengthAttention*> chosen;
   for (const std::string& name : names) {
     const LengthAttention* found = nullptr;
     std::vector<std::string> known;
-    for (const LengthAttention& attention : length_attentions()) {
+    for (const LengthAttention& attention : all) {
       known.push_back(attention.name);
       if (attention.name == name) found = &attention;
     }

@@ -7,6 +7,7 @@
 #include "tally/autograd/var.h"
 #include "tally/core/offsets.h"
 #include "tally/core/random.h"
+#include "tally/nn/attention/attention_kinds.h"
 
 // Attentions over one sequence, as `tally bench lengths` compares them: queries, keys and values given; causal and one
 // head as wide as the rows unless it is said otherwise.
@@ -36,8 +37,9 @@ struct ReadyAttention {
 struct LengthAttention {
   std::string name;
   std::string description;
-  std::string formula;                                      ///< of `operations`
-  std::function<double(const AttentionSizes&)> operations;  ///< of the matrix products that its forward needs
+  std::string formula;  ///< of `operations`
+  /// Of the matrix products that its forward needs; empty: not counted.
+  std::function<double(const AttentionSizes&)> operations;
   std::function<ReadyAttention(const LengthSequence&)> make;
   /// Bytes of tensors beyond its inputs, where they may not fit into memory; else absent, and memory is measured.
   std::function<double(const AttentionSizes&, bool backward)> bytes = {};
@@ -47,7 +49,13 @@ struct LengthAttention {
 /// All of them; LISA first, then softmax. A new attention is one more entry.
 const std::vector<LengthAttention>& length_attentions();
 
-/// Those named, in this order. Throws ConfigError for an unknown name, with the nearest one and a list of all.
-std::vector<const LengthAttention*> chosen_attentions(const std::vector<std::string>& names);
+/// All of them, and the kinds of a table that are not among them: as whole layers, projections included, with their
+/// default options. Their operations are not counted.
+std::vector<LengthAttention> length_attentions(const nn::AttentionKinds& kinds);
+
+/// Those of `all` that are named, in this order. Throws ConfigError for an unknown name, with the nearest one and a
+/// list of all.
+std::vector<const LengthAttention*> chosen_attentions(const std::vector<std::string>& names,
+                                                      const std::vector<LengthAttention>& all = length_attentions());
 
 }  // namespace tally::tools

@@ -62,7 +62,8 @@ struct Runner {
 void add_point(const LengthOptions& options, const LengthAttention& attention, const LengthSequence& sequence,
                const Tensor& cotangent, LengthResults& results, std::vector<Runner>& runners) {
   const AttentionSizes& sizes = sequence.sizes;
-  LengthPoint point{&attention, sizes, {}, 0, (options.backward ? 3 : 1) * attention.operations(sizes)};
+  LengthPoint point{
+      &attention, sizes, {}, 0, attention.operations ? (options.backward ? 3 : 1) * attention.operations(sizes) : 0};
   point.bytes = attention.bytes ? attention.bytes(sizes, options.backward) : 0;
   if (point.bytes <= options.memory_limit) {
     Runner runner{results.points.size(), attention.make(sequence), cotangent};
@@ -122,6 +123,7 @@ std::optional<double> LengthResults::time_ratio(const LengthPoint* a, const Leng
 std::optional<double> LengthResults::sgemm_share(const LengthPoint* point) const {
   if (point == nullptr) return {};
   std::map<int, double> rates;
+  if (point->operations == 0) return std::nullopt;
   for (const auto& [round, value] : point->seconds) rates[round] = point->operations / value;
   return median_ratio(rates, sgemm.at(point->sizes.length));
 }

@@ -19,7 +19,7 @@ int tally_commands(const recsys::Tables& tables, const ops::Catalog& catalog, in
   add_embed(app, exit_code, tables);
   add_similar(app, exit_code, tables);
   add_op_commands(app, catalog, exit_code, tables);
-  add_bench_lengths(app);
+  add_bench_lengths(app, tables);
   add_bench_sessions(app, tables);
   add_bench_reading(app);
   return run_commands(app, argc, argv, exit_code);

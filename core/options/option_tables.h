@@ -9,6 +9,11 @@
 
 namespace tally {
 
+/// Of what has no options.
+struct NoOptions {
+  static void keys(auto&, auto&&) {}
+};
+
 /// Options of any struct that lists its own, or none.
 class AnyOptions {
  public:

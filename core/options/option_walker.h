@@ -79,6 +79,31 @@ class OptionWalker {
     read_as(option, member, "list of integers");
   }
   static void describe(Option& option, std::vector<std::string>& member) { read_as(option, member, "list of texts"); }
+  /// Sections in a list.
+  template <Listed O>
+  static void describe(Option& option, std::vector<O>& member) {
+    O example;
+    for (const Option& each : list_of(example).options) option.type += (option.type.empty() ? "" : ", ") + each.name;
+    option.type = "list of {" + option.type + "}";
+    option.value = [&member] {
+      Json sections = Json::array();
+      for (O& section : member) sections.push_back(to_json(list_of(section)));
+      return sections;
+    };
+    option.read = [&member, name = option.name](JsonFields& fields) {
+      if (!fields.has(name)) return;
+      member.clear();
+      for_each_section(fields, name, [&](JsonFields& section) {
+        member.emplace_back();
+        read_options([&member] { return list_of(member.back()); }, section, &section.object());
+      });
+    };
+    add_check(option, {}, [&member](const std::string& path) {
+      for (std::size_t i = 0; i < member.size(); ++i) {
+        check_options(list_of(member[i]), path + '[' + std::to_string(i) + ']');
+      }
+    });
+  }
   static void describe(Option& option, std::optional<double>& member) {
     option.type = "number or null";
     option.value = [&member] { return member ? Json(*member) : Json(); };
@@ -145,6 +170,9 @@ class OptionWalker {
         option, words.words, [&member, words] { return words.words[member ? 1 : 0]; },
         [&member, words](const std::string& word) { member = word == words.words[1]; });
   }
+  /// Throws ConfigError unless the member is a list of objects.
+  static void for_each_section(JsonFields& fields, const std::string& name,
+                               const std::function<void(JsonFields& section)>& visit);
   static void add_check(Option& option, const std::string& phrase, std::function<void(const std::string&)> check);
 };
 

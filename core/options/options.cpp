@@ -23,11 +23,14 @@ bool has(const std::vector<KnownOption>& known, const std::string& key) {
   return std::any_of(known.begin(), known.end(), [&](const KnownOption& each) { return each.key == key; });
 }
 
-/// The rows of a choice that bring an option of this name.
-std::vector<std::string> rows_with(const Option& choice, const std::string& name) {
+/// The other rows of a choice that bring an option of this name: as they are, or also `by_choices` of their own.
+std::vector<std::string> rows_with(const Option& choice, const std::string& name, bool by_choices) {
   std::vector<std::string> rows;
+  const std::string chosen = choice.value().as_string();
   for (const std::string& row : choice.choices) {
-    if (has(known_options(choice.other(row)), name)) rows.push_back(row);
+    const OptionList list = choice.other(row);
+    const bool brings = by_choices ? has(known_options(list), name) : list.find(name) != nullptr;
+    if (brings && row != chosen) rows.push_back(row);
   }
   return rows;
 }
@@ -39,11 +42,18 @@ std::string path_of(const std::string& section, const std::string& name) {
 /// Why a key that is not of the list has no effect; nothing when no other row brings it.
 std::optional<Effect> effect_of_other_rows(const OptionList& list, const std::string& section,
                                            const std::string& name) {
-  for (const Option& choice : list.options) {
-    if (!choice.other) continue;
-    const std::vector<std::string> rows = rows_with(choice, name);
-    const std::string path = path_of(section, choice.name);
-    if (!rows.empty()) return Effect{false, path + ' ' + choice.value().as_string(), path + ' ' + any_of(rows)};
+  // A choice within a choice stands behind it, and is nearer to the key.
+  for (const bool by_choices : {false, true}) {
+    Effect effect{.now = false, .with = {}, .needs = {}};
+    for (auto choice = list.options.rbegin(); choice != list.options.rend(); ++choice) {
+      if (!choice->other) continue;
+      const std::vector<std::string> rows = rows_with(*choice, name, by_choices);
+      if (rows.empty()) continue;
+      const std::string path = path_of(section, choice->name);
+      if (effect.with.empty()) effect.with = path + ' ' + choice->value().as_string();
+      effect.needs += (effect.needs.empty() ? "" : ", or ") + path + ' ' + any_of(rows);
+    }
+    if (!effect.needs.empty()) return effect;
   }
   return std::nullopt;
 }
@@ -150,8 +160,22 @@ void OptionWalker::effect(const std::string& section, const std::string& name, c
   }
 }
 
+void OptionWalker::for_each_section(JsonFields& fields, const std::string& name,
+                                    const std::function<void(JsonFields& section)>& visit) {
+  const std::string path = fields.path_of(name);
+  const Json& list = fields.object().at(name);
+  check<ConfigError>(list.is(Json::Kind::array), path, "needs a list of objects; got ", list.dump());
+  std::int64_t place = 0;
+  for (const Json& each : list.elements()) {
+    const std::string at = path + '[' + std::to_string(place++) + ']';
+    check<ConfigError>(each.is(Json::Kind::object), at, "needs an object; got ", each.dump());
+    JsonFields section(each, at);
+    visit(section);
+  }
+}
+
 void OptionWalker::add_check(Option& option, const std::string& phrase, std::function<void(const std::string&)> check) {
-  option.domain.push_back(phrase);
+  if (!phrase.empty()) option.domain.push_back(phrase);
   if (!option.check) {
     option.check = std::move(check);
     return;
@@ -166,6 +190,15 @@ void read_options(const Lister& lister, JsonFields& fields, const Json* given) {
   read_values(lister, fields);
   // Conditions as they are now that all is read.
   if (given != nullptr) refuse_without_effect(lister(), *given, fields.path());
+}
+
+void set_option(const Lister& lister, const std::string& section, const std::string& key, const Json& value) {
+  Json given = to_json(lister());
+  given.set(key, value);
+  JsonFields fields(given, section);
+  const Json only = Json::object({{key, value}});
+  read_options(lister, fields, &only);
+  check_options(lister(), section);
 }
 
 void check_options(const OptionList& list, const std::string& section) {

@@ -104,6 +104,8 @@ using Lister = std::function<OptionList()>;
 /// key without effect is an error that says which setting it needs. Others without effect are left alone: what a
 /// protocol or a recorded config has to say of them. Null: nothing was written by a user.
 void read_options(const Lister& list, JsonFields& fields, const Json* given);
+/// Sets one option, as a user's section with this key alone does. Throws ConfigError for a key that the list has not.
+void set_option(const Lister& list, const std::string& section, const std::string& key, const Json& value);
 /// Throws ConfigError for values outside their domains, and what check() throws.
 void check_options(const OptionList& list, const std::string& section);
 /// Every option that has an effect.

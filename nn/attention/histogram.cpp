@@ -4,6 +4,15 @@
 
 namespace tally::nn {
 
+HistogramKind HistogramKind::make(const HistogramOptions& options, const AttentionSettings& settings, RngKey key) {
+  return {.quantizer = VectorQuantizer::make(
+              {.codebooks = options.codebooks, .codewords = options.codewords, .width = settings.width},
+              key.fold_in("quantizer")),
+          .histogram = HistogramSelfAttention::make(
+              {.codebooks = options.codebooks, .width = settings.width, .mask = settings.mask, .decay = options.decay},
+              key.fold_in("histogram"))};
+}
+
 Var HistogramKind::operator()(const Var&, const Var& source, const Sequence& sequence, const Context& context) const {
   const ops::VectorQuantization rows = quantizer(source, context);
   return histogram(rows.codes, rows.logits, histogram.tables(quantizer.codewords()), sequence.offsets);

@@ -3,11 +3,23 @@
 #include <memory>
 #include <string>
 
+#include "tally/core/options/options.h"
 #include "tally/nn/attention/attention.h"
 #include "tally/nn/histogram_attention.h"
 #include "tally/nn/quantization.h"
 
 namespace tally::nn {
+
+struct HistogramOptions {
+  std::int64_t codebooks = 8;
+  std::int64_t codewords = 16;
+  double decay = 0;
+  static void keys(auto& o, auto&& key) {
+    key("codebooks", o.codebooks, at_least(1), "codebooks of a layer");
+    key("codewords", o.codewords, at_least(1), "codewords of each codebook");
+    key("counts_decay", o.decay, at_least(0), "an event k places back counts exp(-counts_decay k); 0: all count alike");
+  }
+};
 
 /// LISA's attention as a kind: rows of the source are quantized by codebooks of the layer's own, and a row attends to
 /// the tally of the codewords so far. The query is the row's own codeword, so queries are not read.
@@ -18,6 +30,7 @@ struct HistogramKind {
     visit("quantizer", self.quantizer);
     visit("histogram", self.histogram);
   }
+  static HistogramKind make(const HistogramOptions& options, const AttentionSettings& settings, RngKey key);
   Var operator()(const Var& queries, const Var& source, const Sequence& sequence, const Context& context) const;
   std::string layout() const;
 

@@ -3,7 +3,19 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tally/nn/initializers.h"
+
 namespace tally::nn {
+
+LinearAttentionCore LinearAttentionCore::make(const NoOptions&, const AttentionSettings& settings, RngKey) {
+  return {.width = settings.width, .heads = settings.heads, .mask = settings.mask, .directions = {}};
+}
+LinearAttentionCore LinearAttentionCore::make(const FavorOptions& options, const AttentionSettings& settings,
+                                              RngKey key) {
+  LinearAttentionCore core = make(NoOptions{}, settings, key);
+  core.directions = Buffer(orthogonal_directions(options.random_features, settings.width / settings.heads, key));
+  return core;
+}
 
 ops::LinearAttentionOptions LinearAttentionCore::options() const {
   return {.heads = heads,

@@ -2,10 +2,19 @@
 
 #include <string>
 
+#include "tally/core/options/option_tables.h"
 #include "tally/nn/attention/attention.h"
 #include "tally/ops/attention/linear_attention.h"
 
 namespace tally::nn {
+
+/// Of linear attention with positive random features.
+struct FavorOptions {
+  std::int64_t random_features = 64;
+  static void keys(auto& o, auto&& key) {
+    key("random_features", o.random_features, at_least(1), "random features of a head");
+  }
+};
 
 /// Linear attention with elu + 1, or with positive random features where it has directions: cores of MultiHead.
 struct LinearAttentionCore {
@@ -20,6 +29,8 @@ struct LinearAttentionCore {
     visit("mask", self.mask);
     visit("directions", self.directions);
   }
+  static LinearAttentionCore make(const NoOptions& options, const AttentionSettings& settings, RngKey key);
+  static LinearAttentionCore make(const FavorOptions& options, const AttentionSettings& settings, RngKey key);
   Var operator()(const Var& q, const Var& k, const Var& v, const Sequence& sequence, const Context& context) const;
   std::string layout() const { return " of " + std::to_string(heads) + " heads"; }
 

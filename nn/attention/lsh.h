@@ -2,10 +2,21 @@
 
 #include <string>
 
+#include "tally/core/options/options.h"
 #include "tally/nn/attention/attention.h"
-#include "tally/ops/attention/softmax_attention.h"
 
 namespace tally::nn {
+
+struct LshOptions {
+  std::int64_t block = 32;
+  std::int64_t buckets = 8;
+  std::int64_t rounds = 1;
+  static void keys(auto& o, auto&& key) {
+    key("attention_block", o.block, at_least(1), "rows of local's window, of lsh's chunks and of sinkhorn's blocks");
+    key("lsh_buckets", o.buckets, at_least(2), even(), "buckets of a hash");
+    key("lsh_rounds", o.rounds, at_least(1), "hashes");
+  }
+};
 
 /// Softmax within buckets of a random hash (ops/attention/lsh_attention.h), in which keys are the queries: a core of
 /// MultiHead.
@@ -21,6 +32,7 @@ struct LshCore {
     visit("chunk", self.chunk);
     visit("directions", self.directions);
   }
+  static LshCore make(const LshOptions& options, const AttentionSettings& settings, RngKey key);
   Var operator()(const Var& q, const Var& k, const Var& v, const Sequence& sequence, const Context& context) const;
   std::string layout() const;
 };

@@ -20,6 +20,17 @@ Tensor first_rows(const Offsets& offsets, std::int64_t block) {
 
 }  // namespace
 
+SinkhornCore SinkhornCore::make(const SinkhornOptions& options, const AttentionSettings& settings, RngKey key) {
+  check<ValueError>(settings.max_length >= 1 && options.block >= 1, "sinkhorn attention",
+                    "needs to know the longest sequence, and a row in a block; got ", settings.max_length, " and ",
+                    options.block);
+  const std::int64_t blocks = (settings.max_length + options.block - 1) / options.block;
+  return {.heads = settings.heads,
+          .mask = settings.mask,
+          .block = options.block,
+          .sorter = Linear::make({.in = settings.width, .out = blocks}, key)};
+}
+
 Var SinkhornCore::operator()(const Var& q, const Var& k, const Var& v, const Sequence& sequence, const Context&) const {
   const Var logits = sorter(ops::gather(q, first_rows(sequence.offsets, block)));
   return ops::sinkhorn_attention(q, k, v, logits, sequence.offsets, {.heads = heads, .mask = mask, .block = block});

@@ -2,11 +2,18 @@
 
 #include <string>
 
+#include "tally/core/options/options.h"
 #include "tally/nn/attention/attention.h"
 #include "tally/nn/layers.h"
-#include "tally/ops/attention/softmax_attention.h"
 
 namespace tally::nn {
+
+struct SinkhornOptions {
+  std::int64_t block = 32;
+  static void keys(auto& o, auto&& key) {
+    key("attention_block", o.block, at_least(1), "rows of local's window, of lsh's chunks and of sinkhorn's blocks");
+  }
+};
 
 /// Softmax over one's own and one softly sorted block (ops/attention/sinkhorn_attention.h): a core of MultiHead.
 struct SinkhornCore {
@@ -21,6 +28,7 @@ struct SinkhornCore {
     visit("block", self.block);
     visit("sorter", self.sorter);
   }
+  static SinkhornCore make(const SinkhornOptions& options, const AttentionSettings& settings, RngKey key);
   Var operator()(const Var& q, const Var& k, const Var& v, const Sequence& sequence, const Context& context) const;
   std::string layout() const;
 };

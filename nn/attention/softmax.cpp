@@ -7,6 +7,28 @@
 #include "tally/ops/attention/softmax_attention_materialized.h"
 
 namespace tally::nn {
+namespace {
+
+SoftmaxCore core(const AttentionSettings& settings, std::int64_t window, double dropout, bool materialized = false) {
+  return {.heads = settings.heads,
+          .mask = settings.mask,
+          .window = window,
+          .dropout = dropout,
+          .width = settings.width,
+          .materialized = materialized};
+}
+
+}  // namespace
+
+SoftmaxCore SoftmaxCore::make(const SoftmaxOptions& options, const AttentionSettings& settings, RngKey) {
+  return core(settings, options.window, options.dropout);
+}
+SoftmaxCore SoftmaxCore::make(const MaterializedOptions& options, const AttentionSettings& settings, RngKey) {
+  return core(settings, options.window, options.dropout, true);
+}
+SoftmaxCore SoftmaxCore::make(const LocalOptions& options, const AttentionSettings& settings, RngKey) {
+  return core(settings, options.block, options.dropout);
+}
 
 Var SoftmaxCore::operator()(const Var& q, const Var& k, const Var& v, const Sequence& sequence,
                             const Context& context) const {

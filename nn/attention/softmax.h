@@ -3,10 +3,33 @@
 #include <string>
 #include <vector>
 
+#include "tally/core/options/options.h"
 #include "tally/nn/attention/attention.h"
 #include "tally/ops/attention/softmax_attention.h"
 
 namespace tally::nn {
+
+/// Of softmax attention.
+struct SoftmaxOptions {
+  double dropout = 0.1;
+  std::int64_t window = 0;
+  static void keys(auto& o, auto&& key) {
+    key("attn_dropout_prob", o.dropout, rate(), "dropout of attention probabilities");
+    key("attention_window", o.window, at_least(0), "rows that are visible, the row itself among them; 0: all");
+  }
+};
+/// The same, with the matrix of scores.
+struct MaterializedOptions : SoftmaxOptions {};
+
+/// Of softmax attention to the last rows.
+struct LocalOptions {
+  double dropout = 0.1;
+  std::int64_t block = 32;
+  static void keys(auto& o, auto&& key) {
+    key("attn_dropout_prob", o.dropout, rate(), "dropout of attention probabilities");
+    key("attention_block", o.block, at_least(1), "rows of local's window, of lsh's chunks and of sinkhorn's blocks");
+  }
+};
 
 /// Softmax attention to all rows, or to those within a window: cores of MultiHead.
 struct SoftmaxCore {
@@ -25,6 +48,9 @@ struct SoftmaxCore {
     visit("width", self.width);
     visit("materialized", self.materialized);
   }
+  static SoftmaxCore make(const SoftmaxOptions& options, const AttentionSettings& settings, RngKey key);
+  static SoftmaxCore make(const MaterializedOptions& options, const AttentionSettings& settings, RngKey key);
+  static SoftmaxCore make(const LocalOptions& options, const AttentionSettings& settings, RngKey key);
   Var operator()(const Var& q, const Var& k, const Var& v, const Sequence& sequence, const Context& context) const;
   std::string layout() const;
 

@@ -18,15 +18,14 @@ Var FeedForward::operator()(const Var& x, const Context& context) const {
   return outer(dropout(inner(x, activation), context.at("dropout")));
 }
 
-TransformerBlock TransformerBlock::make(const TransformerBlockOptions& options, RngKey key,
-                                        const AttentionKinds& kinds) {
+TransformerBlock TransformerBlock::make(const TransformerBlockOptions& options, RngKey key) {
   const std::int64_t width = options.settings.width;
   const std::int64_t inner = options.inner > 0 ? options.inner : width;
   AttentionSettings settings = options.settings;
   settings.deviation = options.deviation;
   return {.attention_norm = LayerNorm::make({width, options.epsilon}),
           .feed_forward_norm = LayerNorm::make({width, options.epsilon}),
-          .attention = kinds.make(options.attention, settings, key.fold_in("attention")),
+          .attention = make_attention(options.attention, settings, key.fold_in("attention")),
           .feed_forward = FeedForward::make({.width = width,
                                              .inner = inner,
                                              .activation = options.activation,

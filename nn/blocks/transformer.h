@@ -43,9 +43,9 @@ constexpr auto words(NormPlacement) {
 }
 
 struct TransformerBlockOptions {
-  std::string attention = "softmax";  ///< of attention_kinds()
-  AttentionSettings settings = {};    ///< of the attention, the width among them; its deviation is that below
-  std::int64_t inner = 0;             ///< of the feed-forward part; 0 means the width
+  AttentionChoice attention{attention_kinds(), "softmax"};
+  AttentionSettings settings = {};  ///< of the attention, the width among them; its deviation is that below
+  std::int64_t inner = 0;           ///< of the feed-forward part; 0 means the width
   ops::Activation activation = ops::Activation::relu;
   double hidden_dropout = 0;
   double deviation = 0;
@@ -68,9 +68,7 @@ struct TransformerBlock {
     visit("dropout", self.dropout);
     visit("norm", self.norm);
   }
-  /// The attention is made by `kinds`.
-  static TransformerBlock make(const TransformerBlockOptions& options, RngKey key,
-                               const AttentionKinds& kinds = attention_kinds());
+  static TransformerBlock make(const TransformerBlockOptions& options, RngKey key);
   Var operator()(const Var& x, const Sequence& sequence, const Context& context) const;
 
   /// The recurrent face, where the attention has one: an event's row [1, width] to its output, that of the call above.

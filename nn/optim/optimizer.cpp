@@ -47,7 +47,10 @@ void Optimizer::check_groups(const nn::ParameterList& parameters) const {
   for (const ParameterGroup& group : groups) {
     const bool matched = std::any_of(parameters.begin(), parameters.end(),
                                      [&](const auto& each) { return nn::matches(group.pattern, each.path); });
-    check<ValueError>(matched, kName, "needs groups of parameters that are there; none matches '", group.pattern, "'");
+    std::vector<std::string> paths;
+    for (const auto& each : parameters) paths.push_back(each.path);
+    check<ValueError>(matched, kName, "needs groups of parameters that are there; none matches '", group.pattern, "'",
+                      suggestion(group.pattern, paths));
     const double decay = group.weight_decay.value_or(0);
     check<ValueError>(group.learning_rate_factor >= 0 && std::isfinite(group.learning_rate_factor) && decay >= 0 &&
                           std::isfinite(decay),

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tally/autograd/gradients.h"
+#include "tally/core/options/options.h"
 #include "tally/nn/module.h"
 
 namespace tally::optim {
@@ -23,6 +24,13 @@ struct ParameterGroup {
   double learning_rate_factor = 1;          ///< times the learning rate of the step
   std::optional<double> weight_decay = {};  ///< in place of the optimizer's
   bool frozen = false;                      ///< values and state stay as they are
+
+  static void keys(auto& o, auto&& key) {
+    key("paths", o.pattern, "of the parameters; * stands for any text");
+    key("learning_rate_factor", o.learning_rate_factor, at_least(0), "times the learning rate of the step");
+    key("weight_decay", o.weight_decay, "in place of the learner's; null: the learner's");
+    key("frozen", o.frozen, "values stay as they are");
+  }
 };
 
 /// What a step does with the elements of one parameter.

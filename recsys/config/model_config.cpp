@@ -3,12 +3,7 @@
 namespace tally::recsys {
 
 void ModelConfig::set(const std::string& key, const Json& value) {
-  Json given = to_json(list_options(*this));
-  given.set(key, value);
-  JsonFields fields(given, "model");
-  const Json only = Json::object({{key, value}});
-  read_options([this] { return list_options(*this); }, fields, &only);
-  check_options(list_options(*this), "model");
+  set_option([this] { return list_options(*this); }, "model", key, value);
 }
 
 std::unique_ptr<SequenceModel> make_sequence_model(const ModelConfig& config, std::int64_t items, RngKey key) {

@@ -6,11 +6,17 @@
 namespace tally::recsys {
 namespace {
 
-/// Names of the options that a choice brings with it: they stand with its row.
-template <class Row>
-void leave_out(const Choice<Row>& choice, std::vector<std::string>& names) {
-  for (const Option& option : choice.options.list().options) names.push_back(option.name);
+/// Names of the options that choices bring with them: they stand with their rows.
+std::vector<std::string> brought_by_choices(const OptionList& list) {
+  std::vector<std::string> names;
+  for (const Option& choice : list.options) {
+    if (!choice.other) continue;
+    for (const Option& option : choice.other(choice.value().as_string()).options) names.push_back(option.name);
+  }
+  return names;
 }
+
+std::string table_of(const OptionList& list) { return options_markdown(list, brought_by_choices(list)); }
 
 /// The keys of each row of a table.
 template <class Row>
@@ -19,7 +25,7 @@ std::string rows_of(const std::string& setting, const ChoiceTable<Row>& table) {
   for (const Row& row : table) {
     const OptionList list = row.options.list();
     text += "\n`" + setting + "` `" + row.name + "`: " + row.summary + ".";
-    text += list.options.empty() ? " It has no keys of its own.\n" : "\n\n" + options_markdown(list);
+    text += list.options.empty() ? " It has no keys of its own.\n" : "\n\n" + table_of(list);
   }
   return text;
 }
@@ -28,11 +34,6 @@ std::string rows_of(const std::string& setting, const ChoiceTable<Row>& table) {
 
 std::string options_page(const Tables& tables) {
   RunConfig config(tables);
-  std::vector<std::string> brought;
-  leave_out(config.model.chosen, brought);
-  leave_out(config.train.learner, brought);
-  leave_out(config.train.decay, brought);
-  leave_out(config.train.loss, brought);
   std::string text =
       "# Options\n\n"
       "Every key of a config, as `tally config options` prints it; a test holds this page against it. A key that has "
@@ -42,8 +43,8 @@ std::string options_page(const Tables& tables) {
   text += "\nBeside the sections:\n\n" + options_markdown(top);
   for (const Option& section : top.options) {
     if (!section.section) continue;
-    text += "\n## " + section.name + ": " + section.doc + "\n\n" + options_markdown(section.section(), brought);
-    if (section.name == "model") text += rows_of("name", tables.models);
+    text += "\n## " + section.name + ": " + section.doc + "\n\n" + table_of(section.section());
+    if (section.name == "model") text += rows_of("name", tables.models) + rows_of("attention", tables.attentions);
     if (section.name != "train") continue;
     text +=
         rows_of("loss_type", tables.losses) + rows_of("learner", tables.learners) + rows_of("decay", tables.schedules);

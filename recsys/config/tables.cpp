@@ -1,6 +1,5 @@
 #include "tally/recsys/config/tables.h"
 
-#include "tally/nn/attention/attention_kinds.h"
 #include "tally/recsys/models/gru4rec.h"
 #include "tally/recsys/models/lisa.h"
 #include "tally/recsys/models/sasrec.h"
@@ -71,28 +70,37 @@ struct SoftmaxKeys {
   }
 };
 
+LossOptions binary_loss(const BinaryKeys& keys, double calibration = 0) {
+  return {.kind = LossOptions::Kind::binary_cross_entropy,
+          .negatives = keys.negatives,
+          .average = keys.average,
+          .gbce_calibration = calibration};
+}
+
+template <class Keys>
+LossRow standard_loss(const std::string& name, const std::string& summary, LossOptions (*options_of)(const Keys&)) {
+  return {.name = name,
+          .summary = summary,
+          .options = Keys{},
+          .make = [options_of](const AnyOptions& options, const LossData& data) {
+            return std::make_shared<TrainingLoss>(options_of(options.as<Keys>()), data);
+          }};
+}
+
 ChoiceTable<LossRow> standard_losses() {
-  using Kind = LossOptions::Kind;
-  const auto binary = [](const BinaryKeys& keys, double calibration) {
-    return LossOptions{.kind = Kind::binary_cross_entropy,
-                       .negatives = keys.negatives,
-                       .average = keys.average,
-                       .gbce_calibration = calibration};
-  };
-  return {"train.loss_type",
-          {{"CE", "cross-entropy over all items", {}, [](const AnyOptions&) { return LossOptions{}; }},
-           {"BCE", "binary cross-entropy of the target and drawn negatives", BinaryKeys{},
-            [=](const AnyOptions& o) { return binary(o.as<BinaryKeys>(), 0); }},
-           {"gBCE", "the same, calibrated for the share of items that is drawn (arXiv 2308.07192)", CalibratedKeys{},
-            [=](const AnyOptions& o) {
-              const auto& keys = o.as<CalibratedKeys>();
-              return binary(keys.binary, keys.calibration);
-            }},
-           {"SSM", "sampled softmax: cross-entropy over the target and drawn negatives", SoftmaxKeys{},
-            [](const AnyOptions& o) {
-              const auto& keys = o.as<SoftmaxKeys>();
-              return LossOptions{.kind = Kind::sampled_softmax, .negatives = keys.negatives, .log_q = keys.log_q};
-            }}}};
+  return {
+      "train.loss_type",
+      {standard_loss<NoOptions>("CE", "cross-entropy over all items", [](const NoOptions&) { return LossOptions{}; }),
+       standard_loss<BinaryKeys>("BCE", "binary cross-entropy of the target and drawn negatives",
+                                 [](const BinaryKeys& keys) { return binary_loss(keys); }),
+       standard_loss<CalibratedKeys>(
+           "gBCE", "the same, calibrated for the share of items that is drawn (arXiv 2308.07192)",
+           [](const CalibratedKeys& keys) { return binary_loss(keys.binary, keys.calibration); }),
+       standard_loss<SoftmaxKeys>(
+           "SSM", "sampled softmax: cross-entropy over the target and drawn negatives", [](const SoftmaxKeys& keys) {
+             return LossOptions{
+                 .kind = LossOptions::Kind::sampled_softmax, .negatives = keys.negatives, .log_q = keys.log_q};
+           })}};
 }
 
 struct AdamKeys {
@@ -141,7 +149,7 @@ ChoiceTable<ScheduleRow> standard_schedules() {
            {"cosine", "it falls to 0 along a half cosine, over all epochs", {}, with(optim::Decay::cosine)}}};
 }
 
-ChoiceTable<ModelRow> standard_models() {
+ChoiceTable<ModelRow> standard_models(const nn::AttentionKinds& attentions) {
   // Defaults of sizes are the same for all models, as they are in configs written so far.
   ModelRow lisa = model_row<Lisa>("lisa", "attention by codeword histogram over quantized items (WWW 2021)",
                                   LisaOptions{.width = 64, .layers = 2, .window = 200, .epsilon = 1e-8});
@@ -156,28 +164,25 @@ ChoiceTable<ModelRow> standard_models() {
   return {"model.name",
           {model_row<Gru4Rec>("gru4rec", "gated recurrent units over item embeddings (ICLR 2016)",
                               Gru4RecOptions{.layers = 2, .dropout = 0.1}),
-           model_row<SasRec>("sasrec", "a transformer over item embeddings (ICDM 2018)", SasRecOptions{}),
+           model_row<SasRec>("sasrec", "a transformer over item embeddings (ICDM 2018)",
+                             SasRecOptions{.attention = {causal_attentions(attentions), "softmax"}}),
            std::move(lisa)}};
-}
-
-ChoiceTable<AttentionRow> standard_attentions() {
-  std::vector<AttentionRow> rows;
-  for (const nn::AttentionKindEntry& kind : nn::attention_kinds()) {
-    if (kind.causal) rows.push_back({kind.name, kind.summary});
-  }
-  return {"model.attention", std::move(rows)};
 }
 
 }  // namespace
 
-Tables standard() {
-  static const Tables all{.models = standard_models(),
-                          .attentions = standard_attentions(),
-                          .losses = standard_losses(),
-                          .learners = standard_learners(),
-                          .schedules = standard_schedules(),
-                          .protocols = standard_protocols(),
-                          .readers = standard_readers()};
+Tables standard(const nn::AttentionKinds& attentions) {
+  // All but the models are the same for every program.
+  static const Tables shared{.models = {"model.name", {}},
+                             .attentions = nn::attention_kinds(),
+                             .losses = standard_losses(),
+                             .learners = standard_learners(),
+                             .schedules = standard_schedules(),
+                             .protocols = standard_protocols(),
+                             .readers = standard_readers()};
+  Tables all = shared;
+  all.attentions = attentions;
+  all.models = standard_models(attentions);
   return all;
 }
 

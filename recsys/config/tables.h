@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tally/core/options/option_tables.h"
+#include "tally/nn/attention/attention_kinds.h"
 #include "tally/nn/optim/optimizer.h"
 #include "tally/nn/optim/schedule.h"
 #include "tally/recsys/config/protocol.h"
@@ -14,8 +15,11 @@
 
 // What a config may name. A program adds rows of its own:
 //
-//     Tables tables = standard();
+//     nn::AttentionKinds attentions = nn::attention_kinds();
+//     attentions.add(nn::attention_row<MyAttention>("mine", "what it is", MyAttentionOptions{}));
+//     Tables tables = standard(attentions);
 //     tables.models.add(model_row<MyModel>("mine", "what it is", MyOptions{}));
+//     tables.losses.add(loss_row("mine", "what it is", MyLossOptions{}, my_loss));
 //     const RunConfig config = load_config("config.json", overrides, tables);
 
 namespace tally::recsys {
@@ -48,8 +52,19 @@ ModelRow model_row(const std::string& name, const std::string& summary, O defaul
 struct LossRow {
   std::string name, summary;
   AnyOptions options;
-  std::function<LossOptions(const AnyOptions& options)> make;
+  std::function<std::shared_ptr<const Loss>(const AnyOptions& options, const LossData& data)> make;
 };
+
+/// A row for a loss over all items that is a function of options and rows: `Var loss(const O&, const LossRows&)`.
+template <Listed O, class F>
+LossRow loss_row(const std::string& name, const std::string& summary, O defaults, F loss) {
+  return {.name = name,
+          .summary = summary,
+          .options = std::move(defaults),
+          .make = [summary, loss](const AnyOptions& options, const LossData&) {
+            return loss_function(summary, [loss, o = options.as<O>()](const LossRows& rows) { return loss(o, rows); });
+          }};
+}
 
 struct LearnerRow {
   std::string name, summary;
@@ -66,14 +81,9 @@ struct ScheduleRow {
       make;
 };
 
-/// A kind of attention of the model sasrec.
-struct AttentionRow {
-  std::string name, summary;
-};
-
 struct Tables {
   ChoiceTable<ModelRow> models;
-  ChoiceTable<AttentionRow> attentions;
+  nn::AttentionKinds attentions;  ///< those that standard() was given: models choose among them
   ChoiceTable<LossRow> losses;
   ChoiceTable<LearnerRow> learners;
   ChoiceTable<ScheduleRow> schedules;
@@ -81,7 +91,8 @@ struct Tables {
   ChoiceTable<FileForm> readers;
 };
 
-/// What the library brings.
-Tables standard();
+/// What the library brings. Models choose among these attentions: a program hands over a copy of nn::attention_kinds()
+/// with rows of its own.
+Tables standard(const nn::AttentionKinds& attentions = nn::attention_kinds());
 
 }  // namespace tally::recsys

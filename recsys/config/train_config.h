@@ -17,6 +17,8 @@ struct TrainConfig {
   Choice<LearnerRow> learner;
   double learning_rate = 1e-3;
   double clip_grad_norm = 0;
+  std::int64_t accumulate_batches = 1;
+  std::vector<optim::ParameterGroup> parameter_groups;
   std::int64_t warmup_steps = 0;
   Choice<ScheduleRow> decay;
   TrainingSamples train_samples = TrainingSamples::shifted;
@@ -43,6 +45,11 @@ struct TrainConfig {
     key("learner", o.learner, "what changes the weights: `tally learners`");
     key("learning_rate", o.learning_rate, above(0), "of the learner, at its peak");
     key("clip_grad_norm", o.clip_grad_norm, at_least(0), "most that the gradients' joint norm may be; 0: any");
+    key("accumulate_batches", o.accumulate_batches, at_least(1),
+        "batches whose gradients make one step of the learner, as one batch of all their samples does");
+    key("parameter_groups", o.parameter_groups,
+        "parameters with rates of their own; the first group whose paths match holds; `tally gradcheck --model` prints "
+        "all paths");
     key("warmup_steps", o.warmup_steps, at_least(0), "steps from 0 to the learning rate");
     key("decay", o.decay, "of the learning rate");
     key("train_samples", o.train_samples,

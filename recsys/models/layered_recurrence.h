@@ -37,7 +37,7 @@ concept LayeredModel = requires(const M& model, const Tensor& rows, const Var& x
 /// Hidden state after each item, [T, D].
 template <LayeredModel M>
 Var encode_layers(const M& model, const Sequences& batch, const nn::Context& context) {
-  const nn::Sequence sequence{batch.offsets};
+  const nn::Sequence sequence{batch.offsets, batch.times};
   Var x = model.embed(batch.items, positions(batch.offsets, model.window, model.alignment), context.at("embedding"));
   for (std::size_t b = 0; b < model.blocks.size(); ++b) {
     x = model.blocks[b](x, sequence, context.at("blocks").at(b));

@@ -7,7 +7,7 @@
 
 namespace tally::recsys {
 
-SasRec SasRec::make(const SasRecOptions& options, RngKey key, const nn::AttentionKinds& kinds) {
+SasRec SasRec::make(const SasRecOptions& options, RngKey key) {
   check<ValueError>(options.blocks >= 1, "SasRec", "needs at least one block; got ", options.blocks);
   SasRec model{
       .items = nn::Embedding::make({options.items, options.width, options.deviation}, key.fold_in("items")),
@@ -20,21 +20,16 @@ SasRec SasRec::make(const SasRecOptions& options, RngKey key, const nn::Attentio
       .alignment = options.alignment,
   };
   for (std::int64_t b = 0; b < options.blocks; ++b) {
-    nn::AttentionSettings settings = options.rival;
-    settings.width = options.width;
-    settings.heads = options.heads;
-    settings.dropout = options.attention_dropout;
-    settings.max_length = options.window;
-    model.blocks.push_back(nn::TransformerBlock::make({.attention = options.attention,
-                                                       .settings = settings,
-                                                       .inner = options.inner,
-                                                       .activation = options.activation,
-                                                       .hidden_dropout = options.hidden_dropout,
-                                                       .deviation = options.deviation,
-                                                       .epsilon = options.epsilon,
-                                                       .norm = options.norm},
-                                                      key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b)),
-                                                      kinds));
+    model.blocks.push_back(nn::TransformerBlock::make(
+        {.attention = options.attention,
+         .settings = {.width = options.width, .heads = options.heads, .max_length = options.window},
+         .inner = options.inner,
+         .activation = options.activation,
+         .hidden_dropout = options.hidden_dropout,
+         .deviation = options.deviation,
+         .epsilon = options.epsilon,
+         .norm = options.norm},
+        key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b))));
   }
   if (!options.tie_embeddings) {
     model.output = nn::Parameter(nn::normal({options.items, options.width}, options.deviation, key.fold_in("output")));

@@ -28,8 +28,7 @@ struct SasRec {
     visit("alignment", self.alignment);
   }
 
-  /// The attentions are made by `kinds`.
-  static SasRec make(const SasRecOptions& options, RngKey key, const nn::AttentionKinds& kinds = nn::attention_kinds());
+  static SasRec make(const SasRecOptions& options, RngKey key);
   /// [T, width]; row t depends on the items of its sequence up to t.
   Var encode(const Sequences& batch, const nn::Context& context) const { return encode_layers(*this, batch, context); }
   /// Its parts, row by row: layered_recurrence.h.

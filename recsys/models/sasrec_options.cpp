@@ -1,5 +1,8 @@
 #include "tally/recsys/models/sasrec_options.h"
 
+#include <algorithm>
+#include <iterator>
+
 namespace tally::recsys {
 
 void SasRecOptions::check(const std::string& section) const {
@@ -7,15 +10,11 @@ void SasRecOptions::check(const std::string& section) const {
                             "; got ", width);
 }
 
-const std::vector<std::string>& SasRecOptions::causal_attentions() {
-  static const std::vector<std::string> names = [] {
-    std::vector<std::string> causal;
-    for (const nn::AttentionKindEntry& entry : nn::attention_kinds()) {
-      if (entry.causal) causal.push_back(entry.name);
-    }
-    return causal;
-  }();
-  return names;
+nn::AttentionKinds causal_attentions(const nn::AttentionKinds& kinds) {
+  std::vector<nn::AttentionRow> rows;
+  std::copy_if(kinds.begin(), kinds.end(), std::back_inserter(rows),
+               [](const nn::AttentionRow& row) { return row.causal; });
+  return {kinds.of(), std::move(rows)};
 }
 
 }  // namespace tally::recsys

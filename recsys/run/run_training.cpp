@@ -2,7 +2,9 @@
 
 namespace tally::recsys {
 
-LossOptions loss_options(const TrainConfig& config) { return config.loss.row().make(config.loss.options); }
+std::shared_ptr<const Loss> make_loss(const TrainConfig& config, const LossData& data) {
+  return config.loss.row().make(config.loss.options, data);
+}
 
 TrainingBatches::Options batch_options(const TrainConfig& config, std::int64_t window) {
   return {.batch_size = config.train_batch_size,

@@ -46,7 +46,7 @@ class TrainingRun {
         model_(make_sequence_model(config.model, data_.interactions->num_items(), run_key(config).fold_in("model"))),
         optimizer_(config.train.learner.row().make(config.train.learner.options, config.train.learning_rate)),
         batches_(histories(), batch_options(config.train, model_->window()), run_key(config).fold_in("order"), times()),
-        loss_(std::make_shared<TrainingLoss>(loss_options(config.train), histories(), data_.interactions->num_items())),
+        loss_(make_loss(config.train, {histories(), data_.interactions->num_items()})),
         evaluation_(evaluation_options(config)),
         validation_targets_(evaluated_targets(config, *data_.split, Part::validation)),
         test_targets_(evaluated_targets(config, *data_.split, Part::test)),
@@ -54,6 +54,7 @@ class TrainingRun {
         task_(*model_, batches_, loss_, validation_function(), identity_, checkpoint_identity_defaults(config)) {
     check<IoError>(batches_.users() > 0, config.data.path,
                    "has no user with two training events (four in all): nothing could be trained on");
+    set_groups();
     if (!evaluation_.sampled) return;
     check_candidates(*data_.split, Part::validation, validation_targets_, *evaluation_.sampled);
     check_candidates(*data_.split, Part::test, test_targets_, *evaluation_.sampled);
@@ -98,6 +99,15 @@ class TrainingRun {
     }
     outcome.test = finish(progress);
     return outcome;
+  }
+
+  void set_groups() {
+    optimizer_->groups = config_.train.parameter_groups;
+    try {
+      optimizer_->check_groups(model_->parameters());
+    } catch (const ValueError& error) {
+      fail<ConfigError>("train.parameter_groups", error.what());
+    }
   }
 
   /// Weights of the run that the config names.
@@ -170,6 +180,11 @@ class TrainingRun {
     return *progress;
   }
 
+  std::int64_t steps_per_epoch() const {
+    const std::int64_t parts = config_.train.accumulate_batches;
+    return (batches_.batches_per_epoch() + parts - 1) / parts;
+  }
+
   nn::Trainer make_trainer() {
     const TrainConfig& config = config_.train;
     nn::TrainerOptions options;
@@ -178,10 +193,11 @@ class TrainingRun {
     options.patience = config.stopping_step;
     options.checkpoint_steps = config.checkpoint_steps;
     options.clip_norm = config.clip_grad_norm;
+    options.accumulate = config.accumulate_batches;
     options.trace_non_finite = config.detect_anomaly;
     options.key = run_key(config_).fold_in("training");
     options.learning_rate = config.decay.row().make(config.decay.options, config.learning_rate, config.warmup_steps,
-                                                    config.epochs * batches_.batches_per_epoch());
+                                                    config.epochs * steps_per_epoch());
     options.files = {directory_.last_checkpoint(), directory_.best_weights(), directory_.metrics()};
     nn::TrainerHooks hooks;
     hooks.stop_requested = stop_requested_;

@@ -54,6 +54,20 @@ Tensor LossRows::table_rows(const Tensor& items) const {
   return batch_items.rows(items);
 }
 
+LossRows::Counted LossRows::counted() const {
+  std::vector<std::int64_t> rows, targets;
+  const Tensor of_table = table_rows(shard.targets);
+  for (std::int64_t t = 0; const std::int32_t target : of_table.span<std::int32_t>()) {
+    if (target >= 0) {
+      rows.push_back(t);
+      targets.push_back(target);
+    }
+    ++t;
+  }
+  const auto count = static_cast<std::int64_t>(rows.size());
+  return {Tensor::from(rows, {count}), Tensor::from(targets, {count})};
+}
+
 std::shared_ptr<const Loss> loss_function(std::string description, std::function<Var(const LossRows&)> function) {
   check<ConfigError>(function != nullptr, "loss", "needs a function to compute '", description, "'");
   return std::make_shared<FunctionLoss>(std::move(description), std::move(function));
@@ -81,9 +95,7 @@ std::string LossOptions::description() const {
   return text;
 }
 
-TrainingLoss::TrainingLoss(const LossOptions& options, std::vector<std::span<const std::int32_t>> histories,
-                           std::int64_t items)
-    : options_(options) {
+TrainingLoss::TrainingLoss(const LossOptions& options, LossData data) : options_(options) {
   if (options.kind == LossOptions::Kind::cross_entropy) return;
   const NegativeSampling& negatives = options.negatives;
   const bool binary = options.kind == LossOptions::Kind::binary_cross_entropy;
@@ -92,13 +104,13 @@ TrainingLoss::TrainingLoss(const LossOptions& options, std::vector<std::span<con
                      "are computed with their shard");
   check<ConfigError>(!binary || negatives.replacement, "loss",
                      "needs negatives with replacement for binary cross-entropy");
-  sampler_ = std::make_shared<NegativeSampler>(negatives, std::move(histories), items);
+  sampler_ = std::make_shared<NegativeSampler>(negatives, std::move(data.histories), data.items);
   if (!binary || options.gbce_calibration == 0) return;
   check<ConfigError>(negatives.distribution == NegativeSampling::Distribution::uniform, "loss",
                      "needs uniform negatives for gBCE");
-  check<ConfigError>(negatives.count < items, "loss", "needs fewer negatives than the ", items, " items for gBCE; got ",
-                     negatives.count);
-  positive_power_ = ops::gbce_positive_power(negatives.count, items, options.gbce_calibration);
+  check<ConfigError>(negatives.count < data.items, "loss", "needs fewer negatives than the ", data.items,
+                     " items for gBCE; got ", negatives.count);
+  positive_power_ = ops::gbce_positive_power(negatives.count, data.items, options.gbce_calibration);
 }
 
 Tensor TrainingLoss::draw_negatives(const TrainingShard& shard, RngKey key) const {

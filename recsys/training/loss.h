@@ -47,6 +47,12 @@ struct LossOptions {
   std::string description() const;
 };
 
+/// What a loss may know of the training data.
+struct LossData {
+  std::vector<std::span<const std::int32_t>> histories;  ///< of the users, as in NegativeSampler
+  std::int64_t items = 0;
+};
+
 /// What a loss is taken of: the rows of a shard, or of a whole batch.
 struct LossRows {
   Var hidden;                  ///< [T, D] hidden state after each item
@@ -58,6 +64,11 @@ struct LossRows {
 
   /// Rows of `table` that belong to item indices, i32 of their shape; -1 stays -1.
   Tensor table_rows(const Tensor& items) const;
+  /// Those of `hidden` that count, and the rows of `table` that are their targets: i64 of one length.
+  struct Counted {
+    Tensor rows, targets;
+  };
+  Counted counted() const;
 };
 
 /// A loss over the target positions of a batch. Implement it for a loss of one's own, or give a function to
@@ -93,8 +104,8 @@ class TrainingLoss final : public Loss {
  public:
   /// Cross-entropy over all items.
   TrainingLoss() = default;
-  /// `histories` as in NegativeSampler. Throws ConfigError for options that do not go together.
-  TrainingLoss(const LossOptions& options, std::vector<std::span<const std::int32_t>> histories, std::int64_t items);
+  /// Throws ConfigError for options that do not go together.
+  TrainingLoss(const LossOptions& options, LossData data);
 
   const LossOptions& options() const { return options_; }
 

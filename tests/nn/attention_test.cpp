@@ -15,6 +15,7 @@
 #include "tally/nn/attention/multi_head.h"
 #include "tally/nn/attention/sinkhorn.h"
 #include "tally/nn/attention/softmax.h"
+#include "tests/support/attention_choices.h"
 
 using namespace tally;
 using Catch::Matchers::Contains;
@@ -35,19 +36,23 @@ nn::AttentionSettings settings(bool causal = true) {
   return {.width = kWidth,
           .heads = kHeads,
           .mask = causal ? ops::AttentionMask::causal : ops::AttentionMask::bidirectional,
-          .block = 5,
-          .random_features = 7,
-          .buckets = 4,
-          .projected_keys = 2,
-          .codebooks = 3,
-          .codewords = 4,
-          .decay = 0.1,
           .max_length = 40};
+}
+
+nn::AttentionChoice choice(const std::string& name, const nn::AttentionKinds& kinds = nn::attention_kinds()) {
+  return attention_choice(kinds, name,
+                          {{"attention_block", 5},
+                           {"random_features", 7},
+                           {"lsh_buckets", 4},
+                           {"projected_keys", 2},
+                           {"codebooks", 3},
+                           {"codewords", 4},
+                           {"counts_decay", 0.1}});
 }
 
 /// With weights of ordinary size.
 Holder make(const std::string& name, bool causal = true) {
-  Holder holder{nn::attention_kinds().make(name, settings(causal), RngKey{4})};
+  Holder holder{nn::make_attention(choice(name), settings(causal), RngKey{4})};
   std::uint64_t stream = 0;
   for (auto& [path, parameter] : nn::parameters(holder)) {
     Tensor noise(parameter->shape());
@@ -209,7 +214,7 @@ double difference(const Rows& a, const Rows& b) {
 
 TEST_CASE("every attention's two faces agree with each other and with its definition", "[attention]") {
   std::vector<std::string> streaming;
-  for (const nn::AttentionKindEntry& entry : nn::attention_kinds()) {
+  for (const nn::AttentionRow& entry : nn::attention_kinds()) {
     INFO(entry.name);
     const Holder holder = make(entry.name, entry.causal);
     const nn::Attention& attention = holder.attention;
@@ -296,10 +301,10 @@ TEST_CASE("walkers enter an attention of any kind", "[attention]") {
 
 TEST_CASE("a table of attentions is a value", "[attention]") {
   nn::AttentionKinds kinds = nn::attention_kinds();
-  nn::AttentionKindEntry twice = kinds.at("local");
-  CHECK_THROWS_WITH(kinds.add(twice), Contains("a kind named 'local' already"));
-  twice.name = "nearby";
-  kinds.add(twice);
-  CHECK(kinds.make("nearby", settings(), RngKey{1}).name() == "nearby");
-  CHECK_THROWS_WITH(nn::attention_kinds().at("nearby"), Contains("knows no 'nearby'"));
+  CHECK_THROWS_WITH(kinds.add(kinds.at("local")), Contains("\"local\" is there already"));
+  kinds.add(nn::multi_head_row<nn::SoftmaxCore>("nearby", "the last two rows", nn::LocalOptions{.block = 2}));
+  const nn::Attention nearby = nn::make_attention({kinds, "nearby"}, settings(), RngKey{1});
+  CHECK(nearby.name() == "nearby");
+  CHECK(nearby.as<nn::MultiHead<nn::SoftmaxCore>>()->attention.window == 2);
+  CHECK_THROWS_WITH(nn::attention_kinds().at("nearby"), Contains("does not know \"nearby\""));
 }

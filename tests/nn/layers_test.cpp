@@ -17,6 +17,7 @@
 #include "tally/nn/quantization.h"
 #include "tally/nn/recurrent.h"
 #include "tally/ops/tensor/reduce.h"
+#include "tests/support/attention_choices.h"
 
 using namespace tally;
 
@@ -143,12 +144,14 @@ TEST_CASE("transformer blocks have right gradients in every placement of the nor
   const std::vector<std::int64_t> lengths{4, 0, 1, 3};
   const Offsets offsets = Offsets::from_lengths(lengths);
   for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::post, nn::NormPlacement::sasrec}) {
-    auto block = nn::TransformerBlock::make({.settings = {.width = 4, .heads = 2, .dropout = 0.2},
-                                             .inner = 6,
-                                             .activation = ops::Activation::gelu,
-                                             .hidden_dropout = 0.2,
-                                             .norm = norm},
-                                            RngKey{4});
+    auto block = nn::TransformerBlock::make(
+        {.attention = attention_choice(nn::attention_kinds(), "softmax", {{"attn_dropout_prob", 0.2}}),
+         .settings = {.width = 4, .heads = 2},
+         .inner = 6,
+         .activation = ops::Activation::gelu,
+         .hidden_dropout = 0.2,
+         .norm = norm},
+        RngKey{4});
     check_module(block, rows(8, 4, 5),
                  [&](const Var& x) { return block(x, {offsets}, {.training = true, .key = RngKey{3}}); });
   }
@@ -157,18 +160,17 @@ TEST_CASE("transformer blocks have right gradients in every placement of the nor
 TEST_CASE("every attention of the table has right gradients, and the causal ones are causal", "[layers]") {
   const std::vector<std::int64_t> lengths{7, 0, 1, 5};
   const Offsets offsets = Offsets::from_lengths(lengths);
-  for (const nn::AttentionKindEntry& entry : nn::attention_kinds()) {
+  for (const nn::AttentionRow& entry : nn::attention_kinds()) {
     INFO(entry.name);
     const nn::AttentionSettings settings{
         .width = 4,
         .heads = 2,
         .mask = entry.causal ? ops::AttentionMask::causal : ops::AttentionMask::bidirectional,
-        .block = 3,
-        .random_features = 6,
-        .buckets = 4,
-        .projected_keys = 2,
         .max_length = 7};
-    AttentionLayer layer{nn::attention_kinds().make(entry.name, settings, RngKey{4})};
+    const nn::AttentionChoice choice =
+        attention_choice(nn::attention_kinds(), entry.name,
+                         {{"attention_block", 3}, {"random_features", 6}, {"lsh_buckets", 4}, {"projected_keys", 2}});
+    AttentionLayer layer{nn::make_attention(choice, settings, RngKey{4})};
     const Tensor x = rows(13, 4, 5);
     if (entry.smooth) {
       check_module(layer, x, [&](const Var& in) { return layer.attention(in, in, {offsets}, {}); });
@@ -176,10 +178,10 @@ TEST_CASE("every attention of the table has right gradients, and the causal ones
     if (!entry.causal) {
       nn::AttentionSettings causal = settings;
       causal.mask = ops::AttentionMask::causal;
-      CHECK_THROWS_AS(nn::attention_kinds().make(entry.name, causal, RngKey{4}), ValueError);
+      CHECK_THROWS_AS(nn::make_attention(choice, causal, RngKey{4}), ValueError);
       continue;
     }
-    const nn::Attention fresh = nn::attention_kinds().make(entry.name, settings, RngKey{4});
+    const nn::Attention fresh = nn::make_attention(choice, settings, RngKey{4});
     const Tensor before = x.to(DType::f32);
     Tensor after = before.clone();
     for (std::int64_t column = 0; column < 4; ++column) after.mutable_data<float>()[4 * 4 + column] += 1.5f;
@@ -191,8 +193,8 @@ TEST_CASE("every attention of the table has right gradients, and the causal ones
     CHECK(moved > 0);
     for (std::size_t i = 28; i < once.size(); ++i) CHECK(once[i] == then[i]);  // other sequences
   }
-  CHECK_THROWS_WITH(nn::attention_kinds().make("sofmax", {.width = 4}, RngKey{1}),
-                    Catch::Matchers::Contains("did you mean 'softmax'"));
+  CHECK_THROWS_WITH(nn::AttentionChoice(nn::attention_kinds(), "sofmax"),
+                    Catch::Matchers::Contains("did you mean \"softmax\""));
 }
 
 TEST_CASE("an embedding's gradient is sparse", "[layers]") {
@@ -207,7 +209,10 @@ TEST_CASE("an embedding's gradient is sparse", "[layers]") {
 
 TEST_CASE("dropout and blocks are deterministic outside training", "[layers]") {
   const auto block = nn::TransformerBlock::make(
-      {.settings = {.width = 4, .heads = 1, .dropout = 0.5}, .hidden_dropout = 0.5}, RngKey{4});
+      {.attention = attention_choice(nn::attention_kinds(), "softmax", {{"attn_dropout_prob", 0.5}}),
+       .settings = {.width = 4, .heads = 1},
+       .hidden_dropout = 0.5},
+      RngKey{4});
   const Offsets offsets = Offsets::single(6);
   const Tensor x = rows(6, 4, 6).to(DType::f32);
   const Tensor once = block(x, {offsets}, {.key = RngKey{1}}).value(),
@@ -220,7 +225,8 @@ TEST_CASE("dropout and blocks are deterministic outside training", "[layers]") {
 
 TEST_CASE("wrong sizes are refused", "[layers]") {
   CHECK_THROWS_AS(nn::Linear::make({.in = 0, .out = 4}, RngKey{1}), ValueError);
-  CHECK_THROWS_AS(nn::attention_kinds().make("softmax", {.width = 5, .heads = 2}, RngKey{1}), ValueError);
+  CHECK_THROWS_AS(nn::make_attention({nn::attention_kinds(), "softmax"}, {.width = 5, .heads = 2}, RngKey{1}),
+                  ValueError);
   const auto layer = nn::Linear::make({.in = 3, .out = 4}, RngKey{1});
   CHECK_THROWS_AS(layer(Tensor::zeros({2, 5})), ShapeError);
 }

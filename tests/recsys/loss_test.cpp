@@ -10,6 +10,7 @@
 #include "tally/ops/losses/item_cross_entropy.h"
 #include "tally/recsys/models/sasrec.h"
 #include "tally/recsys/training/recommender_task.h"
+#include "tests/support/attention_choices.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;
@@ -142,7 +143,7 @@ TEST_CASE("every loss equals its definition", "[loss]") {
     REQUIRE(batch.shards.size() > 1);
     for (const LossOptions& options : all_losses()) {
       INFO(options.description());
-      const TrainingLoss loss(options, spans(data), kItems);
+      const TrainingLoss loss(options, {spans(data), kItems});
       const auto log_q = log_popularity(data, options.negatives.alpha);
       double sum = 0, naive = 0;
       for (const TrainingShard& shard : batch.shards) {
@@ -168,7 +169,7 @@ TEST_CASE("sampled softmax over all items is cross-entropy", "[loss]") {
       const TrainingLoss loss({.kind = Kind::sampled_softmax,
                                .negatives = {.count = kItems, .scope = scope, .replacement = false},
                                .log_q = log_q},
-                              spans(data), kItems);
+                              {spans(data), kItems});
       CHECK(loss({x, table, shard, loss.draw_negatives(shard, RngKey{1, 1}), BatchItems(), 1}).item() ==
             Approx(full).epsilon(1e-12));
     }
@@ -177,7 +178,7 @@ TEST_CASE("sampled softmax over all items is cross-entropy", "[loss]") {
 
 TEST_CASE("losses whose parts do not fit are refused", "[loss]") {
   const auto data = walks(10);
-  const auto make = [&](const LossOptions& options) { return TrainingLoss(options, spans(data), kItems); };
+  const auto make = [&](const LossOptions& options) { return TrainingLoss(options, {spans(data), kItems}); };
   CHECK_THROWS_WITH(make({.kind = Kind::binary_cross_entropy, .stage = LossStage::batch}), Contains("batch stage"));
   CHECK_THROWS_WITH(
       make({.kind = Kind::binary_cross_entropy, .negatives = {.scope = Scope::batch, .replacement = false}}),
@@ -195,9 +196,13 @@ namespace {
 std::unique_ptr<SequenceModel> small_model() {
   return std::make_unique<SequenceModelOf<SasRec>>(
       "sasrec",
-      SasRec::make(
-          {.items = kItems, .width = 8, .blocks = 1, .window = 8, .hidden_dropout = 0.2, .attention_dropout = 0.2},
-          RngKey{1, 1}));
+      SasRec::make({.items = kItems,
+                    .width = 8,
+                    .blocks = 1,
+                    .attention = attention_choice(nn::attention_kinds(), "softmax", {{"attn_dropout_prob", 0.2}}),
+                    .window = 8,
+                    .hidden_dropout = 0.2},
+                   RngKey{1, 1}));
 }
 
 bool same_weights(const SequenceModel& a, const SequenceModel& b) {
@@ -232,7 +237,7 @@ class Run {
   Run(const Setting& setting, const std::vector<std::vector<std::int32_t>>& data, std::int64_t shard_tokens)
       : model(small_model()),
         batches(spans(data), with_budget(setting.cuts, shard_tokens), RngKey{7, 8}),
-        loss(setting.loss, spans(data), kItems) {
+        loss(setting.loss, {spans(data), kItems}) {
     options.epochs = 2;
     options.learning_rate = optim::Schedule{.peak = 0.01};
     options.key = RngKey{7, 7};

@@ -76,6 +76,7 @@ const std::vector<Case>& cases() {
       {sasrec, "initializer_range=0.2"},
       {sasrec, "layer_norm_eps=0.1"},
       {sasrec, "tie_embeddings=false"},
+      {sasrec, "attention_window=3"},
       {with(sasrec, {"attention=linear_elu"}), "attention=local"},
       {with(sasrec, {"attention=local"}), "attention_block=3"},
       {with(sasrec, {"attention=linear_favor"}), "random_features=16"},

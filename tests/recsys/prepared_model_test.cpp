@@ -156,7 +156,7 @@ TEST_CASE("gradients flow through what a model prepared once", "[prepared]") {
     const ValueAndGradients expected = in_one_piece(reference, batch);
     for (const LossStage stage : {LossStage::shard, LossStage::batch}) {
       preparations = 0;
-      const StageResult step = training_step(model, batch, RngKey{5, 5}, TrainingLoss({.stage = stage}, {}, kItems));
+      const StageResult step = training_step(model, batch, RngKey{5, 5}, TrainingLoss({.stage = stage}, {{}, kItems}));
       CHECK(preparations == 1);
       CHECK(step.loss == Approx(expected.value.item()).epsilon(1e-6));
       CHECK(relative_difference(step.gradients[model.parameters()[0].parameter->id()],
@@ -175,7 +175,7 @@ TEST_CASE("sampled losses prepare the items of their batch alone", "[prepared]")
   for (const auto kind : {LossOptions::Kind::binary_cross_entropy, LossOptions::Kind::sampled_softmax}) {
     for (const Scope scope : {Scope::position, Scope::sequence, Scope::batch}) {
       const std::int64_t count = scope == Scope::position ? 1 : 4;
-      const TrainingLoss loss({.kind = kind, .negatives = {.count = count, .scope = scope}}, {}, kItems);
+      const TrainingLoss loss({.kind = kind, .negatives = {.count = count, .scope = scope}}, {{}, kItems});
       const StageResult expected = training_step(all, batch, RngKey{5, 5}, loss);
       CHECK(prepared_rows == kItems);
       const StageResult step = training_step(some, batch, RngKey{5, 5}, loss);
@@ -206,7 +206,7 @@ TEST_CASE("a loss over all items prepares those of its batch when candidates nee
     for (const std::int64_t budget : {4, 1000}) {
       const TrainingBatch batch = small_batch(budget);
       for (const LossStage stage : {LossStage::shard, LossStage::batch}) {
-        const TrainingLoss loss({.stage = stage}, {}, kItems);
+        const TrainingLoss loss({.stage = stage}, {{}, kItems});
         const StageResult step = training_step(some, batch, RngKey{5, 5}, loss);
         const StageResult expected = training_step(whole, batch, RngKey{5, 5}, loss);
         CHECK(step.loss == Approx(expected.loss).epsilon(1e-6));

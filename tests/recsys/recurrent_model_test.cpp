@@ -10,6 +10,7 @@
 #include "tally/recsys/models/lisa.h"
 #include "tally/recsys/models/sasrec.h"
 #include "tally/recsys/models/sequence_model.h"
+#include "tests/support/attention_choices.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;
@@ -68,14 +69,15 @@ std::unique_ptr<SequenceModel> sasrec(PositionAlignment alignment = PositionAlig
                           RngKey{2})));
 }
 
-SasRecOptions sasrec_options(const std::string& attention, nn::NormPlacement norm = nn::NormPlacement::sasrec) {
-  SasRecOptions options{.items = kItems, .width = kWidth, .heads = 2, .attention = attention, .window = kWindow};
-  options.rival.block = 7;
-  options.rival.random_features = 9;
-  options.rival.codebooks = 3;
-  options.rival.codewords = 5;
-  options.norm = norm;
-  return options;
+SasRecOptions sasrec_options(const std::string& attention, nn::NormPlacement norm = nn::NormPlacement::sasrec,
+                             const nn::AttentionKinds& kinds = nn::attention_kinds()) {
+  return {.items = kItems,
+          .width = kWidth,
+          .heads = 2,
+          .attention = attention_choice(
+              kinds, attention, {{"attention_block", 7}, {"random_features", 9}, {"codebooks", 3}, {"codewords", 5}}),
+          .window = kWindow,
+          .norm = norm};
 }
 
 std::unique_ptr<SequenceModel> sasrec(const SasRecOptions& options) {
@@ -86,6 +88,9 @@ std::unique_ptr<SequenceModel> sasrec(const SasRecOptions& options) {
 struct MeanKind {
   nn::Linear value;
   static constexpr void fields(auto& self, auto&& visit) { visit("value", self.value); }
+  static MeanKind make(const NoOptions&, const nn::AttentionSettings& settings, RngKey key) {
+    return {nn::Linear::make({.in = settings.width, .out = settings.width}, key)};
+  }
   Var operator()(const Var&, const Var& source, const nn::Sequence& sequence, const nn::Context&) const {
     const Tensor values = value(source).value().contiguous();
     Tensor means = values.clone();
@@ -121,14 +126,9 @@ struct MeanKind {
 
 std::unique_ptr<SequenceModel> with_own_attention() {
   nn::AttentionKinds kinds = nn::attention_kinds();
-  kinds.add({.name = "mean",
-             .summary = "of the rows so far",
-             .make = [](const nn::AttentionKindEntry& entry, const nn::AttentionSettings& settings, RngKey key) {
-               return nn::Attention(entry.name,
-                                    MeanKind{nn::Linear::make({.in = settings.width, .out = settings.width}, key)});
-             }});
+  kinds.add(nn::attention_row<MeanKind>("mean", "of the rows so far", NoOptions{}));
   return std::make_unique<SequenceModelOf<SasRec>>(
-      "own", lively(SasRec::make(sasrec_options("mean", nn::NormPlacement::post), RngKey{2}, kinds)));
+      "own", lively(SasRec::make(sasrec_options("mean", nn::NormPlacement::post, kinds), RngKey{2})));
 }
 
 std::vector<std::int32_t> history(std::size_t length) {
@@ -358,7 +358,6 @@ TEST_CASE("layers with states stream without end, in double where it counts", "[
 
 TEST_CASE("a stream of linear attention after 300,000 events", "[recurrent][slow]") {
   SasRecOptions options = sasrec_options("linear_elu");
-  options.rival = {};
   options.width = 8;
   CHECK(error_of_stream(lively(SasRec::make(options, RngKey{2})), history(300'000)) < 1e-5);
 }

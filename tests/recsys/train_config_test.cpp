@@ -18,7 +18,8 @@ TrainConfig parse(const std::vector<std::string>& overrides) {
 
 TEST_CASE("a config's losses and samples", "[config]") {
   const auto described = [](const std::vector<std::string>& overrides) {
-    return loss_options(parse(overrides)).description();
+    const std::vector<std::int32_t> history{3, 1, 4};
+    return make_loss(parse(overrides), {{history}, 5000})->description();
   };
   CHECK(described({}) == "cross-entropy over all items");
   CHECK(described({"loss_type=BCE", "negative_exclude=history"}) ==
@@ -64,4 +65,25 @@ TEST_CASE("what does not fit a loss is one clear sentence", "[config]") {
   refused({"train_samples=prefix", "prefixes_per_user=-1"}, "[train.prefixes_per_user] needs at least 0; got -1");
   refused({"train_samples=pieces", "window_stride=-1"}, "[train.window_stride] needs at least 0; got -1");
   refused({"negativs=3"}, "did you mean \"negatives\"?");
+}
+
+TEST_CASE("parameters with rates of their own", "[config]") {
+  const TrainConfig config = parse({R"(parameter_groups=[{"paths": "items.*", "learning_rate_factor": 10},)"
+                                    R"( {"paths": "norm.*", "weight_decay": 0, "frozen": true}])",
+                                    "accumulate_batches=4"});
+  REQUIRE(config.parameter_groups.size() == 2);
+  CHECK(config.parameter_groups[0].pattern == "items.*");
+  CHECK(config.parameter_groups[0].learning_rate_factor == 10);
+  CHECK_FALSE(config.parameter_groups[0].weight_decay);
+  CHECK(config.parameter_groups[1].weight_decay == 0.0);
+  CHECK(config.parameter_groups[1].frozen);
+  CHECK(config.accumulate_batches == 4);
+  const auto refused = [](const std::string& groups, const std::string& message) {
+    CHECK_THROWS_WITH(parse({"parameter_groups=" + groups}), Contains(message));
+  };
+  refused(R"([{"path": "items.*"}])", "[train.parameter_groups[0].path] is not a known key; did you mean \"paths\"");
+  refused(R"([{"paths": "a"}, {"learning_rate_factor": -1}])",
+          "[train.parameter_groups[1].learning_rate_factor] needs at least 0; got -1");
+  refused("[1]", "[train.parameter_groups[0]] needs an object; got 1");
+  refused("{}", "[train.parameter_groups] needs a list of objects; got {}");
 }

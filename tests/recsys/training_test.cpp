@@ -9,6 +9,7 @@
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/sasrec.h"
 #include "tally/recsys/training/recommender_task.h"
+#include "tests/support/attention_choices.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;
@@ -46,9 +47,9 @@ SasRecOptions small_sasrec(nn::NormPlacement norm = nn::NormPlacement::sasrec) {
           .width = 16,
           .blocks = 2,
           .heads = 2,
+          .attention = attention_choice(nn::attention_kinds(), "softmax", {{"attn_dropout_prob", 0.2}}),
           .window = 20,
           .hidden_dropout = 0.2,
-          .attention_dropout = 0.2,
           .norm = norm};
 }
 
@@ -86,7 +87,8 @@ std::unique_ptr<SequenceModel> train(const std::vector<std::vector<std::int32_t>
   auto model = small_model();
   optim::Adam adam;
   const TrainingBatches batches(spans(data), cuts, RngKey{7, 8});
-  RecommenderTask task(*model, batches, std::make_shared<TrainingLoss>(LossOptions{.stage = stage}, spans({}), kItems));
+  RecommenderTask task(*model, batches,
+                       std::make_shared<TrainingLoss>(LossOptions{.stage = stage}, LossData{spans({}), kItems}));
   nn::TrainerProgress progress;
   nn::Trainer(task, adam, small_options()).run(progress);
   return model;
@@ -204,9 +206,9 @@ TEST_CASE("the loss per shard and per batch are the same function", "[training]"
   const TrainingBatches batches(spans(data), {.batch_size = 40, .window = 20, .shard_tokens = 50}, RngKey{3, 0});
   const TrainingBatch batch = batches.batch(0, 0);
   const StageResult by_shard =
-      training_step(*model, batch, RngKey{5, 5}, TrainingLoss({.stage = LossStage::shard}, {}, kItems));
+      training_step(*model, batch, RngKey{5, 5}, TrainingLoss({.stage = LossStage::shard}, {{}, kItems}));
   const StageResult by_batch =
-      training_step(*model, batch, RngKey{5, 5}, TrainingLoss({.stage = LossStage::batch}, {}, kItems));
+      training_step(*model, batch, RngKey{5, 5}, TrainingLoss({.stage = LossStage::batch}, {{}, kItems}));
   CHECK(by_shard.loss == Approx(by_batch.loss).epsilon(1e-6));
   CHECK(by_shard.loss == Approx(std::log(kItems)).epsilon(0.05));
   for (const auto& [path, parameter] : model->parameters()) {
