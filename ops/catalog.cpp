@@ -43,38 +43,9 @@ const OpEntry& Catalog::find(std::string_view name) const {
 const Catalog& standard_catalog() {
   static const Catalog catalog = [] {
     Catalog all;
-    entries::add_binary_cross_entropy(all);
-    entries::add_causal_dispatcher_attention(all);
-    entries::add_commitment_loss(all);
-    entries::add_decayed_sum(all);
-    entries::add_decode_codes(all);
-    entries::add_dispatcher_attention(all);
-    entries::add_dropout(all);
-    entries::add_elementwise_binary(all);
-    entries::add_elementwise_unary(all);
-    entries::add_embedding(all);
-    entries::add_embedding_bag(all);
-    entries::add_histogram_attention(all);
-    entries::add_gru(all);
-    entries::add_item_cross_entropy(all);
-    entries::add_layer_norm(all);
-    entries::add_linear(all);
-    entries::add_linear_attention(all);
-    entries::add_linformer_attention(all);
-    entries::add_lsh_attention(all);
-    entries::add_matmul(all);
-    entries::add_product_key_memory(all);
-    entries::add_product_keys(all);
-    entries::add_residual_dropout_norm(all);
-    entries::add_rms_norm(all);
-    entries::add_reduce(all);
-    entries::add_softmax(all);
-    entries::add_softmax_attention(all);
-    entries::add_softmax_attention_materialized(all);
-    entries::add_sampled_softmax(all);
-    entries::add_shape(all);
-    entries::add_sinkhorn_attention(all);
-    entries::add_vector_quantization(all);
+#define TALLY_ADD(name) entries::add_##name(all);
+    TALLY_OP_ENTRIES(TALLY_ADD)
+#undef TALLY_ADD
     return all;
   }();
   return catalog;

@@ -1,43 +1,48 @@
 #pragma once
 
-// Each source of ops adds its catalog entries through one of these; catalog.cpp calls them all. Registration by static
-// objects would vanish from a static library.
-
 #include "tally/ops/catalog.h"
+
+/// The sources of the standard catalog, in the order of their entries: a new one is a line here. (Registration by static
+/// objects would vanish from a static library.)
+#define TALLY_OP_ENTRIES(EACH)         \
+  EACH(binary_cross_entropy)           \
+  EACH(causal_dispatcher_attention)    \
+  EACH(commitment_loss)                \
+  EACH(decayed_sum)                    \
+  EACH(decode_codes)                   \
+  EACH(dispatcher_attention)           \
+  EACH(dropout)                        \
+  EACH(elementwise_binary)             \
+  EACH(elementwise_unary)              \
+  EACH(embedding)                      \
+  EACH(embedding_bag)                  \
+  EACH(histogram_attention)            \
+  EACH(gru)                            \
+  EACH(item_cross_entropy)             \
+  EACH(layer_norm)                     \
+  EACH(linear)                         \
+  EACH(linear_attention)               \
+  EACH(linformer_attention)            \
+  EACH(lsh_attention)                  \
+  EACH(matmul)                         \
+  EACH(product_key_memory)             \
+  EACH(product_keys)                   \
+  EACH(residual_dropout_norm)          \
+  EACH(rms_norm)                       \
+  EACH(reduce)                         \
+  EACH(softmax)                        \
+  EACH(softmax_attention)              \
+  EACH(softmax_attention_materialized) \
+  EACH(sampled_softmax)                \
+  EACH(shape)                          \
+  EACH(sinkhorn_attention)             \
+  EACH(vector_quantization)
 
 namespace tally::ops::entries {
 
-void add_binary_cross_entropy(Catalog& catalog);
-void add_causal_dispatcher_attention(Catalog& catalog);
-void add_commitment_loss(Catalog& catalog);
-void add_decayed_sum(Catalog& catalog);
-void add_decode_codes(Catalog& catalog);
-void add_dispatcher_attention(Catalog& catalog);
-void add_dropout(Catalog& catalog);
-void add_elementwise_binary(Catalog& catalog);
-void add_elementwise_unary(Catalog& catalog);
-void add_embedding(Catalog& catalog);
-void add_embedding_bag(Catalog& catalog);
-void add_histogram_attention(Catalog& catalog);
-void add_gru(Catalog& catalog);
-void add_item_cross_entropy(Catalog& catalog);
-void add_layer_norm(Catalog& catalog);
-void add_linear(Catalog& catalog);
-void add_linear_attention(Catalog& catalog);
-void add_linformer_attention(Catalog& catalog);
-void add_lsh_attention(Catalog& catalog);
-void add_matmul(Catalog& catalog);
-void add_product_key_memory(Catalog& catalog);
-void add_product_keys(Catalog& catalog);
-void add_residual_dropout_norm(Catalog& catalog);
-void add_rms_norm(Catalog& catalog);
-void add_reduce(Catalog& catalog);
-void add_softmax(Catalog& catalog);
-void add_softmax_attention(Catalog& catalog);
-void add_softmax_attention_materialized(Catalog& catalog);
-void add_sampled_softmax(Catalog& catalog);
-void add_shape(Catalog& catalog);
-void add_sinkhorn_attention(Catalog& catalog);
-void add_vector_quantization(Catalog& catalog);
+// add_NAME() stands at the end of its op's source and adds that op, or a family of them.
+#define TALLY_DECLARE(name) void add_##name(Catalog& catalog);
+TALLY_OP_ENTRIES(TALLY_DECLARE)
+#undef TALLY_DECLARE
 
 }  // namespace tally::ops::entries
