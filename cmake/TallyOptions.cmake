@@ -4,6 +4,7 @@ option(TALLY_BUILD_TOOLS "Build the tally command" ${PROJECT_IS_TOP_LEVEL})
 option(TALLY_BUILD_EXAMPLES "Build the example programs" ${PROJECT_IS_TOP_LEVEL})
 option(TALLY_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(TALLY_WARNINGS_AS_ERRORS "Treat warnings as errors" OFF)
+option(TALLY_UNITY "Compile the sources of a folder together: a clean build is faster, a small change slower" ON)
 option(BUILD_SHARED_LIBS "Build one shared library per room" OFF)
 set(TALLY_SANITIZE "" CACHE STRING "Sanitizers to build with, e.g. address,undefined or thread")
 set(TALLY_PARALLEL "tbb" CACHE STRING "Thread backend: tbb, or std (plain threads, for thread sanitizer runs)")
@@ -33,6 +34,9 @@ target_compile_options(tally_flags INTERFACE -ffp-contract=off -fno-math-errno
 # GCC 12 reports these for inlined std::vector and std::string code that is correct (GCC bugs 105329, 105651, 107852).
 target_compile_options(tally_flags INTERFACE
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict;-Wno-stringop-overflow;-Wno-array-bounds;-Wno-stringop-overread;-Wno-maybe-uninitialized>)
+if(TALLY_UNITY)  # true of every private struct once its source is included by another
+  target_compile_options(tally_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+endif()
 if(TALLY_WARNINGS_AS_ERRORS)
   target_compile_options(tally_flags INTERFACE -Werror)
 endif()

@@ -3,6 +3,27 @@
 
 file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/include/tally)
 
+# tally_unity(TARGET SOURCE ...): sources of a folder are compiled together, GROUP (7) at a time. Kernels are not, for they
+# are compiled once per SIMD target, nor are folders of ops, whose rules and entries are alike down to their names.
+function(tally_unity target)
+  if(NOT TALLY_UNITY)
+    return()
+  endif()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
+  foreach(source IN LISTS ARGN)
+    cmake_path(RELATIVE_PATH source BASE_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE path)
+    file(STRINGS ${source} simd REGEX "foreach_target")
+    if(simd OR path MATCHES "^ops/(kernels|attention|quantization|losses|tensor|memory)/" OR path STREQUAL "core/version.cpp")
+      continue()
+    endif()
+    cmake_path(GET path PARENT_PATH folder)
+    string(REPLACE "/" "_" folder ${folder})
+    math(EXPR count_${folder} "${count_${folder}}+1")
+    math(EXPR part "(${count_${folder}}-1)/7")
+    set_source_files_properties(${source} TARGET_DIRECTORY ${target} PROPERTIES UNITY_GROUP "${folder}_${part}")
+  endforeach()
+endfunction()
+
 function(tally_room name)
   cmake_parse_arguments(ROOM "" "" "PUBLIC_LINKS;PRIVATE_LINKS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
@@ -14,6 +35,7 @@ function(tally_room name)
     list(APPEND sources ${PROJECT_SOURCE_DIR}/core/parallel_${TALLY_PARALLEL}.cpp)
   endif()
   add_library(tally_${name} ${sources})
+  tally_unity(tally_${name} ${sources})
   add_library(tally::${name} ALIAS tally_${name})
   set_target_properties(tally_${name} PROPERTIES EXPORT_NAME ${name}
     INSTALL_RPATH "$ORIGIN" VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})

@@ -6,16 +6,16 @@
 namespace tally::nn {
 namespace {
 
-constexpr const char* kName = "buffer_updates";
+constexpr const char* kBufferUpdates = "buffer_updates";
 
 void apply_change(const BufferChange& change, bool first) {
   Tensor to = change.buffer;
   const Tensor& amount = change.amount;
-  check<ShapeError>(to.numel() == amount.numel() && to.is_contiguous() && amount.is_contiguous(), kName,
+  check<ShapeError>(to.numel() == amount.numel() && to.is_contiguous() && amount.is_contiguous(), kBufferUpdates,
                     "needs an amount for each element of a buffer; got ", to.shape(), " and ", amount.shape());
   const std::int64_t n = to.numel();
   if (to.dtype() == DType::i64) {
-    check<DTypeError>(amount.dtype() == DType::i64 && change.keep == 1 && change.weight == 1, kName,
+    check<DTypeError>(amount.dtype() == DType::i64 && change.keep == 1 && change.weight == 1, kBufferUpdates,
                       "needs counts to be added to a buffer of i64; got ", amount.dtype(), " times ", change.weight);
     auto* out = to.mutable_data<std::int64_t>();
     const auto* in = amount.data<std::int64_t>();
@@ -23,7 +23,7 @@ void apply_change(const BufferChange& change, bool first) {
     return;
   }
   const double keep = first ? change.keep : 1;
-  dispatch_floating(to.dtype(), kName, [&]<class T>(T) {
+  dispatch_floating(to.dtype(), kBufferUpdates, [&]<class T>(T) {
     T* out = to.mutable_data<T>();
     const auto mix = [&](const auto* in) {
       for (std::int64_t i = 0; i < n; ++i) {
@@ -41,10 +41,10 @@ void apply_change(const BufferChange& change, bool first) {
 void apply_means(const BufferMeans& means) {
   Tensor to = means.buffer;
   check<ShapeError>(to.rank() == 3 && means.sums.shape() == to.shape() && means.counts.shape() == to.shape().without(2),
-                    kName, "needs a buffer and sums [groups, rows, width] and counts [groups, rows]; got ", to.shape(),
-                    ", ", means.sums.shape(), " and ", means.counts.shape());
+                    kBufferUpdates, "needs a buffer and sums [groups, rows, width] and counts [groups, rows]; got ",
+                    to.shape(), ", ", means.sums.shape(), " and ", means.counts.shape());
   const std::int64_t groups = to.dim(0), rows = to.dim(1), width = to.dim(2);
-  dispatch_floating(to.dtype(), kName, [&]<class T>(T) {
+  dispatch_floating(to.dtype(), kBufferUpdates, [&]<class T>(T) {
     const T *count = means.counts.data<T>(), *sum = means.sums.data<T>();
     T* out = to.mutable_data<T>();
     for (std::int64_t group = 0; group < groups; ++group) {

@@ -14,7 +14,7 @@
 namespace tally::nn {
 namespace {
 
-constexpr const char* kName = "VectorQuantizer";
+constexpr const char* kQuantizer = "VectorQuantizer";
 
 using ops::CodewordAssignment;
 using ops::CodewordSimilarity;
@@ -29,26 +29,28 @@ bool is_hard(const VectorQuantizerOptions& options) {
 }
 
 void check_options(const VectorQuantizerOptions& options) {
-  check<ValueError>(options.codebooks > 0 && options.codewords > 0 && options.width > 0, kName,
+  check<ValueError>(options.codebooks > 0 && options.codewords > 0 && options.width > 0, kQuantizer,
                     "needs sizes above 0; got codebooks ", options.codebooks, ", codewords ", options.codewords,
                     ", width ", options.width);
-  ops::detail::check_temperature(kName, options.quantization.temperature);
+  ops::detail::check_temperature(kQuantizer, options.quantization.temperature);
   if (options.product) {
-    check<ValueError>(options.width % options.codebooks == 0, kName,
+    check<ValueError>(options.width % options.codebooks == 0, kQuantizer,
                       "needs a width that the codebooks divide; got width ", options.width, ", codebooks ",
                       options.codebooks);
-    check<ValueError>(options.quantization.similarity != CodewordSimilarity::bilinear, kName,
+    check<ValueError>(options.quantization.similarity != CodewordSimilarity::bilinear, kQuantizer,
                       "needs similarity dot or squared_distance for product codebooks; got bilinear");
-    check<ValueError>(!options.codeword_bias, kName, "needs additive codebooks for codeword_bias; got product ones");
+    check<ValueError>(!options.codeword_bias, kQuantizer,
+                      "needs additive codebooks for codeword_bias; got product ones");
   }
   if (!options.averaged) return;
-  check<ValueError>(is_hard(options), kName, "needs hard assignments for averages");
-  check<ValueError>(options.decay >= 0 && options.decay < 1, kName, "needs a decay in [0, 1); got ", options.decay);
-  check<ValueError>(options.smoothing >= 0, kName, "needs a smoothing of at least 0; got ", options.smoothing);
+  check<ValueError>(is_hard(options), kQuantizer, "needs hard assignments for averages");
+  check<ValueError>(options.decay >= 0 && options.decay < 1, kQuantizer, "needs a decay in [0, 1); got ",
+                    options.decay);
+  check<ValueError>(options.smoothing >= 0, kQuantizer, "needs a smoothing of at least 0; got ", options.smoothing);
 }
 
 void check_counted(const VectorQuantizer& quantizer) {
-  check<ValueError>(quantizer.usage.defined(), kName, "needs the option count_usage");
+  check<ValueError>(quantizer.usage.defined(), kQuantizer, "needs the option count_usage");
 }
 
 /// Begins the averages anew at the codewords, each with a count of 1.
@@ -80,7 +82,7 @@ std::int64_t refresh_book(VectorQuantizer& quantizer, const Tensor& rows, std::i
   const std::int64_t* used = quantizer.usage.value().data<std::int64_t>() + book * words;
   const std::vector<std::int64_t> order = random_permutation(key, rows.dim(0));
   std::size_t replaced = 0;
-  dispatch_floating(rows.dtype(), kName, [&]<class T>(T) {
+  dispatch_floating(rows.dtype(), kQuantizer, [&]<class T>(T) {
     for (std::int64_t word = 0; word < words; ++word) {
       if (used[word] >= least) continue;
       const T* from = rows.data<T>() + order[replaced++ % order.size()] * width;
@@ -113,16 +115,16 @@ void subtract_encoded(const VectorQuantizer& quantizer, std::int64_t book, Tenso
   const Tensor codes =
       ops::encode_codes(rest, tables_of(Var(words), quantizer.bilinear.value(), Var(bias), options), options);
   const Tensor decoded = ops::decode_codes(Var(words), codes).value();
-  dispatch_floating(rest.dtype(), kName,
+  dispatch_floating(rest.dtype(), kQuantizer,
                     [&]<class T>(T) { kernels::axpy(rest.mutable_data<T>(), T{-1}, decoded.data<T>(), rest.numel()); });
 }
 
 void check_rows(const VectorQuantizer& quantizer, const Tensor& x) {
-  check<ShapeError>(x.rank() == 2 && x.dim(1) == quantizer.options.width, kName, "needs rows [T, ",
+  check<ShapeError>(x.rank() == 2 && x.dim(1) == quantizer.options.width, kQuantizer, "needs rows [T, ",
                     quantizer.options.width, "]; got ", x.shape());
-  check<DTypeError>(x.dtype() == quantizer.codewords().dtype(), kName, "needs rows of ", quantizer.codewords().dtype(),
-                    "; got ", x.dtype());
-  check<ValueError>(x.dim(0) > 0, kName, "needs at least one row");
+  check<DTypeError>(x.dtype() == quantizer.codewords().dtype(), kQuantizer, "needs rows of ",
+                    quantizer.codewords().dtype(), "; got ", x.dtype());
+  check<ValueError>(x.dim(0) > 0, kQuantizer, "needs at least one row");
 }
 
 }  // namespace
@@ -214,7 +216,7 @@ std::int64_t VectorQuantizer::count_dead(std::int64_t least) const {
 std::int64_t VectorQuantizer::refresh_dead(const Tensor& x, RngKey key, std::int64_t least) {
   check_counted(*this);
   check_rows(*this, x);
-  check<ValueError>(all_finite(x), kName, "needs finite rows");
+  check<ValueError>(all_finite(x), kQuantizer, "needs finite rows");
   const CodebookScheme scheme = scheme_of(options);
   const std::int64_t width = codewords().dim(2);
   Tensor rest = x.clone();

@@ -9,7 +9,7 @@
 namespace tally::ops {
 namespace {
 
-constexpr RngKey kCotangentKey{4711, 7};
+constexpr RngKey kF32CotangentKey{4711, 7};
 constexpr double kLargestFloat = std::numeric_limits<float>::max();
 
 double largest_finite(const Tensor& tensor, double bound) {
@@ -97,7 +97,7 @@ F32Report compare_f32(const OpEntry& entry, const OpSample& sample) {
   if (!report.refused.empty()) return report;
   const std::vector<Tensor> narrow = converted(sample.inputs, DType::f32), wide = converted(narrow, DType::f64);
   const std::vector<Tensor> cotangents =
-      converted(random_cotangents(evaluate(entry, wide, sample.options), kCotangentKey), DType::f32);
+      converted(random_cotangents(evaluate(entry, wide, sample.options), kF32CotangentKey), DType::f32);
   const std::vector<Tensor> wide_cotangents = converted(cotangents, DType::f64);
   const std::vector<bool> tracked = differentiable_inputs(entry, narrow);
   const Evaluation expected = evaluate(entry, wide, sample.options, tracked, wide_cotangents);
@@ -111,8 +111,8 @@ F32Report compare_f32(const OpEntry& entry, const OpSample& sample) {
   const Evaluation got = evaluate(entry, narrow, sample.options, tracked, cotangents);
   // What the last bits of the inputs can do is no mistake of the op.
   const auto shake = [&](double relative) {
-    return evaluate(entry, shaken(wide, relative, kCotangentKey.fold_in(1)), sample.options, tracked,
-                    shaken(wide_cotangents, relative, kCotangentKey.fold_in(2)));
+    return evaluate(entry, shaken(wide, relative, kF32CotangentKey.fold_in(1)), sample.options, tracked,
+                    shaken(wide_cotangents, relative, kF32CotangentKey.fold_in(2)));
   };
   double largest_cotangent = 0;
   for (const Tensor& each : wide_cotangents) {

@@ -11,7 +11,7 @@
 namespace tally {
 namespace {
 
-constexpr std::size_t kMaxHeader = 100'000'000;
+constexpr std::size_t kMaxWrittenHeader = 100'000'000;
 
 /// Name in the format, and place in its order of types; files hold the types of the highest place first.
 struct TypeInFile {
@@ -84,8 +84,8 @@ std::string header(const std::vector<const NamedTensor*>& order, const std::map<
   if (text.back() == ',') text.pop_back();
   text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');
-  check<ValueError>(text.size() <= kMaxHeader, "save_safetensors", "needs a header of at most ", kMaxHeader,
-                    " bytes; got ", text.size());
+  check<ValueError>(text.size() <= kMaxWrittenHeader, "save_safetensors", "needs a header of at most ",
+                    kMaxWrittenHeader, " bytes; got ", text.size());
   std::string result(8, '\0');
   for (std::size_t i = 0; i < 8; ++i) result[i] = static_cast<char>(text.size() >> (8 * i));
   return result + text;

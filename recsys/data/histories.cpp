@@ -35,8 +35,8 @@ DelimitedRows open_rows(const std::filesystem::path& path, const HistoryOptions&
   });
 }
 
-struct Reading {
-  Reading(const DelimitedRows& read, const IdMap& known, const HistoryOptions& wanted)
+struct HistoryReading {
+  HistoryReading(const DelimitedRows& read, const IdMap& known, const HistoryOptions& wanted)
       : rows(read),
         options(wanted),
         user_column(rows.column(name_in(rows.columns(), options.user_column, "user_id"))),
@@ -92,7 +92,7 @@ struct Reading {
 Histories read_histories(const std::filesystem::path& path, const IdMap& items, const HistoryOptions& options) {
   DelimitedRows rows = open_rows(path, options);
   Histories result;
-  Reading reading(rows, items, options);
+  HistoryReading reading(rows, items, options);
   for_each_row(rows, options.bad_rows, result.report, [&] { reading.add(result); });
   check<IoError>(result.users.size() > 0, rows.name(), "has no rows left: ", result.report.bad_rows,
                  " are malformed and ", result.report.below_min_rating, " below the least rating");

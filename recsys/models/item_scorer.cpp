@@ -11,7 +11,7 @@
 namespace tally::recsys {
 namespace {
 
-constexpr std::string_view kName = "ItemScorer";
+constexpr std::string_view kItemScorer = "ItemScorer";
 
 // Rows meet blocks of items that stay in cache meanwhile. The cut does not depend on the number of rows, so that a
 // row's scores do not.
@@ -64,7 +64,7 @@ void score_codes(const Tensor& codes, const Tensor& codebooks, std::int64_t rows
 template <class Code>
 void check_codes(const Tensor& codes, std::int64_t codewords) {
   for (const Code code : codes.span<Code>()) {
-    check<ValueError>(code >= 0 && code < codewords, kName, "needs codes in [0, ", codewords, "); got ",
+    check<ValueError>(code >= 0 && code < codewords, kItemScorer, "needs codes in [0, ", codewords, "); got ",
                       static_cast<std::int64_t>(code));
   }
 }
@@ -72,19 +72,19 @@ void check_codes(const Tensor& codes, std::int64_t codewords) {
 }  // namespace
 
 ItemScorer ItemScorer::of_table(const Tensor& table) {
-  check<ShapeError>(table.rank() == 2 && table.dim(0) > 0, kName, "needs a candidate table [items, D]; got ",
+  check<ShapeError>(table.rank() == 2 && table.dim(0) > 0, kItemScorer, "needs a candidate table [items, D]; got ",
                     table.shape());
-  check<DTypeError>(table.dtype() == DType::f32, kName, "needs a candidate table of f32; got ", table.dtype());
+  check<DTypeError>(table.dtype() == DType::f32, kItemScorer, "needs a candidate table of f32; got ", table.dtype());
   return {table.contiguous(), Tensor()};
 }
 
 ItemScorer ItemScorer::of_codes(const Tensor& codes, const Tensor& codebooks) {
   check<ShapeError>(codebooks.rank() == 3 && codes.rank() == 2 && codes.dim(0) > 0 && codebooks.dim(0) > 0 &&
                         codes.dim(1) == codebooks.dim(0),
-                    kName, "needs codes [items, B] and codebooks [B, W, D]; got ", codes.shape(), " and ",
+                    kItemScorer, "needs codes [items, B] and codebooks [B, W, D]; got ", codes.shape(), " and ",
                     codebooks.shape());
   check<DTypeError>(codebooks.dtype() == DType::f32 && (codes.dtype() == DType::u8 || codes.dtype() == DType::i32),
-                    kName, "needs codes of u8 or i32 and codebooks of f32; got ", codes.dtype(), " and ",
+                    kItemScorer, "needs codes of u8 or i32 and codebooks of f32; got ", codes.dtype(), " and ",
                     codebooks.dtype());
   const Tensor rows = codes.contiguous();
   if (rows.dtype() == DType::u8) {
@@ -97,7 +97,7 @@ ItemScorer ItemScorer::of_codes(const Tensor& codes, const Tensor& codebooks) {
 
 void ItemScorer::score(std::span<const float> rows, std::span<float> scores) const {
   const std::int64_t count = std::ssize(rows) / std::max<std::int64_t>(1, width());
-  check<ShapeError>(count * width() == std::ssize(rows) && count * num_items() == std::ssize(scores), kName,
+  check<ShapeError>(count * width() == std::ssize(rows) && count * num_items() == std::ssize(scores), kItemScorer,
                     "needs rows of ", width(), " and room for ", num_items(), " scores of each; got ", rows.size(),
                     " elements and room for ", scores.size());
   if (!codes_.defined()) return score_table(vectors_, count, rows.data(), scores.data());

@@ -13,7 +13,7 @@
 namespace tally::recsys {
 namespace {
 
-constexpr std::string_view kName = "lisa";
+constexpr std::string_view kLisa = "lisa";
 
 Tensor one(std::int32_t number) { return Tensor::from<std::int32_t>({number}, {1}); }
 
@@ -43,17 +43,17 @@ void LisaRecurrence::State::save(std::string& to) const {
 
 LisaRecurrence::LisaRecurrence(std::string kind, const Lisa& model, const LisaPrepared& items, ItemScorer scorer)
     : kind_(std::move(kind)), model_(model), items_(items), scorer_(std::move(scorer)) {
-  check<ValueError>(model_.alignment == PositionAlignment::start || model_.blocks.size() == 1, kName, "of ",
+  check<ValueError>(model_.alignment == PositionAlignment::start || model_.blocks.size() == 1, kLisa, "of ",
                     model_.blocks.size(),
                     " blocks takes events one at a time when positions count from the window's start; they count from "
                     "its end, so that every event moves all earlier ones");
-  check<DTypeError>(model_.positions.table.value().dtype() == DType::f32, kName,
+  check<DTypeError>(model_.positions.table.value().dtype() == DType::f32, kLisa,
                     "takes events with weights of f32; got ", model_.positions.table.value().dtype());
   // The model may go on training: nothing is shared with its parameters.
   walk_vars(items_, [](Var& var) { var = Var(var.value().clone()); });
   for (std::size_t b = 0; b < model_.blocks.size(); ++b) {
     const nn::HistogramSelfAttention& attention = model_.blocks[b].attention;
-    check<ValueError>(attention.assignment != ops::CodewordAssignment::soft || attention.window == 0, kName,
+    check<ValueError>(attention.assignment != ops::CodewordAssignment::soft || attention.window == 0, kLisa,
                       "takes events one at a time without a counts_window when assignments are soft; got a window of ",
                       attention.window);
     const nn::HistogramTables& tables = items_.blocks[b].tables;
@@ -108,7 +108,7 @@ void LisaRecurrence::append(State& state, std::int64_t events, std::int32_t item
 }
 
 void LisaRecurrence::hidden(const State& state, std::int64_t events, std::span<float> row) const {
-  check<ValueError>(state.latest >= 0, kName,
+  check<ValueError>(state.latest >= 0, kLisa,
                     "has no hidden row after the latest event was taken back, until the next is appended");
   if (blocks_.size() > 1) {
     std::copy(state.row.begin(), state.row.end(), row.begin());
@@ -121,14 +121,14 @@ void LisaRecurrence::hidden(const State& state, std::int64_t events, std::span<f
 }
 
 void LisaRecurrence::merge(State& state, std::int64_t events, const State& earlier, std::int64_t) const {
-  check<ValueError>(blocks_.size() == 1, kName, "merges states of one block; got ", blocks_.size(),
+  check<ValueError>(blocks_.size() == 1, kLisa, "merges states of one block; got ", blocks_.size(),
                     ", of which the later ones tally what depends on all events before");
   state.blocks[0].merge(earlier.blocks[0], events);
   if (events == 0) state.latest = earlier.latest;
 }
 
 void LisaRecurrence::remove(State& state, std::int64_t, std::int32_t item) const {
-  check<ValueError>(blocks_.size() == 1, kName, "takes events back from a state of one block; got ", blocks_.size(),
+  check<ValueError>(blocks_.size() == 1, kLisa, "takes events back from a state of one block; got ", blocks_.size(),
                     ", of which the later ones tally what depends on all events before");
   model_.blocks[0].attention.remove(state.blocks[0], quantized(item));
   if (item == state.latest) state.latest = -1;
@@ -138,12 +138,12 @@ LisaRecurrence::State LisaRecurrence::load(ByteReader& bytes, std::int64_t event
   State state;
   state.latest = bytes.read<std::int32_t>();
   const std::int64_t items = items_.codes.dim(0);
-  check<IoError>(state.latest >= -1 && state.latest < items, kName, "the saved state has item ", state.latest, " of ",
+  check<IoError>(state.latest >= -1 && state.latest < items, kLisa, "the saved state has item ", state.latest, " of ",
                  items);
   if (blocks_.size() > 1 && state.latest >= 0) {
     state.row.resize(static_cast<std::size_t>(width()));
     bytes.read(std::span(state.row));
-    check<IoError>(std::all_of(state.row.begin(), state.row.end(), [](float x) { return std::isfinite(x); }), kName,
+    check<IoError>(std::all_of(state.row.begin(), state.row.end(), [](float x) { return std::isfinite(x); }), kLisa,
                    "the saved state has a hidden row that is not finite");
   }
   state.blocks.reserve(blocks_.size());

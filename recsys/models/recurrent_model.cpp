@@ -6,7 +6,7 @@
 namespace tally::recsys {
 namespace {
 
-constexpr std::string_view kName = "ModelState";
+constexpr std::string_view kModelState = "ModelState";
 constexpr std::string_view kMagic = "tally.state";
 
 /// One event is too little to share among threads, and nothing of it belongs on a tape.
@@ -23,7 +23,7 @@ ModelState::ModelState(const ModelState& other)
       content_(other.content_ ? other.content_->clone() : nullptr) {}
 
 std::string ModelState::save() const {
-  check<ValueError>(content_ != nullptr, kName, "of no model has nothing to save");
+  check<ValueError>(content_ != nullptr, kModelState, "of no model has nothing to save");
   std::string bytes(kMagic);
   bytes.push_back('\0');
   write_value(bytes, content_->version());
@@ -44,8 +44,8 @@ RecurrentModel::RecurrentModel(std::string name, std::string layout, std::uint32
 }
 
 void RecurrentModel::check_state(const ModelState& state) const {
-  check<ValueError>(state.content_ != nullptr, kName, "belongs to no model; make one with initial_state()");
-  check<ValueError>(state.fingerprint_ == fingerprint_, kName, "is of another model: its fingerprint is ",
+  check<ValueError>(state.content_ != nullptr, kModelState, "belongs to no model; make one with initial_state()");
+  check<ValueError>(state.fingerprint_ == fingerprint_, kModelState, "is of another model: its fingerprint is ",
                     state.fingerprint_, "; ", name_, " (", layout_, ") has ", fingerprint_);
 }
 
@@ -101,28 +101,28 @@ void RecurrentModel::remove(ModelState& state, std::int32_t item) const {
 }
 
 ModelState RecurrentModel::load_state(std::string_view bytes) const {
-  ByteReader in(bytes, kName);
+  ByteReader in(bytes, kModelState);
   const std::string_view magic = in.take(kMagic.size() + 1);
-  check<IoError>(magic.substr(0, kMagic.size()) == kMagic && magic.back() == '\0', kName,
+  check<IoError>(magic.substr(0, kMagic.size()) == kMagic && magic.back() == '\0', kModelState,
                  "these bytes are no saved state");
   const auto version = in.read<std::uint32_t>();
   const auto dtype = in.read<std::uint32_t>();
   const auto of = in.read<std::uint64_t>();
-  check<ValueError>(of == fingerprint_, kName, "the saved state is of another model",
+  check<ValueError>(of == fingerprint_, kModelState, "the saved state is of another model",
                     version == version_ ? "" : ", or of this one in a build that keeps other states",
                     ": its fingerprint is ", of, ", its version ", version, "; ", name_, " (", layout_, ") has ",
                     fingerprint_, " and version ", version_);
-  check<IoError>(version == version_, kName, "needs a state of version ", version_, "; got ", version);
-  check<IoError>(dtype == static_cast<std::uint32_t>(DType::f32), kName,
+  check<IoError>(version == version_, kModelState, "needs a state of version ", version_, "; got ", version);
+  check<IoError>(dtype == static_cast<std::uint32_t>(DType::f32), kModelState,
                  "reads states of f32; got the element type numbered ", dtype);
-  check<IoError>(in.left() >= 2 * sizeof(std::uint64_t), kName, "the saved state is cut off");
+  check<IoError>(in.left() >= 2 * sizeof(std::uint64_t), kModelState, "the saved state is cut off");
   const std::string_view kept = bytes.substr(0, bytes.size() - sizeof(std::uint64_t));
-  ByteReader last(bytes.substr(kept.size()), kName);
-  check<IoError>(last.read<std::uint64_t>() == tally::fingerprint(kept), kName,
+  ByteReader last(bytes.substr(kept.size()), kModelState);
+  check<IoError>(last.read<std::uint64_t>() == tally::fingerprint(kept), kModelState,
                  "the saved state is cut off or damaged: its checksum differs");
-  ByteReader content(kept.substr(bytes.size() - in.left()), kName);
+  ByteReader content(kept.substr(bytes.size() - in.left()), kModelState);
   const auto events = content.read<std::int64_t>();
-  check<IoError>(events >= 0, kName, "the saved state has ", events, " events");
+  check<IoError>(events >= 0, kModelState, "the saved state has ", events, " events");
   ModelState state = read_state(content, events);
   content.expect_end();
   return state;

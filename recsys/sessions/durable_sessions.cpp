@@ -13,16 +13,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kName = "Sessions";
+constexpr std::string_view kDurableSessions = "Sessions";
 constexpr std::chrono::seconds kSyncInterval{1};
 
 /// As Sessions::append() does, and that the log, lines with tabs, can hold them.
 void check_names(std::span<const UserEvent> events, const IdMap& items) {
   for (const auto& [user, item] : events) {
-    check<ValueError>(!user.empty(), kName, "needs the name of a user; got an empty one, with item '", item, "'");
-    check<ValueError>(items.find(item).has_value(), kName, "knows no item '", item, "'");
+    check<ValueError>(!user.empty(), kDurableSessions, "needs the name of a user; got an empty one, with item '", item,
+                      "'");
+    check<ValueError>(items.find(item).has_value(), kDurableSessions, "knows no item '", item, "'");
     const std::string_view fault = fault_of_id(user);
-    check<ValueError>(fault.empty(), kName, "needs names of users ", fault, "; got '", printable(user), "'");
+    check<ValueError>(fault.empty(), kDurableSessions, "needs names of users ", fault, "; got '", printable(user), "'");
   }
 }
 
@@ -97,7 +98,7 @@ std::vector<ScoredItem> DurableSessions::recommend(std::string_view user, std::i
 }
 
 std::vector<ScoredItem> DurableSessions::append_and_recommend(const UserEvent& event, std::int64_t k) {
-  check<ValueError>(k >= 1, kName, "needs k of at least 1; got ", k);
+  check<ValueError>(k >= 1, kDurableSessions, "needs k of at least 1; got ", k);
   const std::span events(&event, 1);
   check_names(events, sessions_.items());
   return logged([&] {

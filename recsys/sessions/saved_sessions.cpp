@@ -14,7 +14,7 @@
 namespace tally::recsys {
 namespace {
 
-constexpr std::string_view kName = "Sessions";
+constexpr std::string_view kSavedSessions = "Sessions";
 constexpr std::string_view kFormat = "tally sessions";
 // Version 1 has no generation, no clock and no log beside it.
 constexpr std::int64_t kVersion = 2;
@@ -53,18 +53,18 @@ void Sessions::load_session(ByteReader& bytes) {
   Session session;
   session.used = bytes.read<std::uint64_t>();
   const auto count = bytes.read<std::uint64_t>();
-  check<IoError>(count <= static_cast<std::uint64_t>(items_->size()), kName, "user '", user, "' has ", count,
+  check<IoError>(count <= static_cast<std::uint64_t>(items_->size()), kSavedSessions, "user '", user, "' has ", count,
                  " seen items of ", items_->size());
   for (std::uint64_t i = 0; i < count; ++i) {
     const auto item = bytes.read<std::int32_t>();
-    check<IoError>(item >= 0 && item < items_->size(), kName, "user '", user, "' has seen item ", item, " of ",
+    check<IoError>(item >= 0 && item < items_->size(), kSavedSessions, "user '", user, "' has seen item ", item, " of ",
                    items_->size());
     if (options_.keep_seen) session.seen.insert(item, items_->size());
   }
   session.state = model_->load_state(bytes.text());
   if (clock_ < session.used) clock_ = session.used;
   Users& users = stripes_[stripe_of(user)].users;
-  check<IoError>(!user.empty() && users.try_emplace(user, std::move(session)).second, kName,
+  check<IoError>(!user.empty() && users.try_emplace(user, std::move(session)).second, kSavedSessions,
                  "the saved sessions have user '", user, "' twice");
 }
 

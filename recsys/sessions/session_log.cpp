@@ -15,14 +15,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kFormat = "tally session log";
-constexpr std::int64_t kVersion = 1;
+constexpr std::string_view kLogFormat = "tally session log";
+constexpr std::int64_t kLogVersion = 1;
 constexpr std::size_t kLine = std::size_t{1} << 16;  // bytes after which a line is ended: a large batch is several
 
 /// What a log and its snapshot must have in common.
 Json identity_of(const Json& fields) {
-  return Json::object({{"format", kFormat},
-                       {"version", kVersion},
+  return Json::object({{"format", kLogFormat},
+                       {"version", kLogVersion},
                        {"generation", fields.at("generation")},
                        {"fingerprint", fields.at("fingerprint")},
                        {"items", fields.at("items")}});
