@@ -32,6 +32,8 @@ if [ -x "$prefix/bin/tally" ]; then
   "$prefix/bin/tally" check relu softmax | tail -n 1
   "$scratch/consumer/commands" check relu | tail -n 1
 fi
+# The example of a model of one's own, with every command, against the same prefix.
+if [ -x "$scratch/consumer/own_model" ]; then "$here/../../examples/own_model_test.sh" "$scratch/consumer/own_model"; fi
 # Another minor version must not be taken for this one.
 if cmake -S "$here/consumer" -B "$scratch/refused" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" \
   -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_PROJECT_INCLUDE="$here/want_next_minor.cmake" >"$scratch/refused.log" 2>&1; then
