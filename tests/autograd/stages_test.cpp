@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -153,16 +154,23 @@ TEST_CASE("a wide shard runs alone, with parallel loops inside", "[stages]") {
     const StageResult expected = run_stages(stages);
     std::atomic<int> running{0}, disturbed{0};
     std::mutex mutex;
-    std::set<std::thread::id> narrow_threads, wide_threads;
+    std::condition_variable arrived;
+    std::set<std::thread::id> wide_threads;
     const auto encode = stages.encode;
     stages.wide = [](std::int64_t shard) { return shard % 5 == 2; };
     stages.encode = [&](std::int64_t shard, std::span<const Var> prepared) {
       const bool wide = stages.wide(shard);
       ++running;
       parallel_for(16, 1, [&](std::int64_t, std::int64_t) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        const std::lock_guard lock(mutex);
-        if (wide) wide_threads.insert(std::this_thread::get_id());
+        if (!wide) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));  // so that shards overlap
+          return;
+        }
+        // A thread that comes first waits for a second one, however busy the machine is.
+        std::unique_lock lock(mutex);
+        wide_threads.insert(std::this_thread::get_id());
+        arrived.notify_all();
+        arrived.wait_for(lock, std::chrono::seconds(10), [&] { return wide_threads.size() > 1; });
       });
       if (wide && running != 1) ++disturbed;
       --running;
