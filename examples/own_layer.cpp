@@ -17,7 +17,7 @@ namespace {
 /// Dauphin et al., arXiv 1612.08083: y = value(x) * sigmoid(gate(x)).
 struct GatedLinear {
   nn::Linear value, gate;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("value", self.value);
     visit("gate", self.gate);
   }
@@ -30,7 +30,7 @@ struct GatedLinear {
 struct Model {
   std::vector<GatedLinear> layers;
   nn::Linear output;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("layers", self.layers);
     visit("output", self.output);
   }

@@ -40,7 +40,7 @@ struct HistogramSelfAttention {
   std::int64_t window = 0;
   double decay = 0;  ///< where it is not trained
   bool soft_query = false;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("query", self.query);
     visit("key", self.key);
     visit("value", self.value);

@@ -17,7 +17,7 @@ struct LinearOptions {
 /// y = activation(x W^T + b) for x [..., in], weight [out, in].
 struct Linear {
   Parameter weight, bias;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("weight", self.weight);
     visit("bias", self.bias);
   }
@@ -34,7 +34,7 @@ struct EmbeddingOptions {
 /// Rows of a table [count, width] by id; its gradient is sparse.
 struct Embedding {
   Parameter table;
-  static void fields(auto& self, auto&& visit) { visit("table", self.table); }
+  static constexpr void fields(auto& self, auto&& visit) { visit("table", self.table); }
   static Embedding make(const EmbeddingOptions& options, RngKey key);
   /// [ids..., width], each row times `scale`.
   Var operator()(const Tensor& ids, double scale = 1) const;
@@ -49,7 +49,7 @@ struct NormOptions {
 struct LayerNorm {
   Parameter weight, bias;
   double epsilon = 1e-5;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("weight", self.weight);
     visit("bias", self.bias);
     visit("epsilon", self.epsilon);
@@ -62,7 +62,7 @@ struct LayerNorm {
 struct RmsNorm {
   Parameter weight;
   double epsilon = 1e-5;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("weight", self.weight);
     visit("epsilon", self.epsilon);
   }
@@ -74,7 +74,7 @@ struct RmsNorm {
 /// of the context's key and the element's global row and column.
 struct Dropout {
   double rate = 0;
-  static void fields(auto& self, auto&& visit) { visit("rate", self.rate); }
+  static constexpr void fields(auto& self, auto&& visit) { visit("rate", self.rate); }
   Var operator()(const Var& x, const Context& context) const;
   /// For fused ops that drop out inside: the rate is 0 outside training.
   ops::DropoutOptions options(const Context& context) const;

@@ -11,17 +11,20 @@
 #include <vector>
 
 #include "tally/core/random.h"
+#include "tally/nn/fields.h"
 #include "tally/nn/parameter.h"
 
 // A module is a plain aggregate that lists its members:
 //
 //   struct Linear {
 //     Parameter weight, bias;
-//     static void fields(auto& self, auto&& visit) { visit("weight", self.weight); visit("bias", self.bias); }
+//     static constexpr void fields(auto& self, auto&& visit) { visit("weight", self.weight); visit("bias", self.bias);
+//     }
 //   };
 //
-// Everything else (paths, saving, counting, freezing, conversion) walks that list. List every member: walkers skip
-// plain values, and a test compares the list with the number of members.
+// Everything else (paths, saving, counting, freezing, conversion) walks that list. It has every member, plain values
+// too, which walkers skip: a list that forgets one, visits one twice or under a condition does not compile
+// (nn/fields.h). So a module has no base class, no constructor, no private data and no C array.
 
 namespace tally::nn {
 
@@ -72,6 +75,7 @@ void walk(const std::string& path, Field& field, Visit&& visit) {
     const auto pass = [&](const std::string& at, auto& found) { visit(at, found); };
     field.enter(path, FieldVisitor<std::is_const_v<Field>>{pass, pass});
   } else if constexpr (Module<Plain>) {
+    detail::check_fields<Plain>();
     Plain::fields(field, [&](std::string_view name, auto& member) { walk(below(name), member, visit); });
   } else if constexpr (detail::IsVector<Plain>::value) {
     for (std::size_t i = 0; i < field.size(); ++i) walk(below(std::to_string(i)), field[i], visit);
@@ -79,10 +83,10 @@ void walk(const std::string& path, Field& field, Visit&& visit) {
     if (field) walk(path, *field, visit);
   } else {
     // A plain value. Anything that could own parameters is not trivially copyable, and must be a module.
-    static_assert(std::is_trivially_copyable_v<Plain> || std::is_same_v<Plain, std::string>,
-                  "a module's field must be a parameter, a buffer, a module (or a vector or optional of them; or one "
-                  "that hides its "
-                  "type), or plain data");
+    static_assert(
+        std::is_trivially_copyable_v<Plain> || std::is_same_v<Plain, std::string>,
+        "a module's field must be a parameter, a buffer, a module (or one that hides its type, or a vector or "
+        "optional of them), or plain data");
   }
 }
 

@@ -42,7 +42,7 @@ struct VectorQuantizer {
   Buffer averages;                      ///< the codebooks, when they are averages
   Buffer average_counts, average_sums;  ///< [books, words] and like the codebooks
   Buffer usage;                         ///< i64 [books, words] rows that chose a codeword since reset_usage()
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("options", self.options);
     visit("codebooks", self.codebooks);
     visit("bilinear", self.bilinear);

@@ -15,7 +15,7 @@ struct Gru {
   Linear input;             ///< weight [3 width, in], bias [3 width]
   Parameter hidden_weight;  ///< [3 width, width]
   Parameter hidden_bias;    ///< [3 width]
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("input", self.input);
     visit("hidden_weight", self.hidden_weight);
     visit("hidden_bias", self.hidden_bias);

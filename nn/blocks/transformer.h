@@ -21,7 +21,7 @@ struct FeedForward {
   Linear inner, outer;
   ops::Activation activation = ops::Activation::relu;
   Dropout dropout;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("inner", self.inner);
     visit("outer", self.outer);
     visit("activation", self.activation);
@@ -60,7 +60,7 @@ struct TransformerBlock {
   FeedForward feed_forward;
   Dropout dropout;
   NormPlacement norm = NormPlacement::pre;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("attention_norm", self.attention_norm);
     visit("feed_forward_norm", self.feed_forward_norm);
     visit("attention", self.attention);

@@ -17,7 +17,7 @@ struct Gru4Rec {
   std::vector<nn::Gru> layers;
   nn::Parameter output;  ///< [items, width], absent when tied
   std::int64_t window = 0;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("items", self.items);
     visit("dropout", self.dropout);
     visit("layers", self.layers);

@@ -20,7 +20,7 @@ struct LisaBlock {
   nn::LayerNorm attention_norm, feed_forward_norm;
   nn::FeedForward feed_forward;
   nn::Dropout dropout;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("quantizer", self.quantizer);
     visit("attention", self.attention);
     visit("position_attention", self.position_attention);
@@ -93,7 +93,7 @@ struct Lisa {
   double commitment = 0;
   std::int64_t window = 0;
   PositionAlignment alignment = PositionAlignment::start;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("items", self.items);
     visit("positions", self.positions);
     visit("quantizer", self.quantizer);

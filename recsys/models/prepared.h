@@ -36,6 +36,7 @@ void walk_vars(Field& field, Visit&& visit) {
   if constexpr (std::is_same_v<Plain, Var>) {
     if (field.defined()) visit(field);
   } else if constexpr (nn::Module<Plain>) {
+    nn::detail::check_fields<Plain>();
     Plain::fields(field, [&](std::string_view, auto& member) { walk_vars(member, visit); });
   } else if constexpr (nn::detail::IsVector<Plain>::value) {
     for (auto& each : field) walk_vars(each, visit);

@@ -17,7 +17,7 @@ struct SasRec {
   nn::Parameter output;  ///< [items, width], absent when tied
   std::int64_t window = 0;
   PositionAlignment alignment = PositionAlignment::start;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("items", self.items);
     visit("positions", self.positions);
     visit("dropout", self.dropout);

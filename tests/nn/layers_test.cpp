@@ -2,15 +2,9 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <stdexcept>
 
 #include "tally/autograd/gradient_check.h"
-#include "tally/nn/attention/histogram.h"
-#include "tally/nn/attention/linear.h"
-#include "tally/nn/attention/linformer.h"
-#include "tally/nn/attention/lsh.h"
 #include "tally/nn/attention/multi_head.h"
-#include "tally/nn/attention/sinkhorn.h"
 #include "tally/nn/attention/softmax.h"
 #include "tally/nn/blocks/transformer.h"
 #include "tally/nn/initializers.h"
@@ -22,41 +16,6 @@
 using namespace tally;
 
 namespace {
-
-/// Converts to any member of an aggregate: counts how many initialisers it takes.
-struct AnyMember {
-  template <class T>
-  operator T() const {
-    throw std::logic_error("never called");
-  }  // NOLINT: converts to anything
-};
-
-template <class M, class... Members>
-constexpr std::size_t member_count(Members... members) {
-  if constexpr (requires { M{members..., AnyMember{}}; }) {
-    return member_count<M>(members..., AnyMember{});
-  } else {
-    return sizeof...(Members);
-  }
-}
-
-template <class M>
-std::size_t listed_fields(M module) {
-  std::size_t count = 0;
-  M::fields(module, [&](std::string_view, auto&) { ++count; });
-  return count;
-}
-
-template <class M>
-void check_complete(const char* name) {
-  INFO(name);
-  CHECK(listed_fields(M{}) == member_count<M>());
-}
-
-struct ForgetsOne {
-  nn::Parameter a, b;
-  static void fields(auto& self, auto&& visit) { visit("a", self.a); }
-};
 
 struct AttentionLayer {
   nn::Attention attention;
@@ -93,26 +52,6 @@ void check_module(M& module, Tensor input, F&& forward) {
 }
 
 }  // namespace
-
-TEST_CASE("every module lists all its members", "[layers]") {
-  check_complete<nn::Linear>("Linear");
-  check_complete<nn::VectorQuantizer>("VectorQuantizer");
-  check_complete<nn::Embedding>("Embedding");
-  check_complete<nn::LayerNorm>("LayerNorm");
-  check_complete<nn::RmsNorm>("RmsNorm");
-  check_complete<nn::Dropout>("Dropout");
-  check_complete<nn::MultiHead<nn::SoftmaxCore>>("MultiHead");
-  check_complete<nn::SoftmaxCore>("SoftmaxCore");
-  check_complete<nn::LinearAttentionCore>("LinearAttentionCore");
-  check_complete<nn::LshCore>("LshCore");
-  check_complete<nn::SinkhornCore>("SinkhornCore");
-  check_complete<nn::LinformerCore>("LinformerCore");
-  check_complete<nn::HistogramKind>("HistogramKind");
-  check_complete<nn::FeedForward>("FeedForward");
-  check_complete<nn::TransformerBlock>("TransformerBlock");
-  check_complete<nn::Gru>("Gru");
-  CHECK(listed_fields(ForgetsOne{}) != member_count<ForgetsOne>());
-}
 
 TEST_CASE("layers have right gradients", "[layers]") {
   SECTION("linear") {

@@ -16,7 +16,7 @@ struct Leaf {
   nn::Parameter weight;
   nn::Buffer usage;
   double rate = 0.5;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("weight", self.weight);
     visit("usage", self.usage);
     visit("rate", self.rate);
@@ -27,7 +27,7 @@ struct Tree {
   std::vector<Leaf> blocks;
   std::optional<Leaf> head;
   nn::Parameter absent;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("blocks", self.blocks);
     visit("head", self.head);
     visit("absent", self.absent);

@@ -15,7 +15,7 @@ namespace {
 
 struct Table {
   nn::Parameter weight;
-  static void fields(auto& self, auto&& visit) { visit("weight", self.weight); }
+  static constexpr void fields(auto& self, auto&& visit) { visit("weight", self.weight); }
 };
 
 Table make_table(std::int64_t rows, std::int64_t width, DType dtype = DType::f32) {
@@ -128,7 +128,7 @@ namespace {
 
 struct Pair {
   nn::Linear left, right;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("left", self.left);
     visit("right", self.right);
   }

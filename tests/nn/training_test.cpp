@@ -24,7 +24,7 @@ struct Regressor {
   nn::Linear first, second;
   nn::Dropout dropout{0.2};
   nn::Buffer seen, average;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("first", self.first);
     visit("second", self.second);
     visit("dropout", self.dropout);

@@ -131,7 +131,7 @@ struct MeanOptions {
 struct Mean {
   nn::Embedding items;
   std::int64_t window = 50;
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("items", self.items);
     visit("window", self.window);
   }

@@ -33,7 +33,7 @@ struct Projected {
   nn::Parameter projection;
   std::int64_t window = 10;
   bool whole = false;  ///< prepares the whole catalogue, whatever is asked for
-  static void fields(auto& self, auto&& visit) {
+  static constexpr void fields(auto& self, auto&& visit) {
     visit("items", self.items);
     visit("projection", self.projection);
     visit("window", self.window);
@@ -190,8 +190,25 @@ TEST_CASE("sampled losses prepare the items of their batch alone", "[prepared]")
 }
 
 /// LISA that asks for all candidates to be prepared, whether it needs them or not.
-struct PreparedWhole : Lisa {
+struct PreparedWhole {
+  Lisa lisa;
+  std::int64_t window = lisa.window;
+  static constexpr void fields(auto& self, auto&& visit) {
+    visit("lisa", self.lisa);
+    visit("window", self.window);
+  }
+  std::int64_t num_items() const { return lisa.num_items(); }
+  std::int64_t width() const { return lisa.width(); }
+  LisaPrepared prepare(const BatchItems& items) const { return lisa.prepare(items); }
   bool prepares_candidates() const { return true; }
+  Var encode(const Sequences& batch, const LisaPrepared& prepared, const nn::Context& context) const {
+    return lisa.encode(batch, prepared, context);
+  }
+  Var candidate_table(const LisaPrepared& prepared) const { return lisa.candidate_table(prepared); }
+  Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const LisaPrepared& prepared,
+                     const nn::Context& context) const {
+    return lisa.auxiliary_loss(batch, targets, prepared, context);
+  }
 };
 
 TEST_CASE("a loss over all items prepares those of its batch when candidates need none", "[prepared]") {
