@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-// Choosing codewords by their scores, summing chosen codewords, and the softmax and straight-through slope of scores.
-// f32 is SIMD, dispatched at run time; f64 plain. All run on the calling thread. Code is std::uint8_t or std::int32_t.
+// Choosing codewords by their scores, and summing chosen codewords. f32 is SIMD, dispatched at run time; f64 plain. All
+// run on the calling thread. Code is std::uint8_t or std::int32_t.
 
 namespace tally::kernels {
 
@@ -44,23 +44,6 @@ void sum_codewords(const T* codebooks, const CodeRows<Code>& in, T* out, std::in
 /// sums[book, code, :] += factor * values[row, :] for every book, rows in order, `value_stride` apart.
 template <class T, class Code>
 void scatter_to_codewords(const T* values, std::int64_t value_stride, T factor, const CodeRows<Code>& in, T* sums);
-
-/// softmax of rows of `words` logits, `stride` elements apart in both arrays.
-template <class T>
-void softmax_of_words(const T* logits, T* probabilities, std::int64_t rows, std::int64_t words, std::int64_t stride);
-
-/// Rows of `words` logits, and what reaches them directly in backward (null for zeros), `stride` apart.
-template <class T>
-struct AssignmentRows {
-  const T* logits = nullptr;
-  const T* direct = nullptr;
-  std::int64_t stride = 0, rows = 0, words = 0;
-};
-
-/// With p = softmax of a row of logits: out = scale * (direct + p (upstream - <p, upstream>)), where `upstream` is read
-/// from out. `probabilities`, when not null, receives p. Rows of both are `stride` apart.
-template <class T>
-void assignment_slope(const AssignmentRows<T>& in, T* out, T* probabilities, std::int64_t stride, T scale);
 
 /// Index of the first of `rows` rows of `width` elements, `stride` apart, with an element that is infinite or NaN; -1
 /// when there is none.

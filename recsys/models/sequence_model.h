@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "tally/autograd/tape.h"
 #include "tally/nn/module.h"
 #include "tally/recsys/models/layered_recurrence.h"
 #include "tally/recsys/models/prepared.h"
@@ -181,20 +180,17 @@ class SequenceModelOf final : public SequenceModel {
 
   std::shared_ptr<const RecurrentModel> recurrent() const override {
     const std::uint64_t weights = weights_fingerprint(module_);
-    std::string words;
+    std::string settings;
     if constexpr (requires { module_.recurrent(name_, weights); }) {
       return module_.recurrent(name_, weights);
     } else if constexpr (LayeredModel<M>) {
-      if (streams_by_layers(module_)) return stream(weights, LayeredRecurrence<M>(module_));
-      words = layout_of_layers(module_);
+      using Layered = LayeredRecurrence<M>;
+      if (streams_by_layers(module_)) {
+        return std::make_shared<RecurrentModelOf<Layered>>(name_, weights, Layered(module_));
+      }
+      settings = layout_of_layers(module_);
     }
-    const Paused paused;
-    const auto copy = std::make_shared<const SequenceModelOf>(*this);
-    const Prepared prepared = copy->prepare(BatchItems::all(num_items()));
-    return stream(
-        weights, WindowRecurrence(
-                     words, window(), [=](const Sequences& batch) { return copy->encode(batch, prepared, {}).value(); },
-                     ItemScorer::of_table(copy->candidate_table(prepared).value())));
+    return recurrent_by_window(std::make_shared<const SequenceModelOf>(*this), weights, settings);
   }
 
   nn::ParameterList parameters() override { return nn::parameters(module_); }
@@ -206,10 +202,6 @@ class SequenceModelOf final : public SequenceModel {
   }
 
  private:
-  template <class R>
-  std::shared_ptr<const RecurrentModel> stream(std::uint64_t weights, R recurrence) const {
-    return std::make_shared<RecurrentModelOf<R>>(name_, weights, std::move(recurrence));
-  }
   /// The module's own struct.
   static decltype(auto) values_of(const Prepared& prepared) requires requires(const M& module) {
     module.prepare(BatchItems());

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tally/autograd/tape.h"
+#include "tally/recsys/models/sequence_model.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
@@ -53,6 +55,16 @@ WindowRecurrence::State WindowRecurrence::load(ByteReader& bytes, std::int64_t e
     check<IoError>(item >= 0 && item < items, "ModelState", "the saved state has item ", item, " of ", items);
   }
   return state;
+}
+
+std::shared_ptr<const RecurrentModel> recurrent_by_window(std::shared_ptr<const SequenceModel> model,
+                                                          std::uint64_t weights, const std::string& settings) {
+  const Paused paused;
+  const Prepared prepared = model->prepare(BatchItems::all(model->num_items()));
+  WindowRecurrence recurrence(
+      settings, model->window(), [=](const Sequences& batch) { return model->encode(batch, prepared, {}).value(); },
+      ItemScorer::of_table(model->candidate_table(prepared).value()));
+  return std::make_shared<RecurrentModelOf<WindowRecurrence>>(model->name(), weights, std::move(recurrence));
 }
 
 }  // namespace tally::recsys

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -9,8 +10,11 @@
 #include "tally/core/bytes.h"
 #include "tally/recsys/data/sequences.h"
 #include "tally/recsys/models/item_scorer.h"
+#include "tally/recsys/models/recurrent_model.h"
 
 namespace tally::recsys {
+
+class SequenceModel;
 
 /// Any model one event at a time: the state is the last `window` items, and a hidden row reads all of them again. It
 /// gives what encode() gives for a history cut to the window, at any length. For models whose states grow, or move with
@@ -48,5 +52,9 @@ class WindowRecurrence {
   std::function<Tensor(const Sequences&)> encode_;
   ItemScorer scorer_;
 };
+
+/// `model` as it is now, by its window. `weights` is a hash of all weights; `settings` says in words what none shows.
+std::shared_ptr<const RecurrentModel> recurrent_by_window(std::shared_ptr<const SequenceModel> model,
+                                                          std::uint64_t weights, const std::string& settings);
 
 }  // namespace tally::recsys

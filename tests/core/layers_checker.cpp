@@ -9,8 +9,8 @@
 namespace tally::layers {
 namespace {
 
-constexpr int kHeaderLines = 260;
-constexpr int kSourceLines = 650;
+constexpr int kHeaderLines = 220;
+constexpr int kSourceLines = 500;
 
 using Names = std::set<std::string>;
 

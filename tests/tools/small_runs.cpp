@@ -82,6 +82,39 @@ const Workshop& finished() {
   return workshop;
 }
 
+std::vector<std::string> lines_of(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+std::string said(const std::vector<std::string>& arguments) {
+  const CommandResult result = tally_command(arguments);
+  INFO(arguments.front() << ": " << result.error);
+  CHECK(result.exit_code == 0);
+  return result.out;
+}
+
+std::string column(const std::string& table, const std::string& name) {
+  const std::vector<std::string> lines = lines_of(table);
+  std::string text;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    std::istringstream in(lines[i]);
+    std::vector<std::string> cells;
+    for (std::string cell; std::getline(in, cell, '\t');) cells.push_back(cell);
+    if (i == 0) {
+      const auto found = std::find(cells.begin(), cells.end(), name);
+      REQUIRE(found != cells.end());
+      at = static_cast<std::size_t>(found - cells.begin());
+    } else {
+      text += (text.empty() ? "" : " ") + cells.at(at);
+    }
+  }
+  return text;
+}
+
 std::map<std::string, std::string> trained_files(const fs::path& run) {
   std::map<std::string, std::string> files;
   for (const char* name : {"best/model.safetensors", "last/model.safetensors", "last/optimizer.safetensors"}) {

@@ -43,6 +43,12 @@ class Workshop {
 };
 
 CommandResult tally_command(const std::vector<std::string>& arguments);
+/// What a command says on standard output; it must succeed.
+std::string said(const std::vector<std::string>& arguments);
+
+std::vector<std::string> lines_of(const std::string& text);
+/// The cells of a named column of a table of tabs, with a space between them.
+std::string column(const std::string& table, const std::string& name);
 
 /// A run that nothing interrupted, trained once for all tests. Not to be written to.
 const Workshop& finished();
