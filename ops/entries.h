@@ -2,12 +2,11 @@
 
 #include "tally/ops/catalog.h"
 
-/// The sources of the standard catalog, in the order of their entries: a new one is a line here. (Registration by static
-/// objects would vanish from a static library.)
+/// The sources of the standard catalog, in the order of their entries: a new one is a line here. (Registration by
+/// static objects would vanish from a static library.)
 #define TALLY_OP_ENTRIES(EACH)         \
   EACH(binary_cross_entropy)           \
   EACH(causal_dispatcher_attention)    \
-  EACH(commitment_loss)                \
   EACH(decayed_sum)                    \
   EACH(decode_codes)                   \
   EACH(dispatcher_attention)           \

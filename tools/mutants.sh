@@ -38,9 +38,9 @@ ops_of() {
     lsh_attention) echo lsh_attention ;;
     sinkhorn | sinkhorn_attention) echo sinkhorn_attention ;;
     histogram_attention | histogram_scan | histogram_tile) echo histogram_attention ;;
-    residual_quantization | codewords | vector_quantization*) echo "vector_quantization vector_quantization_tables" ;;
+    residual_quantization* | codeword* | vector_quantization*) echo "vector_quantization vector_quantization_tables" ;;
     product_quantization) echo product_quantization ;;
-    commitment_loss | decode_codes | decayed_sum | item_cross_entropy | sampled_softmax | gru) basename "$1" .cpp ;;
+    decode_codes | decayed_sum | item_cross_entropy | sampled_softmax | gru) basename "$1" .cpp ;;
     binary_cross_entropy | logistic_loss) echo "binary_cross_entropy binary_cross_entropy_with_logits" ;;
     sampled_scores | loss_tokens) echo "binary_cross_entropy sampled_softmax" ;;
     table_rows | table_softmax) echo "item_cross_entropy sampled_softmax binary_cross_entropy" ;;
@@ -54,12 +54,13 @@ ops_of() {
 
 if [ ${#files[@]} -eq 0 ]; then
   for name in softmax_attention attention_block attention_tile linear_attention linformer_attention lsh_attention \
-    sinkhorn sinkhorn_attention histogram_attention histogram_scan histogram_tile residual_quantization codewords \
-    logistic_loss table_rows table_softmax norm columns gru; do
+    sinkhorn sinkhorn_attention histogram_attention histogram_scan histogram_tile residual_quantization \
+    residual_quantization_backward codewords codeword_assignment logistic_loss \
+    table_rows table_softmax norm columns gru; do
     files+=("ops/kernels/$name.cpp")
   done
   files+=(ops/attention/{softmax,linear,lsh,sinkhorn,histogram}_attention.cpp
-    ops/quantization/{vector_quantization,vector_quantization_tables,product_quantization,commitment_loss}.cpp
+    ops/quantization/{vector_quantization,vector_quantization_tables,product_quantization}.cpp
     ops/losses/{item_cross_entropy,binary_cross_entropy,sampled_softmax,sampled_scores}.cpp
     ops/norms/norm_family.cpp ops/recurrent/gru.cpp)
 fi

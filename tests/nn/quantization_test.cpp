@@ -7,7 +7,8 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/parallel.h"
 #include "tally/nn/buffer_updates.h"
-#include "tally/ops/quantization/commitment_loss.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/tensor/reduce.h"
 
 using namespace tally;
 using Catch::Matchers::Contains;
@@ -30,7 +31,7 @@ Tensor normal(const Shape& shape, std::uint64_t stream, DType dtype = DType::f32
 
 /// Mean over rows of ||x - decoded||^2.
 double mean_error(const Tensor& x, const Tensor& decoded) {
-  return ops::commitment_loss(Var(x), decoded).item() / static_cast<double>(x.dim(0));
+  return ops::sum(ops::square(Var(x) - Var(decoded))).item() / static_cast<double>(x.dim(0));
 }
 
 VectorQuantizer quantizer(CodebookScheme scheme, std::int64_t books, std::int64_t words, std::int64_t width,

@@ -147,21 +147,9 @@ std::vector<Tensor> decoded(std::span<const Tensor> in, const ops::OpOptions& op
   return {Tensor::from(out, {rows, columns})};
 }
 
-std::vector<Tensor> commitment(std::span<const Tensor> in, const ops::OpOptions& options) {
-  const Row x = in[0].to_doubles(), target = in[1].to_doubles();
-  const Row weights = in[2].defined() ? in[2].to_doubles() : Row();
-  double loss = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    const double weight = weights.empty() ? 1 : weights[i / static_cast<std::size_t>(in[0].dim(1))];
-    loss += weight * (x[i] - target[i]) * (x[i] - target[i]);
-  }
-  return {Tensor::scalar(loss * options.number("reduction_scale", 1), DType::f64)};
-}
-
 }  // namespace
 
 void add_vector_quantization_references(References& references) {
-  references["commitment_loss"] = commitment;
   references["decode_codes"] = decoded;
   references["product_quantization"] = product_quantized;
   references["vector_quantization"] = quantized;

@@ -6,8 +6,9 @@
 #include "tally/core/memory.h"
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
-#include "tally/ops/quantization/commitment_loss.h"
+#include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/quantization/decode_codes.h"
+#include "tally/ops/tensor/reduce.h"
 #include "tests/ops/references.h"
 
 using namespace tally;
@@ -263,8 +264,8 @@ TEST_CASE("the losses of VQ-VAE part their gradients", "[vector_quantization]") 
     const auto out = ops::vector_quantization(x.detach(), codebooks.detach(), Var(in.bilinear));
     codes = out.codes;
     reconstruction = out.reconstruction.value();
-    const Var commitment = ops::commitment_loss(x, reconstruction, {.reduction_scale = 1.0 / 9});
-    const Var codebook = ops::commitment_loss(ops::decode_codes(codebooks, codes), x.value());
+    const Var commitment = ops::sum(ops::square(x - Var(reconstruction))) * (1.0 / 9);
+    const Var codebook = ops::sum(ops::square(ops::decode_codes(codebooks, codes) - x.detach()));
     const std::vector<Var> outputs{commitment, codebook};
     const std::vector<Tensor> ones{Tensor::scalar(1, DType::f64), Tensor::scalar(1, DType::f64)};
     const Gradients gradients = tape.backward(outputs, ones);
