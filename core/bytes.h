@@ -63,36 +63,4 @@ class ByteReader {
   std::string_view name_;
 };
 
-/// 64-bit hash of a stream of bytes, eight at a time: tells weights apart and finds damage, not forgery.
-class Fingerprint {
- public:
-  void update(std::string_view bytes) {
-    mix(bytes.size());
-    for (; bytes.size() >= sizeof(std::uint64_t); bytes.remove_prefix(sizeof(std::uint64_t))) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, bytes.data(), sizeof(word));
-      mix(word);
-    }
-    std::uint64_t rest = 0;
-    if (!bytes.empty()) std::memcpy(&rest, bytes.data(), bytes.size());
-    mix(rest);
-  }
-  std::uint64_t value() const {
-    std::uint64_t hash = hash_;
-    hash = (hash ^ hash >> 32) * 0xd6e8feb86659fd93ULL;
-    return hash ^ hash >> 32;
-  }
-
- private:
-  void mix(std::uint64_t word) { hash_ = (std::rotl(hash_, 23) ^ word) * 0x9e3779b97f4a7c15ULL; }
-
-  std::uint64_t hash_ = 0x243f6a8885a308d3ULL;
-};
-
-inline std::uint64_t fingerprint(std::string_view bytes) {
-  Fingerprint hash;
-  hash.update(bytes);
-  return hash.value();
-}
-
 }  // namespace tally

@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build ccache pkg-config ca-certificates
   libopenblas-pthread-dev libtbb-dev libhwy-dev nlohmann-json3-dev libcli11-dev libfmt-dev zlib1g-dev
-  libboost-dev catch2
+  libboost-dev libxxhash-dev catch2
 )
 
 missing=()

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "tally/core/blas.h"
+#include "tally/core/io/fingerprint.h"
 #include "tally/ops/kernels/histogram_tile.h"
 
 namespace tally::ops {
@@ -14,19 +15,12 @@ namespace {
 
 constexpr std::string_view kName = "HistogramState";
 constexpr std::string_view kMagic = "tally.histogram";  // its terminator is saved too
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;                   // 2: another checksum
 constexpr double kSmallCount = 1e-20;  // of all counts of a codebook: they are scaled before they become f32
 constexpr std::int64_t kMostEvents = std::int64_t{1} << 53;  // of a saved state: beyond, counts would not be exact
 
 std::int64_t padded_words(std::int64_t words) {
   return (words + kernels::kCodewordPadding - 1) / kernels::kCodewordPadding * kernels::kCodewordPadding;
-}
-
-/// FNV-1a: finds damage, not forgery.
-std::uint64_t checksum(std::string_view bytes) {
-  std::uint64_t hash = 14695981039346656037ull;
-  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
-  return hash;
 }
 
 /// A decayed count. One too small to be told from nothing becomes nothing: rounding would keep it among the denormal
@@ -342,7 +336,7 @@ std::string HistogramState::save() const {
   write_value(bytes, layout_.fingerprint);
   write_value(bytes, events_);
   write(bytes);
-  write_value(bytes, checksum(bytes));
+  write_value(bytes, fingerprint(bytes));
   return bytes;
 }
 
@@ -371,7 +365,7 @@ HistogramState HistogramState::load(std::string_view bytes, const HistogramLayou
   ByteReader content(in.take(size), kName);
   const auto sum = in.read<std::uint64_t>();
   in.expect_end();
-  check<IoError>(sum == checksum(bytes.substr(0, bytes.size() - sizeof(sum))), kName, "the saved state is damaged");
+  check<IoError>(sum == fingerprint(bytes.substr(0, bytes.size() - sizeof(sum))), kName, "the saved state is damaged");
   return read(content, expected, events);
 }
 

@@ -1,13 +1,16 @@
 #include "tally/recsys/models/recurrent_model.h"
 
 #include "tally/autograd/tape.h"
+#include "tally/core/io/fingerprint.h"
 #include "tally/core/parallel.h"
 
 namespace tally::recsys {
 namespace {
 
 constexpr std::string_view kModelState = "ModelState";
-constexpr std::string_view kMagic = "tally.state";
+constexpr std::string_view kMagic = "tally.state.xxh3";  // its terminator is saved too
+// Of builds that had a hash of their own, in which fingerprint and checksum are.
+constexpr std::string_view kEarlierMagic("tally.state\0", 12);
 
 /// One event is too little to share among threads, and nothing of it belongs on a tape.
 struct OneEvent {
@@ -102,6 +105,9 @@ void RecurrentModel::remove(ModelState& state, std::int32_t item) const {
 
 ModelState RecurrentModel::load_state(std::string_view bytes) const {
   ByteReader in(bytes, kModelState);
+  check<IoError>(
+      !bytes.starts_with(kEarlierMagic), kModelState,
+      "the saved state is of an earlier build, which had another hash: begin again with the events of its user");
   const std::string_view magic = in.take(kMagic.size() + 1);
   check<IoError>(magic.substr(0, kMagic.size()) == kMagic && magic.back() == '\0', kModelState,
                  "these bytes are no saved state");

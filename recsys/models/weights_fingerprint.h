@@ -3,7 +3,7 @@
 #include <map>
 #include <string>
 
-#include "tally/core/bytes.h"
+#include "tally/core/io/fingerprint.h"
 #include "tally/nn/module.h"
 
 namespace tally::recsys {

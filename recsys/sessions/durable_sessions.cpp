@@ -51,8 +51,6 @@ void DurableSessions::open_log() {
   const Json manifest = read_json(directory_ / AtomicDirectory::kManifest);
   snapshot_bytes_ = 0;
   for (const auto& [name, listed] : manifest.at("files").members()) snapshot_bytes_ += listed.at("bytes").as_integer();
-  // One of version 1 can have no log.
-  if (manifest.at("fields").find("generation") == nullptr) return save();
   log_.emplace(directory_, manifest.at("fields"));
 }
 

@@ -8,6 +8,7 @@
 
 #include "tally/core/io/atomic_directory.h"
 #include "tally/core/io/file.h"
+#include "tally/core/io/fingerprint.h"
 #include "tally/recsys/sessions/session_log.h"
 #include "tally/recsys/sessions/sessions.h"
 
@@ -16,8 +17,8 @@ namespace {
 
 constexpr std::string_view kSavedSessions = "Sessions";
 constexpr std::string_view kFormat = "tally sessions";
-// Version 1 has no generation, no clock and no log beside it.
-constexpr std::int64_t kVersion = 2;
+// Versions 1 and 2 have another hash in all their fingerprints and checksums.
+constexpr std::int64_t kVersion = 3;
 
 constexpr std::string_view kUsers = "users.bin";
 
@@ -108,11 +109,9 @@ Json Sessions::load_snapshot(const std::filesystem::path& directory) {
   const auto text = [&](std::string_view name) { return fields.at(name).as<std::string>(where); };
   check<IoError>(fields.find("format") != nullptr && text("format") == kFormat, where, "holds no saved sessions");
   const auto version = fields.at("version").as<std::int64_t>(where);
-  check<IoError>(version >= 1 && version <= kVersion, where, "needs saved sessions of version 1 to ", kVersion,
-                 "; got ", version);
-  // A manifest that does not say is of the first version.
-  const Json* const states = fields.find("state_version");
-  const auto state_version = states == nullptr ? std::int64_t{1} : states->as<std::int64_t>(where);
+  check<IoError>(version == kVersion, where, "needs saved sessions of version ", kVersion, "; got ", version,
+                 version < kVersion ? ", of an earlier build: begin a new directory with the events of its users" : "");
+  const auto state_version = fields.at("state_version").as<std::int64_t>(where);
   check<IoError>(text("model") != model_->name() || state_version == model_->state_version(), where, "holds states of ",
                  text("model"), " of version ", state_version, ", which another build keeps; needs version ",
                  model_->state_version(), ": begin a new directory with the events of its users");
@@ -130,14 +129,14 @@ Json Sessions::load_snapshot(const std::filesystem::path& directory) {
   check<IoError>(sessions == fields.at("sessions").as<std::int64_t>(where), where, "holds ", sessions,
                  " sessions; its manifest says ", fields.at("sessions").as<std::int64_t>(where));
   // No earlier than any use; later when the latest user was forgotten.
-  if (version > 1) clock_ = std::max(clock_.load(), fields.at("clock").as<std::uint64_t>(where));
+  clock_ = std::max(clock_.load(), fields.at("clock").as<std::uint64_t>(where));
   return fields;
 }
 
 void Sessions::load(const std::filesystem::path& directory) {
   Sessions loaded(model_, items_, options_);
   const Json fields = loaded.load_snapshot(directory);
-  if (fields.find("generation") != nullptr) SessionLog::replay(directory, fields, loaded);
+  SessionLog::replay(directory, fields, loaded);
   // Moments after the saved ones, before anybody can see these.
   const std::uint64_t latest = loaded.clock_;
   for (std::uint64_t now = clock_; now < latest && !clock_.compare_exchange_weak(now, latest);) continue;

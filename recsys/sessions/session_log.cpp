@@ -8,7 +8,7 @@
 #include <system_error>
 #include <vector>
 
-#include "tally/core/bytes.h"
+#include "tally/core/io/fingerprint.h"
 
 namespace tally::recsys {
 namespace {
@@ -16,7 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kLogFormat = "tally session log";
-constexpr std::int64_t kLogVersion = 1;
+constexpr std::int64_t kLogVersion = 2;
 constexpr std::size_t kLine = std::size_t{1} << 16;  // bytes after which a line is ended: a large batch is several
 
 /// What a log and its snapshot must have in common.

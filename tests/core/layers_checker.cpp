@@ -50,6 +50,7 @@ std::string library_of(const std::string& header) {
                                                                              {"fmt/", "fmt"},
                                                                              {"catch2/", "Catch2"},
                                                                              {"boost/math/", "Boost.Math"},
+                                                                             {"xxhash", "xxHash"},
                                                                              {"immintrin", "intrinsics"},
                                                                              {"x86intrin", "intrinsics"},
                                                                              {"arm_neon", "intrinsics"}};

@@ -233,62 +233,37 @@ TEST_CASE("files of others in a directory of sessions survive snapshots", "[dura
   CHECK(read_file(parent / "state/events.log.txt") == "mine too");
 }
 
-TEST_CASE("sessions saved by version 1 are read, and saved as this one", "[durable_sessions]") {
-  const EventStream stream(100, 10);
-  const TemporaryDirectory parent;
-  const auto model = model_named("lisa")->recurrent();
-  Sessions before(model, item_names());
-  before.append(stream.events());
-  before.save(parent / "now");
-  {
-    // As it was written: the same users, other fields, and nothing expected later.
-    Json fields = Json::object();
-    const Json now = manifest_fields(parent / "now");
-    for (const auto& [name, value] : now.members()) {
-      if (name != "clock" && name != "generation") fields.set(name, name == "version" ? Json(1) : value);
-    }
-    AtomicDirectory old(parent / "state");
-    old.write("users.bin", read_file(parent / "now/users.bin"));
-    old.commit(fields);
-  }
-  Sessions loaded(model, item_names());
-  loaded.load(parent / "state");
-  CHECK(loaded.size() == before.size());
-  {
-    DurableSessions sessions(parent / "state", model, item_names());
-    CHECK(manifest_fields(parent / "state").at("version") == Json(2));
-    sessions.append(std::vector<UserEvent>{{"ann", "item-1"}});
-  }
-  loaded.load(parent / "state");
-  CHECK(loaded.contains("ann"));
-  for (const auto& [user, history] : stream.histories) {
-    CHECK(loaded.state(user)->save() == before.state(user)->save());
-  }
-}
-
-TEST_CASE("sessions with states of another version are refused in plain words", "[durable_sessions]") {
+TEST_CASE("sessions of earlier builds, and states of another version, are refused in plain words", "[durable_sessions]") {
   const TemporaryDirectory parent;
   const auto model = model_named("lisa")->recurrent();
   Sessions sessions(model, item_names());
   sessions.append(std::vector<UserEvent>{{"ann", "item-1"}});
   sessions.save(parent / "now");
   const Json now = manifest_fields(parent / "now");
+  CHECK(now.at("version") == Json(3));
   CHECK(now.at("state_version") == Json(2));
-  // The first version's manifests do not say it.
-  for (const bool says : {true, false}) {
-    Json fields = Json::object();
-    for (const auto& [name, value] : now.members()) {
-      if (name != "state_version") fields.set(name, name == "fingerprint" ? Json("another") : value);
-    }
-    if (says) fields.set("state_version", Json(3));
-    AtomicDirectory changed(parent / (says ? "later" : "earlier"));
+  const auto refused = [&](const std::string& field, std::int64_t value) {
+    const std::string name = field + std::to_string(value);
+    Json fields = now;
+    fields.set(field, value);
+    fields.set("fingerprint", "another");  // as that of other states is
+    AtomicDirectory changed(parent / name);
     changed.write("users.bin", read_file(parent / "now/users.bin"));
     changed.commit(fields);
     Sessions loaded(model, item_names());
-    CHECK_THAT(message_of<IoError>([&] { loaded.load(parent / (says ? "later" : "earlier")); }),
-               Contains(says ? "of version 3, which another build keeps; needs version 2" : "of version 1, which"));
+    const std::string message = message_of<IoError>([&] { loaded.load(parent / name); });
     CHECK(loaded.size() == 0);
+    CHECK(message_of<IoError>([&] { DurableSessions(parent / name, model, item_names()); }) == message);
+    return message;
+  };
+  for (const std::int64_t earlier : {1, 2}) {
+    CHECK_THAT(refused("version", earlier),
+               Contains("needs saved sessions of version 3; got " + std::to_string(earlier) +
+                        ", of an earlier build: begin a new directory with the events of its users"));
   }
+  CHECK_THAT(refused("version", 4), Contains("needs saved sessions of version 3; got 4") && !Contains("earlier"));
+  CHECK_THAT(refused("state_version", 1), Contains("of version 1, which another build keeps; needs version 2"));
+  CHECK_THAT(refused("state_version", 3), Contains("of version 3, which another build keeps; needs version 2"));
 }
 
 TEST_CASE("a log that cannot be written is an error, and what was logged is there", "[durable_sessions]") {

@@ -122,9 +122,14 @@ TEST_CASE("a state of another model is refused", "[recurrent]") {
     CHECK_THROWS_AS(other->merge(own, state), ValueError);
   }
   CHECK_THROWS_AS(recurrent->append(*std::make_unique<ModelState>(), 1), ValueError);
+  // As builds with another hash wrote it.
+  std::string hashed_before = state.save();
+  hashed_before.replace(0, std::string_view("tally.state.xxh3").size(), "tally.state");
+  CHECK_THAT(message_of<IoError>([&] { recurrent->load_state(hashed_before); }),
+             Catch::Matchers::Contains("of an earlier build, which had another hash"));
   // As an earlier build wrote it: another version, and a fingerprint of a layout in other words.
   std::string earlier = state.save();
-  const std::size_t version_at = std::string_view("tally.state").size() + 1;
+  const std::size_t version_at = std::string_view("tally.state.xxh3").size() + 1;
   REQUIRE(earlier[version_at] == 2);
   earlier[version_at] = 1;
   CHECK_THAT(message_of<IoError>([&] { recurrent->load_state(earlier); }),
