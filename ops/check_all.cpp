@@ -78,6 +78,7 @@ std::span<const SampleCheck> sample_checks() {
       {"constants", check_constants},
       {"tracking", check_tracking},
       {"cotangents", check_cotangents, false, true},
+      {"between ops", check_between_ops},
       {"buffers", check_buffers},
       {"versions", check_versions},
       {"views", check_views},

@@ -56,16 +56,35 @@ Complaints compare_bits(const OpEntry& entry, const std::string& what, const Eva
   return complaints;
 }
 
+/// Where the op stands on its tape: between leaves and the end, or between other ops.
+enum class Place { alone, between_ops };
+
+/// An op that copies: its result is no leaf, and the cotangents that it gives are held by nobody else.
+struct CopyRule {
+  static constexpr std::string_view name = "copy";
+  void backward(BackwardContext& g) const { g.give(0, g.cotangent().clone()); }
+};
+
+Var passed_on(const Var& x) { return record(CopyRule{}, {&x}, x.value().clone()); }
+
 /// Forward on a fresh tape, then something in between, then backward. `inputs` may be emptied in between.
 template <class Between>
 Evaluation interrupted(const OpEntry& entry, const std::vector<Tensor>& inputs, const OpOptions& options,
-                       Between&& between) {
+                       Between&& between, Place place = Place::alone) {
   Tape tape;
   std::vector<Var> vars = as_vars(inputs, differentiable_inputs(entry, inputs));
+  std::vector<std::optional<LeafId>> leaves;
+  for (const Var& var : vars) leaves.push_back(var.is_leaf() ? std::optional(var.leaf_id()) : std::nullopt);
   std::vector<Var> outputs;
   {
     const Recording on(tape);
+    for (Var& var : vars) {
+      if (place == Place::between_ops && var.is_leaf()) var = passed_on(var);
+    }
     outputs = entry.call(vars, options);
+    for (Var& output : outputs) {
+      if (place == Place::between_ops && output.defined() && is_floating(output.dtype())) output = passed_on(output);
+    }
   }
   Evaluation result;
   for (const Var& output : outputs) result.outputs.push_back(output.value());
@@ -77,8 +96,6 @@ Evaluation interrupted(const OpEntry& entry, const std::vector<Tensor>& inputs, 
     ends.push_back(outputs[k]);
     seeds.push_back(cotangents[k]);
   }
-  std::vector<std::optional<LeafId>> leaves;
-  for (const Var& var : vars) leaves.push_back(var.is_leaf() ? std::optional(var.leaf_id()) : std::nullopt);
   vars.clear();  // the caller's inputs are held by nobody else
   outputs.clear();
   between(result.outputs);
@@ -372,6 +389,13 @@ Complaints check_cotangents(const OpEntry& entry, const OpSample& sample) {
                            Tensor::from(sums[i], inputs[i].shape()), dense(expected.gradients[i], i), 1e-11));
   }
   return complaints;
+}
+
+Complaints check_between_ops(const OpEntry& entry, const OpSample& sample) {
+  const Evaluation got = interrupted(
+      entry, sample.inputs, sample.options, [](std::vector<Tensor>&) {}, Place::between_ops);
+  return compare_bits(entry, "between other recorded ops", got, run(entry, sample.inputs, sample.options),
+                      ": inputs need not be leaves, and a cotangent may be the op's own");
 }
 
 Complaints check_threads(const OpEntry& entry, const OpSample& sample) {

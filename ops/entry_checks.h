@@ -37,6 +37,10 @@ Complaints check_tracking(const OpEntry& entry, const OpSample& sample);
 /// up.
 Complaints check_cotangents(const OpEntry& entry, const OpSample& sample);
 
+/// Results and gradients are the same bits where the inputs are results of other ops and the outputs go into others: an
+/// input need not be a leaf, and the cotangent that backward takes may be its own, not a copy.
+Complaints check_between_ops(const OpEntry& entry, const OpSample& sample);
+
 /// Outputs and gradients in f32 (f64 for an op that refuses it) are the same bits for 1, 2 and 8 threads.
 Complaints check_threads(const OpEntry& entry, const OpSample& sample);
 

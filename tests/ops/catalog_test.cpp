@@ -143,6 +143,11 @@ TEST_CASE("ops record only what is tracked", "[catalog]") {
       [](const OpEntry& entry, const OpSample& sample) { expect_none(ops::check_tracking(entry, sample)); });
 }
 
+TEST_CASE("ops give the same gradients between other recorded ops", "[catalog]") {
+  for_each_sample(
+      [](const OpEntry& entry, const OpSample& sample) { expect_none(ops::check_between_ops(entry, sample)); });
+}
+
 TEST_CASE("backward is linear in the cotangents", "[catalog]") {
   for_each_sample([](const OpEntry& entry, const OpSample& sample) {
     if (sample.gradient) expect_none(ops::check_cotangents(entry, sample));

@@ -223,6 +223,8 @@ enum class Mistake {
   input_overwritten,
   input_overwritten_backward,
   cotangent_overwritten,
+  gradient_for_leaves_only,
+  cotangent_taken_while_read,
   buffer_borrowed,
   offsets_unsaved,
   wrong_in_f32_only,
@@ -239,13 +241,18 @@ struct ProductRule {
   Tensor unsaved;
 
   void backward(BackwardContext& g) const {
-    const Tensor gy = g.cotangent();
+    Tensor gy = g.cotangent();
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
+      const T* from = gy.data<T>();
+      if (mistake == Mistake::cotangent_taken_while_read) {
+        gy = Tensor();
+        gy = g.take_cotangent();
+      }
       const auto give = [&](int i, const T* other) {
-        Tensor out(gy.shape(), gy.dtype());
+        Tensor out = mistake == Mistake::cotangent_taken_while_read && i == 0 ? gy : Tensor(gy.shape(), gy.dtype());
         T* to = out.mutable_data<T>();
         for (std::int64_t j = 0; j < out.numel(); ++j) {
-          to[j] = (mistake == Mistake::cotangent_ignored ? T{1} : gy.data<T>()[j]) * other[j];
+          to[j] = (mistake == Mistake::cotangent_ignored ? T{1} : from[j]) * other[j];
           if (mistake == Mistake::wrong_in_f32_only && sizeof(T) == 4 && j == 1) to[j] *= T(1.0001);
           if (mistake == Mistake::small_and_wrong_in_f32 && sizeof(T) == 4) to[j] *= T(1.01);
           if (mistake == Mistake::wrong_from_column_64 && j == 1777) to[j] *= T(1.5);
@@ -282,7 +289,9 @@ Var product(const Var& a, const Var& b, Mistake mistake) {
   if (mistake == Mistake::buffer_borrowed) rule = {mistake, Saved(left, b.tracked()), {}, right.raw_data(), {}};
   if (mistake == Mistake::offsets_unsaved) rule = {mistake, Saved(left, b.tracked()), {}, nullptr, right};
   const Var constant(b.value());
-  return record(std::move(rule), {&a, mistake == Mistake::not_recorded ? &constant : &b}, std::move(y));
+  const bool forgotten =
+      mistake == Mistake::not_recorded || (mistake == Mistake::gradient_for_leaves_only && !b.is_leaf());
+  return record(std::move(rule), {&a, forgotten ? &constant : &b}, std::move(y));
 }
 
 OpEntry product_entry(Mistake mistake) {
@@ -347,6 +356,10 @@ TEST_CASE("each mistake about the contract is found, with a message that leads t
     {Mistake::input_overwritten, {"forward overwrites its input 'a'"}, false},
     {Mistake::input_overwritten_backward, {"backward overwrites its input 'b'"}, false},
     {Mistake::cotangent_overwritten, {"backward overwrites the cotangent of output 0", "take_cotangent()"}, false},
+    {Mistake::gradient_for_leaves_only,
+     {"between other recorded ops: the gradient of 'b'", "need not be leaves"},
+     false},
+    {Mistake::cotangent_taken_while_read, {"between other recorded ops: the gradient of 'b'"}, false},
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which stop at the mistake themselves
     {Mistake::buffer_borrowed, {"let go of the inputs and reused their memory", "does not hold"}, false},
 #endif
