@@ -2,24 +2,27 @@
 # Does `check` find mistakes? Makes single-line mutants of kernels and rules (an operator, a bound, a constant, a dropped
 # term, an ignored option), builds each and holds its ops to the contract and the naive references. Not part of CI.
 #
-#   tools/mutants.sh [--count N] [--seed S] [--from TSV] [--list] [FILE ...]
+#   tools/mutants.sh [--count N] [--seed S] [--commit REV] [--from TSV] [--list] [FILE ...]
 #
 # FILE: sources below ops/ (default: attention, quantization, losses, norms and GRU). Of all mutants N are drawn by the
-# seed (default 200, 1). The tree is the last commit's, in build-mutants/ (WORK), and every mutant's verdict a line of
-# build-mutants/log.tsv, which a later run goes on with: found, survived, slow (more than 120 s) or not compiled. --from
-# takes mutants of one's own, in the form that --list prints. BUILD_LOCK names a file to lock while building, BATCH (8)
-# mutants at a time. Known survivors, and why each computes the same: docs/mutants.md.
+# seed (default 200, 1). The tree is the last commit's, or REV's, in build-mutants/ (WORK), and every mutant's verdict a
+# line of build-mutants/log.tsv, which a later run goes on with: found, survived, slow (more than 120 s) or not compiled,
+# and what the checker said. --from takes mutants in the form that --list prints, and logs to build-mutants/from.tsv anew.
+# BUILD_LOCK names a file to lock while building, BATCH (8) mutants at a time, on JOBS (1) cores. Known survivors, and
+# why each computes the same: docs/mutants.md.
 set -euo pipefail
+export LC_ALL=C
 cd "$(dirname "$0")/.."
 
-count=200 seed=1 list=no from="" files=()
+count=200 seed=1 commit=HEAD list=no from="" files=()
 while [ $# -gt 0 ]; do
   case $1 in
     --count) count=$2; shift 2 ;;
     --seed) seed=$2; shift 2 ;;
+    --commit) commit=$2; shift 2 ;;
     --from) from=$2; shift 2 ;;
     --list) list=yes; shift ;;
-    --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) files+=("$1"); shift ;;
   esac
 done
@@ -38,7 +41,8 @@ ops_of() {
     lsh_attention) echo lsh_attention ;;
     sinkhorn | sinkhorn_attention) echo sinkhorn_attention ;;
     histogram_attention | histogram_scan | histogram_tile) echo histogram_attention ;;
-    residual_quantization* | codeword* | vector_quantization*) echo "vector_quantization vector_quantization_tables" ;;
+    residual_quantization*) echo "vector_quantization vector_quantization_tables product_quantization decode_codes" ;;
+    codeword* | vector_quantization*) echo "vector_quantization vector_quantization_tables" ;;
     product_quantization) echo product_quantization ;;
     decode_codes | decayed_sum | item_cross_entropy | sampled_softmax | gru) basename "$1" .cpp ;;
     binary_cross_entropy | logistic_loss) echo "binary_cross_entropy binary_cross_entropy_with_logits" ;;
@@ -49,6 +53,18 @@ ops_of() {
     columns) echo "layer_norm gru linear" ;;
     softmax | softmax_rows) echo "softmax log_softmax" ;;
     *) basename "$1" .cpp ;;
+  esac
+}
+
+# The row of a mutant in the table of results.
+family_of() {
+  case $1 in
+    *attention* | *histogram* | *sinkhorn* | *feature_map*) echo attention ;;
+    *quantization* | *codewords* | *decode*) echo quantization ;;
+    *losses* | *loss* | *table_*) echo losses ;;
+    *norm* | *columns*) echo norms ;;
+    *gru* | *decayed_sum*) echo recurrent ;;
+    *) echo others ;;
   esac
 }
 
@@ -94,14 +110,16 @@ mutants_of() {
       if ($0 ~ /^ +[a-zA-Z_:<>]+(\[.*\])? [+*-]?= .*;$/ && $0 !~ /^ *(const|auto|double|float|T|std|int|bool|Tensor|return)/)
         emit("dropped", "  ;")
       if ($0 ~ /^ +(if \(.*\) )?(kernels::|hn::Store|add_|axpy|scale|g\.give|blas::).*;$/) emit("dropped", "  ;")
-    }' <(git show "HEAD:$1")
+    }' <(git show "$commit:$1")
 }
 
 work=${WORK:-build-mutants}
 mkdir -p "$work"
 for file in "${files[@]}"; do mutants_of "$file"; done >"$work/all.tsv"
-# Neighbours by file: what was restored is then built again once.
-awk -v seed="$seed" 'BEGIN { srand(seed) } { printf "%.9f\t%s\n", rand(), $0 }' "$work/all.tsv" | sort |
+# Drawn alike by every awk (Park and Miller's generator). Neighbours by file: what was restored is then built again once.
+awk -v seed="$seed" 'function draw() { return x = x * 16807 % 2147483647 }
+  BEGIN { x = seed % 2147483646 + 1; for (i = 0; i < 20; ++i) draw() } { printf "%010d\t%s\n", draw(), $0 }' \
+  "$work/all.tsv" | sort |
   awk -v count="$count" 'NR <= count' | cut -f 2- | sort >"$work/chosen.tsv"
 if [ -n "$from" ]; then cp "$from" "$work/chosen.tsv"; fi
 echo "$(wc -l <"$work/all.tsv") mutants of ${#files[@]} files, $(wc -l <"$work/chosen.tsv") chosen"
@@ -109,13 +127,15 @@ if [ "$list" = yes ]; then cat "$work/chosen.tsv"; exit 0; fi
 
 lock() { if [ -n "${BUILD_LOCK:-}" ]; then exec 9>"$BUILD_LOCK" && flock 9; fi; }
 unlock() { if [ -n "${BUILD_LOCK:-}" ]; then exec 9>&-; fi; }
-build() { nice cmake --build "$work/build" --target checker >"$work/build.log" 2>&1; }
+build() {
+  nice -n 19 cmake --build "$work/build" --target checker --parallel "${JOBS:-1}" >"$work/build.log" 2>&1 </dev/null
+}
 
 # The committed tree, of which only what changed is written again; one SIMD target and little optimisation, so that a
 # file compiles in seconds.
 rm -rf "$work/new"
 mkdir -p "$work/new" "$work/tree"
-git archive HEAD | tar -x -C "$work/new"
+git archive "$commit" | tar -x -C "$work/new"
 (cd "$work/new" && find . -type f) | while read -r file; do
   if cmp -s "$work/new/$file" "$work/tree/$file"; then continue; fi
   mkdir -p "$(dirname "$work/tree/$file")"
@@ -127,13 +147,18 @@ cmake -S "$work/tree" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTAL
 build || { tail "$work/build.log"; exit 1; }
 unlock
 checker=$work/build/tests/checker
+# A mutant may loop for ever, or ask for all memory: there are limits.
+run_checker() (
+  ulimit -c 0 -v 6000000
+  exec timeout 120 nice -n 19 "$@" </dev/null
+)
 # shellcheck disable=SC2046  # ops are separate words
-"$checker" $(for file in "${files[@]}"; do ops_of "$file"; done | tr ' ' '\n' | sort -u) >"$work/sound.txt" ||
-  { tail "$work/sound.txt"; echo "the tree itself does not pass" >&2; exit 1; }
+run_checker "$checker" $(for file in "${files[@]}"; do ops_of "$file"; done | tr ' ' '\n' | sort -u) \
+  >"$work/sound.txt" || { tail "$work/sound.txt"; echo "the tree itself does not pass" >&2; exit 1; }
 
 # Builds the mutants of "$work/batch.tsv", each as a checker of its own, then runs them.
 run_batch() {
-  local file line kind text i=0 verdict status
+  local file line kind text i=0 verdict status said
   rm -f "$work"/checker.*
   lock
   while IFS=$'\t' read -r file line kind text; do
@@ -147,28 +172,35 @@ run_batch() {
   i=0
   while IFS=$'\t' read -r file line kind text; do
     i=$((i + 1))
-    verdict="not compiled" status=0
+    verdict="not compiled" status=0 said=""
     if [ -x "$work/checker.$i" ]; then
       # shellcheck disable=SC2046
-      timeout 120 "$work/checker.$i" $(ops_of "$file") >"$work/check.txt" 2>&1 </dev/null || status=$?
+      run_checker "$work/checker.$i" $(ops_of "$file") >"$work/check.txt" 2>&1 || status=$?
       case $status in 0) verdict=survived ;; 124) verdict=slow ;; *) verdict=found ;; esac
+      said=$(head -1 "$work/check.txt" | tr '\t' ' ' | cut -c 1-160)
     fi
-    printf '%s\t%s:%s\t%s\t%s\n' "$verdict" "$file" "$line" "$kind" "$text" >>"$work/log.tsv"
+    printf '%s\t%s:%s\t%s\t%s\t%s\n' "$verdict" "$file" "$line" "$kind" "$text" "$said" >>"$log"
   done <"$work/batch.tsv"
 }
 
-touch "$work/log.tsv"
-awk -F '\t' 'FILENAME == ARGV[1] { done[$2 "\t" $3] = 1; next } !(($1 ":" $2 "\t" $3) in done)' "$work/log.tsv" \
+log=$work/log.tsv
+if [ -n "$from" ]; then log=$work/from.tsv && : >"$log"; fi
+touch "$log"
+awk -F '\t' 'FILENAME == ARGV[1] { done[$2 "\t" $3] = 1; next } !(($1 ":" $2 "\t" $3) in done)' "$log" \
   "$work/chosen.tsv" >"$work/rest.tsv"
 rm -f "$work"/part.*
-split -l "${BATCH:-8}" "$work/rest.tsv" "$work/part."
+split -a 4 -l "${BATCH:-8}" "$work/rest.tsv" "$work/part."
 for part in "$work"/part.*; do
   if [ ! -s "$part" ]; then continue; fi
   mv "$part" "$work/batch.tsv"
   run_batch
 done
 
-found=$(grep -c -E '^(found|slow)' "$work/log.tsv" || true)
-survived=$(grep -c '^survived' "$work/log.tsv" || true)
-echo "$found found, $survived survived:"
-grep '^survived' "$work/log.tsv" | cut -f 2- || true
+# The table of docs/mutants.md, and what is left to explain.
+echo "| family | mutants | found | slow | not compiled | survived |"
+echo "|---|---|---|---|---|---|"
+while IFS=$'\t' read -r verdict place _; do printf '%s\t%s\n' "$verdict" "$(family_of "$place")"; done <"$log" |
+  awk -F '\t' '{ for (i = 0; i < 2; ++i) { row = i ? "all" : $2; ++of[row]; ++n[row, $1] } }
+    END { for (row in of) printf "| %s | %d | %d | %d | %d | %d |\n", row, of[row], n[row, "found"], n[row, "slow"],
+      n[row, "not compiled"], n[row, "survived"] }' | sort
+grep '^survived' "$log" | cut -f 2-4 || true
