@@ -8,8 +8,8 @@
 # seed (default 200, 1). The tree is the last commit's, or REV's, in build-mutants/ (WORK), and every mutant's verdict a
 # line of build-mutants/log.tsv, which a later run goes on with: found, survived, slow (more than 120 s) or not compiled,
 # and what the checker said. --from takes mutants in the form that --list prints, and logs to build-mutants/from.tsv anew.
-# BUILD_LOCK names a file to lock while building, BATCH (8) mutants at a time, on JOBS (1) cores. Known survivors, and
-# why each computes the same: docs/mutants.md.
+# BUILD_LOCK names a file to lock while building, BATCH (8) mutants at a time, on JOBS (1) cores; FLAGS are the compiler's
+# (of another SIMD target, of a sanitizer). Known survivors, and why each computes the same: docs/mutants.md.
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/.."
@@ -131,8 +131,8 @@ build() {
   nice -n 19 cmake --build "$work/build" --target checker --parallel "${JOBS:-1}" >"$work/build.log" 2>&1 </dev/null
 }
 
-# The committed tree, of which only what changed is written again; one SIMD target and little optimisation, so that a
-# file compiles in seconds.
+# The committed tree, of which only what changed is written again; one SIMD target (SSE4, and not scalar code, which has
+# no ends of vectors) and little optimisation, so that a file compiles in seconds.
 rm -rf "$work/new"
 mkdir -p "$work/new" "$work/tree"
 git archive "$commit" | tar -x -C "$work/new"
@@ -143,7 +143,7 @@ git archive "$commit" | tar -x -C "$work/new"
 done
 lock
 cmake -S "$work/tree" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTALLY_BUILD_EXAMPLES=OFF \
-  -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DHWY_COMPILE_ONLY_STATIC" >"$work/configure.log"
+  -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DHWY_COMPILE_ONLY_STATIC ${FLAGS:--march=x86-64-v2 -maes -mpclmul}" >"$work/configure.log"
 build || { tail "$work/build.log"; exit 1; }
 unlock
 checker=$work/build/tests/checker
