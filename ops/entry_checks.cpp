@@ -297,6 +297,12 @@ Complaints check_tracking(const OpEntry& entry, const OpSample& sample) {
       complaints.emplace_back("constants are recorded");
     }
   }
+  for (const DType dtype : types_of(entry, sample)) {
+    const std::vector<Tensor> given = converted(inputs, dtype);
+    const std::vector<Tensor> got = evaluate(entry, given, sample.options);
+    append(complaints, compare_bits(entry, detail::join("without a tape, in ", dtype), {got, {}},
+                                    {run(entry, given, sample.options).outputs, {}}));
+  }
   const Evaluation expected = run(entry, inputs, sample.options);
   const std::vector<Tensor> cotangents = random_cotangents(expected.outputs, kCotangentKey);
   for (std::size_t i = 0; i < inputs.size(); ++i) {

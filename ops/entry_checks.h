@@ -29,8 +29,8 @@ Complaints check_buffers(const OpEntry& entry, const OpSample& sample);
 /// Outputs do not move with an input that is declared constant, unless the entry says why it has no gradient.
 Complaints check_constants(const OpEntry& entry, const OpSample& sample);
 
-/// Outputs of constants, or without a tape, are untracked; constants get no gradient; each gradient is the same
-/// whichever others are asked for.
+/// Outputs of constants, or without a tape, are untracked and the same bits; constants get no gradient; each gradient
+/// is the same whichever others are asked for.
 Complaints check_tracking(const OpEntry& entry, const OpSample& sample);
 
 /// Backward is linear in the cotangents: absent ones act as zeros, zero gives zero, the parts of several outputs add

@@ -21,6 +21,7 @@ enum class Defect {
   unversioned,
   records_constants,
   gradient_for_constant,
+  differs_without_tape,
   helped_by_others,
   cotangent_ignored,
   second_output_dropped,
@@ -81,6 +82,7 @@ std::vector<Var> pair(std::span<const Var> in, Defect defect) {
       to_sum[j] = a.strided_data<T>()[j] + b.data<T>()[j] + c.data<T>()[j];
       to_product[j] = a.strided_data<T>()[j] * b.data<T>()[j] + c.data<T>()[j];
       if (defect == Defect::imprecise_f32 && sizeof(T) == 4) to_sum[j] += T(1e-4);
+      if (defect == Defect::differs_without_tape && sizeof(T) == 4 && !recording(in[0], in[1])) to_sum[j] = 0;
       if (defect == Defect::thread_count) to_product[j] += static_cast<T>(num_threads());
     }
   });
@@ -147,6 +149,7 @@ TEST_CASE("each check finds the defect it is there for", "[entry_checks]") {
   CHECK(found(Defect::unversioned, check_versions));
   CHECK(found(Defect::records_constants, check_tracking));
   CHECK(found(Defect::gradient_for_constant, check_tracking));
+  CHECK(found(Defect::differs_without_tape, check_tracking));
   CHECK(found(Defect::helped_by_others, check_tracking));
   CHECK(found(Defect::cotangent_ignored, check_cotangents));
   CHECK(found(Defect::second_output_dropped, check_cotangents));
