@@ -38,13 +38,14 @@ struct Sizes {
   bool assignments = true;
   double rate = 0;  ///< of decay; 0 for none
   double deviation = 1;
+  double logit_deviation = 1;
 };
 
 /// Codes, assignments, tables, values, log_decay, offsets.
 std::vector<Tensor> inputs_of(const Sizes& s, std::uint64_t stream, DType codes = DType::u8) {
   const std::int64_t rows = std::accumulate(s.lengths.begin(), s.lengths.end(), std::int64_t{0});
   return {sample_integers({rows, s.codebooks}, stream, s.words).to(codes),
-          s.assignments ? sample_normal({rows, s.codebooks, s.words}, stream + 1) : Tensor(),
+          s.assignments ? sample_normal({rows, s.codebooks, s.words}, stream + 1, s.logit_deviation) : Tensor(),
           sample_normal({s.codebooks, s.words, s.words}, stream + 2, s.deviation),
           sample_normal({s.codebooks * s.words, s.width}, stream + 3),
           s.rate > 0 ? Tensor::scalar(std::log(s.rate), DType::f64) : Tensor(),
@@ -84,6 +85,9 @@ std::vector<OpSample> samples() {
   add("wide", {{4, 2}, 2, 5, 67, true, 0.3});
   add("wide soft", {{4, 2}, 3, 17, 66, true, 0.3}, {{"assignment", soft}, {"mask", bidirectional}});
   add("many codebooks", {{3, 1}, 17, 3, 5, true, 0.1}, {{"window", std::int64_t{2}}});
+  // Codebooks of a number of vectors for which counts stay in registers on no target.
+  add("many codewords", {{4, 2}, 1, 40, 2});
+  add("many codewords decayed", {{5}, 1, 40, 1, false, 0.3});
   // Several tiles and segments.
   add("long", {{150, 1, 140}, 1, 2, 1, true, 0.02});
   add("long soft", {{300}, 1, 2, 1, true, 0.02}, {{"assignment", soft}});
@@ -96,6 +100,7 @@ std::vector<OpSample> samples() {
   // Products of about +-10^4: the largest of a row is often not present, and exponentials underflow.
   add("extreme", {{6, 9}, 2, 5, 3, false, 0.0, 10000}, {{"scale", 1.0}}, false);
   add("extreme decayed", {{12}, 2, 5, 3, true, 0.5, 10000}, {{"scale", 1.0}}, false);
+  add("extreme assignments", {{4, 3}, 2, 5, 3, true, 0, 1, 200}, {{"assignment", soft}}, false);
   std::vector<Tensor> ties = inputs_of({{4, 3}, 2, 4, 3}, stream);
   ties[kTables].fill(0.5);
   ties[kAssignments].fill(0);
