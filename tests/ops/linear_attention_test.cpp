@@ -75,15 +75,17 @@ TEST_CASE("the recurrent face of linear attention agrees with the parallel one",
 }
 
 TEST_CASE("states of two histories merge into that of both", "[linear_attention]") {
-  const std::int64_t length = 60, width = 4;
-  const AttentionInputs in = attention_case({length}, width, width, 3);
-  const Kind kind = {{.feature_map = FeatureMap::positive_random}, ops::sample_normal({9, width}, 9).to(DType::f32)};
+  const std::int64_t length = 60, width = 4, heads = 2;
+  const AttentionInputs in = attention_case({length}, heads * width, heads * width, 3);
+  const Kind kind = {{.heads = heads, .feature_map = FeatureMap::positive_random},
+                     ops::sample_normal({9, width}, 9).to(DType::f32)};
   const auto state_of = [&](std::int64_t begin, std::int64_t end) {
-    ops::LinearAttentionState state = ops::linear_attention_state(1, 9, width);
-    std::vector<float> out(static_cast<std::size_t>(width));
+    ops::LinearAttentionState state = ops::linear_attention_state(heads, 9, width);
+    std::vector<float> out(static_cast<std::size_t>(heads * width));
     for (std::int64_t t = begin; t < end; ++t) {
       const auto row = [&](const Tensor& x) {
-        return x.span<float>().subspan(static_cast<std::size_t>(t * width), static_cast<std::size_t>(width));
+        return x.span<float>().subspan(static_cast<std::size_t>(t * heads * width),
+                                       static_cast<std::size_t>(heads * width));
       };
       ops::linear_attention_step(state, row(in.q), row(in.k), row(in.v), kind.directions, out, kind.options);
     }
@@ -93,9 +95,9 @@ TEST_CASE("states of two histories merge into that of both", "[linear_attention]
   CHECK(merged.reference == all.reference);
   for (std::size_t i = 0; i < all.sums.size(); ++i) CHECK(merged.sums[i] == Approx(all.sums[i]).margin(1e-5));
   // With an empty history nothing changes.
-  const ops::LinearAttentionState same = ops::merge(all, ops::linear_attention_state(1, 9, width));
+  const ops::LinearAttentionState same = ops::merge(all, ops::linear_attention_state(heads, 9, width));
   CHECK(same.sums == all.sums);
-  CHECK_THROWS_AS(ops::merge(all, ops::linear_attention_state(1, 8, width)), ShapeError);
+  CHECK_THROWS_AS(ops::merge(all, ops::linear_attention_state(heads, 8, width)), ShapeError);
 }
 
 TEST_CASE("linear attention of huge queries and keys stays finite", "[linear_attention]") {
