@@ -6,7 +6,7 @@
 #
 # FILE: sources below ops/ (default: attention, quantization, losses, norms and GRU). Of all mutants N are drawn by the
 # seed (default 200, 1). The tree is the last commit's, or REV's, in build-mutants/ (WORK), and every mutant's verdict a
-# line of build-mutants/log.tsv, which a later run goes on with: found, survived, slow (more than 120 s) or not compiled,
+# line of build-mutants/log.tsv, which a later run goes on with: found, survived, slow (more than 60 s) or not compiled,
 # and what the checker said. --from takes mutants in the form that --list prints, and logs to build-mutants/from.tsv anew.
 # BUILD_LOCK names a file to lock while building, BATCH (8) mutants at a time, on JOBS (1) cores; FLAGS are the compiler's
 # (of another SIMD target, of a sanitizer). Known survivors, and why each computes the same: docs/mutants.md.
@@ -93,8 +93,10 @@ mutants_of() {
     /namespace entries|^void entries::|std::vector<OpSample>|std::vector<OpError>|^OpEntry / { skip = 1 }
     /^}/ { skip = 0 }
     /^ *\/\// || /^#/ || /^ *$/ { next }
-    /check<|fail<|static_assert|template|using |HWY_EXPORT|HWY_NAMESPACE|constexpr|^ *for .*lanes/ { next }
-    /parallel_for|block_count|[gG]rain|kLong|kTask|kProductLimit|kMaxKeyTile|kBlock|kTile|round_up|Scratch|scratch\(/ { next }
+    asserted { asserted = !/;$/; next }
+    /check<|fail<|static_assert/ { asserted = !/;$/; next }
+    /template|using |HWY_EXPORT|HWY_NAMESPACE|constexpr|^ *for .*lanes/ { next }
+    /parallel_for|block_count|[gG]rain|kLong|kTask|kProductLimit|kMaxKeyTile|kBlock|kTile|round_up|Scratch|scratch\(|sample_[a-z]+\(/ { next }
     skip { next }
     {
       swap(" + ", " - "); swap(" - ", " + "); swap(" * ", " + "); swap(" / ", " * ")
@@ -115,6 +117,7 @@ mutants_of() {
 
 work=${WORK:-build-mutants}
 mkdir -p "$work"
+work=$(realpath "$work")
 for file in "${files[@]}"; do mutants_of "$file"; done >"$work/all.tsv"
 # Drawn alike by every awk (Park and Miller's generator). Neighbours by file: what was restored is then built again once.
 awk -v seed="$seed" 'function draw() { return x = x * 16807 % 2147483647 }
@@ -127,9 +130,6 @@ if [ "$list" = yes ]; then cat "$work/chosen.tsv"; exit 0; fi
 
 lock() { if [ -n "${BUILD_LOCK:-}" ]; then exec 9>"$BUILD_LOCK" && flock 9; fi; }
 unlock() { if [ -n "${BUILD_LOCK:-}" ]; then exec 9>&-; fi; }
-build() {
-  nice -n 19 cmake --build "$work/build" --target checker --parallel "${JOBS:-1}" >"$work/build.log" 2>&1 </dev/null
-}
 
 # The committed tree, of which only what changed is written again; one SIMD target (SSE4, and not scalar code, which has
 # no ends of vectors) and little optimisation, so that a file compiles in seconds.
@@ -143,44 +143,59 @@ git archive "$commit" | tar -x -C "$work/new"
 done
 lock
 cmake -S "$work/tree" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTALLY_BUILD_EXAMPLES=OFF \
-  -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DHWY_COMPILE_ONLY_STATIC ${FLAGS:--march=x86-64-v2 -maes -mpclmul}" >"$work/configure.log"
-build || { tail "$work/build.log"; exit 1; }
+  -DTALLY_UNITY=OFF >"$work/configure.log" \
+  -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DHWY_COMPILE_ONLY_STATIC ${FLAGS:--march=x86-64-v2 -maes -mpclmul}" 2>&1
+nice cmake --build "$work/build" --target checker --parallel "${JOBS:-1}" >"$work/build.log" 2>&1 ||
+  { tail "$work/build.log"; exit 1; }
 unlock
 checker=$work/build/tests/checker
-# A mutant may loop for ever, or ask for all memory: there are limits.
+# shellcheck disable=SC2016  # the script expands them
+# A mutant is compiled as the sources of ops are, and linked before their library, which then has nothing to add.
+{
+  grep -m 1 'command.*tally_ops\.dir' "$work/build/compile_commands.json" |
+    sed 's/^[^:]*: "//; s/ -o .*/ -w -o "$1.o" -c "$1.cpp" || exit 1/; s/\\"/"/g'
+  echo 'cd "$(dirname "$0")/build" || exit 1'
+  ninja -C "$work/build" -t commands tests/checker | tail -1 | sed 's/^: && //; s/ && :$//; s/-o tests.checker/-o "$1" "$1.o"/'
+} >"$work/build_one.sh"
+# A mutant may loop for ever, or ask for all memory: there are limits. A sanitizer maps more than there is.
 run_checker() (
-  ulimit -c 0 -v 6000000
-  exec timeout 120 nice -n 19 "$@" </dev/null
+  ulimit -c 0 -t 60
+  case ${FLAGS:-} in *sanitize*) ;; *) ulimit -v 6000000 ;; esac
+  exec timeout 1200 nice "$@" </dev/null
 )
 # shellcheck disable=SC2046  # ops are separate words
 run_checker "$checker" $(for file in "${files[@]}"; do ops_of "$file"; done | tr ' ' '\n' | sort -u) \
   >"$work/sound.txt" || { tail "$work/sound.txt"; echo "the tree itself does not pass" >&2; exit 1; }
 
-# Builds the mutants of "$work/batch.tsv", each as a checker of its own, then runs them.
-run_batch() {
-  local file line kind text i=0 verdict status said
-  rm -f "$work"/checker.*
-  lock
+# Builds the mutants of a batch, each as a checker of its own.
+build_batch() {
+  local batch=$1 file line kind text i=0
+  mkdir -p "$batch"
   while IFS=$'\t' read -r file line kind text; do
     i=$((i + 1))
     awk -v at="$line" 'NR == FNR { text = $0; next } FNR == at { print text; next } { print }' \
-      <(printf '%s\n' "$text") "$work/new/$file" >"$work/tree/$file"
-    if build; then cp "$checker" "$work/checker.$i"; fi
-    cp "$work/new/$file" "$work/tree/$file"
-  done <"$work/batch.tsv"
+      <(printf '%s\n' "$text") "$work/tree/$file" >"$batch/$i.cpp"
+  done <"$batch.tsv"
+  lock
+  seq "$i" | nice xargs -P "${JOBS:-1}" -I '{}' bash "$work/build_one.sh" "$batch/{}" >"$work/build.log" 2>&1 || true
   unlock
-  i=0
+}
+
+# Runs them, and writes the verdicts.
+check_batch() {
+  local batch=$1 file line kind text i=0 verdict status said
   while IFS=$'\t' read -r file line kind text; do
     i=$((i + 1))
     verdict="not compiled" status=0 said=""
-    if [ -x "$work/checker.$i" ]; then
+    if [ -x "$batch/$i" ]; then
       # shellcheck disable=SC2046
-      run_checker "$work/checker.$i" $(ops_of "$file") >"$work/check.txt" 2>&1 || status=$?
-      case $status in 0) verdict=survived ;; 124) verdict=slow ;; *) verdict=found ;; esac
-      said=$(head -1 "$work/check.txt" | tr '\t' ' ' | cut -c 1-160)
+      run_checker "$batch/$i" $(ops_of "$file") >"$batch/said" 2>&1 || status=$?
+      case $status in 0) verdict=survived ;; 124 | 137 | 152) verdict=slow ;; *) verdict=found ;; esac
+      if [ "$verdict" = found ]; then said=$(grep -m 1 '[^ ]' "$batch/said" | tr '\t' ' ' | cut -c 1-160) || true; fi
     fi
     printf '%s\t%s:%s\t%s\t%s\t%s\n' "$verdict" "$file" "$line" "$kind" "$text" "$said" >>"$log"
-  done <"$work/batch.tsv"
+  done <"$batch.tsv"
+  rm -r "$batch" "$batch.tsv"
 }
 
 log=$work/log.tsv
@@ -188,13 +203,15 @@ if [ -n "$from" ]; then log=$work/from.tsv && : >"$log"; fi
 touch "$log"
 awk -F '\t' 'FILENAME == ARGV[1] { done[$2 "\t" $3] = 1; next } !(($1 ":" $2 "\t" $3) in done)' "$log" \
   "$work/chosen.tsv" >"$work/rest.tsv"
-rm -f "$work"/part.*
-split -a 4 -l "${BATCH:-8}" "$work/rest.tsv" "$work/part."
-for part in "$work"/part.*; do
-  if [ ! -s "$part" ]; then continue; fi
-  mv "$part" "$work/batch.tsv"
-  run_batch
+rm -rf "$work"/batch.*
+split -a 4 --additional-suffix .tsv -l "${BATCH:-8}" "$work/rest.tsv" "$work/batch."
+for batch in "$work"/batch.*.tsv; do
+  if [ ! -s "$batch" ]; then continue; fi
+  build_batch "${batch%.tsv}"
+  wait  # for the checks of the batch before
+  check_batch "${batch%.tsv}" &
 done
+wait
 
 # The table of docs/mutants.md, and what is left to explain.
 echo "| family | mutants | found | slow | not compiled | survived |"
