@@ -11,15 +11,25 @@ constexpr const char* kBufferUpdates = "buffer_updates";
 void apply_change(const BufferChange& change, bool first) {
   Tensor to = change.buffer;
   const Tensor& amount = change.amount;
-  check<ShapeError>(to.numel() == amount.numel() && to.is_contiguous() && amount.is_contiguous(), kBufferUpdates,
-                    "needs an amount for each element of a buffer; got ", to.shape(), " and ", amount.shape());
-  const std::int64_t n = to.numel();
+  const bool placed = change.places.defined();
+  check<ShapeError>((placed ? change.places : to).numel() == amount.numel() && to.is_contiguous() &&
+                        amount.is_contiguous() && (!placed || change.places.is_contiguous()),
+                    kBufferUpdates, "needs an amount for each ", placed ? "place" : "element of a buffer", "; got ",
+                    (placed ? change.places : to).shape(), " and ", amount.shape());
+  check<ValueError>(!placed || change.keep == 1, kBufferUpdates, "needs to keep what has no place; got ", change.keep);
+  const std::int64_t n = amount.numel();
+  const std::int64_t* places = placed ? change.places.data<std::int64_t>() : nullptr;
+  for (std::int64_t i = 0; placed && i < n; ++i) {
+    check<IndexError>(places[i] >= 0 && places[i] < to.numel(), kBufferUpdates, "needs places in [0, ", to.numel(),
+                      "); got ", places[i]);
+  }
+  const auto at = [&](std::int64_t i) { return placed ? places[i] : i; };
   if (to.dtype() == DType::i64) {
     check<DTypeError>(amount.dtype() == DType::i64 && change.keep == 1 && change.weight == 1, kBufferUpdates,
                       "needs counts to be added to a buffer of i64; got ", amount.dtype(), " times ", change.weight);
     auto* out = to.mutable_data<std::int64_t>();
     const auto* in = amount.data<std::int64_t>();
-    for (std::int64_t i = 0; i < n; ++i) out[i] += in[i];
+    for (std::int64_t i = 0; i < n; ++i) out[at(i)] += in[i];
     return;
   }
   const double keep = first ? change.keep : 1;
@@ -27,7 +37,8 @@ void apply_change(const BufferChange& change, bool first) {
     T* out = to.mutable_data<T>();
     const auto mix = [&](const auto* in) {
       for (std::int64_t i = 0; i < n; ++i) {
-        out[i] = static_cast<T>(keep * static_cast<double>(out[i]) + change.weight * static_cast<double>(in[i]));
+        T& element = out[at(i)];
+        element = static_cast<T>(keep * static_cast<double>(element) + change.weight * static_cast<double>(in[i]));
       }
     };
     if (amount.dtype() == DType::i64) {

@@ -13,6 +13,9 @@ struct BufferChange {
   Tensor amount;  ///< i64 or f64, as many elements
   double keep = 1;
   double weight = 1;
+  /// i64: element i of the amount belongs to element places[i] of the buffer, in order; all others stay, so `keep` is
+  /// 1. Absent: an amount for each element.
+  Tensor places = {};
 };
 
 /// Each row of `buffer` becomes its sum over its count, as they are after all changes of a step: a codebook of moving
@@ -35,7 +38,7 @@ struct BufferUpdates {
   /// Those of a later shard.
   void append(BufferUpdates later);
   /// Changes in their order, then means, each buffer's once. Throws ShapeError, DTypeError for an amount that does not
-  /// fit its buffer.
+  /// fit its buffer, IndexError for a place outside it.
   void apply() const;
 };
 

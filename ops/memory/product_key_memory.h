@@ -1,5 +1,6 @@
 #pragma once
 
+#include "tally/core/words.h"
 #include "tally/ops/memory/product_keys.h"
 
 namespace tally::ops {
@@ -10,6 +11,11 @@ enum class MemoryWeights {
   scaled_softmax,  ///< k times that: rows keep about their size, however many are chosen
   sigmoid,         ///< each score for itself
 };
+constexpr auto words(MemoryWeights) {
+  using W = Word<MemoryWeights>;
+  return std::array{W{"softmax", MemoryWeights::softmax}, W{"scaled_softmax", MemoryWeights::scaled_softmax},
+                    W{"sigmoid", MemoryWeights::sigmoid}};
+}
 
 /// How what was read is gated by the row that asked.
 enum class MemoryGate {
@@ -17,6 +23,10 @@ enum class MemoryGate {
   scalar,  ///< sigmoid of one number a row
   swilu,   ///< silu of as many numbers as the row is wide (Berges et al., arXiv 2412.09764)
 };
+constexpr auto words(MemoryGate) {
+  using W = Word<MemoryGate>;
+  return std::array{W{"none", MemoryGate::none}, W{"scalar", MemoryGate::scalar}, W{"swilu", MemoryGate::swilu}};
+}
 
 enum class MemoryOutput {
   pooled,  ///< the weighted rows of all heads, summed: [T, D]

@@ -3,17 +3,19 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "tally/autograd/gradient_check.h"
 #include "tally/nn/attention/multi_head.h"
 #include "tally/nn/attention/softmax.h"
 #include "tally/nn/blocks/transformer.h"
 #include "tally/nn/initializers.h"
+#include "tally/nn/memory/product_key_memory.h"
 #include "tally/nn/quantization.h"
 #include "tally/nn/recurrent.h"
 #include "tally/ops/tensor/reduce.h"
+#include "tests/nn/module_gradients.h"
 #include "tests/support/attention_choices.h"
 
 using namespace tally;
+using tally::testing::check_module;
 
 namespace {
 
@@ -26,29 +28,6 @@ Tensor rows(std::int64_t count, std::int64_t width, std::uint64_t stream) {
   Tensor x({count, width}, DType::f64);
   fill_normal(RngKey{5, stream}, x, 0, 1);
   return x;
-}
-
-/// Checks the gradients of a module's parameters and of its input in double.
-template <class M, class F>
-void check_module(M& module, Tensor input, F&& forward) {
-  nn::convert(module, DType::f64);
-  // Biases begin at zero and norm weights at one: move them off these special points.
-  std::uint64_t stream = 100;
-  for (const auto& [path, parameter] : nn::parameters(module)) {
-    Tensor noise(parameter->shape(), DType::f64);
-    fill_normal(RngKey{6, stream++}, noise, 0, 0.1);
-    auto values = parameter->mutable_value().template mutable_span<double>();
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] += noise.data<double>()[i];
-  }
-  const Var x = Var::leaf(input);
-  std::vector<CheckedLeaf> leaves{{"input", input, x.leaf_id()}};
-  for (const auto& [path, parameter] : nn::parameters(module))
-    leaves.push_back({path, parameter->value(), parameter->id()});
-  const GradientReport report = check_gradients([&] { return std::vector<Var>{forward(x)}; }, leaves);
-  for (const LeafReport& leaf : report.leaves) {
-    INFO(leaf.name << ": " << leaf.hint << " scaled error " << leaf.max_scaled);
-    CHECK(leaf.verdict == GradientVerdict::ok);
-  }
 }
 
 }  // namespace

@@ -336,3 +336,23 @@ TEST_CASE("options that do not fit together are refused", "[quantization]") {
   CHECK_THROWS_WITH(make({.width = 4, .quantization = {.temperature = 1e-40}}), Contains("a finite inverse"));
   CHECK_THROWS_WITH(make({.width = 4}).perplexity(), Contains("needs the option count_usage"));
 }
+
+TEST_CASE("changes of some elements of a buffer", "[buffer_updates]") {
+  Tensor counts = Tensor::from<std::int64_t>({1, 2, 3}, {3}), means = Tensor::from<float>({1, 2, 3}, {3});
+  const Tensor places = Tensor::from<std::int64_t>({2, 0, 2}, {3});
+  nn::BufferUpdates{
+      .changes = {{.buffer = counts, .amount = Tensor::from<std::int64_t>({5, 6, 7}, {3}), .places = places},
+                  {.buffer = means, .amount = Tensor::from<double>({5, 6, 7}, {3}), .weight = 0.5, .places = places}},
+      .means = {}}
+      .apply();
+  CHECK(counts.to_doubles() == std::vector<double>{7, 2, 15});
+  CHECK(means.to_doubles() == std::vector<double>{4, 2, 9});
+  const auto apply = [&](const Tensor& amount, const Tensor& at, double keep) {
+    nn::BufferUpdates{.changes = {{.buffer = means, .amount = amount, .keep = keep, .places = at}}, .means = {}}
+        .apply();
+  };
+  CHECK_THROWS_AS(apply(Tensor::from<double>({1}, {1}), Tensor::from<std::int64_t>({3}, {1}), 1), IndexError);
+  CHECK_THROWS_AS(apply(Tensor::from<double>({1, 2}, {2}), Tensor::from<std::int64_t>({1}, {1}), 1), ShapeError);
+  CHECK_THROWS_AS(apply(Tensor::from<double>({1}, {1}), Tensor::from<std::int64_t>({1}, {1}), 0.5), ValueError);
+  CHECK(means.to_doubles() == std::vector<double>{4, 2, 9});
+}
