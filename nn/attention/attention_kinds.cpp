@@ -1,5 +1,6 @@
 #include "tally/nn/attention/attention_kinds.h"
 
+#include "tally/nn/attention/dispatcher.h"
 #include "tally/nn/attention/histogram.h"
 #include "tally/nn/attention/linear.h"
 #include "tally/nn/attention/linformer.h"
@@ -28,7 +29,9 @@ AttentionKinds standard() {
            multi_head_row<LshCore>("lsh", "softmax within buckets of a random hash", LshOptions{}),
            multi_head_row<SinkhornCore>("sinkhorn", "softmax over one's own and one softly sorted block",
                                         SinkhornOptions{}),
-           std::move(linformer), std::move(histogram)}};
+           std::move(linformer), std::move(histogram),
+           attention_row<DispatcherKind>("dispatcher", "experts gather the history, and rows read them (ELASTIC)",
+                                         DispatcherOptions{})}};
 }
 
 }  // namespace

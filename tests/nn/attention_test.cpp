@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "tally/nn/attention/attention_kinds.h"
+#include "tally/nn/attention/dispatcher.h"
 #include "tally/nn/attention/histogram.h"
 #include "tally/nn/attention/linear.h"
 #include "tally/nn/attention/linformer.h"
@@ -15,6 +16,7 @@
 #include "tally/nn/attention/multi_head.h"
 #include "tally/nn/attention/sinkhorn.h"
 #include "tally/nn/attention/softmax.h"
+#include "tests/nn/dispatcher_definition.h"
 #include "tests/support/attention_choices.h"
 
 using namespace tally;
@@ -47,7 +49,8 @@ nn::AttentionChoice choice(const std::string& name, const nn::AttentionKinds& ki
                            {"projected_keys", 2},
                            {"codebooks", 3},
                            {"codewords", 4},
-                           {"counts_decay", 0.1}});
+                           {"counts_decay", 0.1},
+                           {"experts", 5}});
 }
 
 /// With weights of ordinary size.
@@ -199,6 +202,9 @@ Rows defined(const std::string& name, const nn::Attention& attention, const Tens
     });
   }
   if (const auto* kind = attention.as<nn::HistogramKind>()) return by_codewords(*kind, source, 0.1);
+  if (const auto* kind = attention.as<nn::DispatcherKind>()) {
+    return testing::dispatched_by_definition(*kind, queries, source, kind->experts.value());
+  }
   return {};
 }
 
@@ -262,7 +268,7 @@ TEST_CASE("every attention's two faces agree with each other and with its defini
       CHECK(difference(steps, expected) < 2e-5);
     }
   }
-  CHECK(streaming == std::vector<std::string>{"local", "linear_elu", "linear_favor", "histogram"});
+  CHECK(streaming == std::vector<std::string>{"local", "linear_elu", "linear_favor", "histogram", "dispatcher"});
 }
 
 TEST_CASE("a state belongs to its kind", "[attention]") {
