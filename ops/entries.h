@@ -26,6 +26,7 @@
   EACH(matmul)                         \
   EACH(product_key_memory)             \
   EACH(product_keys)                   \
+  EACH(product_attention)              \
   EACH(residual_dropout_norm)          \
   EACH(rms_norm)                       \
   EACH(reduce)                         \

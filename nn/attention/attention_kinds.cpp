@@ -4,6 +4,7 @@
 #include "tally/nn/attention/histogram.h"
 #include "tally/nn/attention/linear.h"
 #include "tally/nn/attention/linformer.h"
+#include "tally/nn/attention/linrec.h"
 #include "tally/nn/attention/lsh.h"
 #include "tally/nn/attention/sinkhorn.h"
 #include "tally/nn/attention/softmax.h"
@@ -29,6 +30,8 @@ AttentionKinds standard() {
            multi_head_row<LshCore>("lsh", "softmax within buckets of a random hash", LshOptions{}),
            multi_head_row<SinkhornCore>("sinkhorn", "softmax over one's own and one softly sorted block",
                                         SinkhornOptions{}),
+           multi_head_row<LinRecCore>("linrec", "linear attention of normed elu features, without a softmax",
+                                      LinRecOptions{}),
            std::move(linformer), std::move(histogram),
            attention_row<DispatcherKind>("dispatcher", "experts gather the history, and rows read them (ELASTIC)",
                                          DispatcherOptions{})}};

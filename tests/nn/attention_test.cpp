@@ -12,6 +12,7 @@
 #include "tally/nn/attention/histogram.h"
 #include "tally/nn/attention/linear.h"
 #include "tally/nn/attention/linformer.h"
+#include "tally/nn/attention/linrec.h"
 #include "tally/nn/attention/lsh.h"
 #include "tally/nn/attention/multi_head.h"
 #include "tally/nn/attention/sinkhorn.h"
@@ -188,6 +189,44 @@ Rows by_codewords(const nn::HistogramKind& kind, const Tensor& source, double de
   return out;
 }
 
+/// LinRec over the rows so far, or all: products of elu features of length 1, by the token or by the column.
+Rows by_products(const nn::MultiHead<nn::LinRecCore>& kind, const Tensor& queries, const Tensor& source) {
+  const Rows asked = rows_of(queries), given = rows_of(source);
+  const std::size_t d = kWidth / kHeads;
+  const bool causal = kind.attention.mask == ops::AttentionMask::causal,
+             by_column = kind.attention.keys_by == nn::LinRecKeys::column;
+  const auto features = [](const nn::Linear& layer, const std::vector<double>& x) {
+    std::vector<double> y = linear(layer, x);
+    for (double& value : y) value = value > 0 ? value : std::exp(value) - 1;
+    return y;
+  };
+  Rows out;
+  for (std::size_t t = 0; t < asked.size(); ++t) {
+    const std::vector<double> query = features(kind.query, asked[t]);
+    const std::size_t seen = causal ? t + 1 : given.size();
+    std::vector<double> columns(kWidth), sums(kWidth);
+    for (std::size_t j = 0; j < seen; ++j) {
+      const std::vector<double> key = features(kind.key, given[j]);
+      for (std::size_t i = 0; i < kWidth; ++i) columns[i] += key[i] * key[i];
+    }
+    for (std::size_t j = 0; j < seen; ++j) {
+      const std::vector<double> key = features(kind.key, given[j]), value = linear(kind.value, given[j]);
+      for (std::size_t h = 0; h < kHeads; ++h) {
+        double product = 0, of_query = 0, of_key = 0;
+        for (std::size_t i = h * d; i < (h + 1) * d; ++i) {
+          product += query[i] * key[i] / (by_column ? std::sqrt(columns[i]) : 1);
+          of_query += query[i] * query[i];
+          of_key += key[i] * key[i];
+        }
+        product /= std::sqrt(of_query * static_cast<double>(d)) * (by_column ? 1 : std::sqrt(of_key));
+        for (std::size_t i = h * d; i < (h + 1) * d; ++i) sums[i] += product * value[i];
+      }
+    }
+    out.push_back(linear(kind.output, sums));
+  }
+  return out;
+}
+
 /// What a kind's definition gives; empty where another test holds it.
 Rows defined(const std::string& name, const nn::Attention& attention, const Tensor& queries, const Tensor& source) {
   if (const auto* kind = attention.as<nn::MultiHead<nn::SoftmaxCore>>()) {
@@ -201,6 +240,7 @@ Rows defined(const std::string& name, const nn::Attention& attention, const Tens
       return directions.empty() ? elu_weight(query, key) : favor_weight(directions, query, key);
     });
   }
+  if (const auto* kind = attention.as<nn::MultiHead<nn::LinRecCore>>()) return by_products(*kind, queries, source);
   if (const auto* kind = attention.as<nn::HistogramKind>()) return by_codewords(*kind, source, 0.1);
   if (const auto* kind = attention.as<nn::DispatcherKind>()) {
     return testing::dispatched_by_definition(*kind, queries, source, kind->experts.value());
@@ -268,7 +308,8 @@ TEST_CASE("every attention's two faces agree with each other and with its defini
       CHECK(difference(steps, expected) < 2e-5);
     }
   }
-  CHECK(streaming == std::vector<std::string>{"local", "linear_elu", "linear_favor", "histogram", "dispatcher"});
+  CHECK(streaming ==
+        std::vector<std::string>{"local", "linear_elu", "linear_favor", "linrec", "histogram", "dispatcher"});
 }
 
 TEST_CASE("a state belongs to its kind", "[attention]") {
@@ -313,4 +354,27 @@ TEST_CASE("a table of attentions is a value", "[attention]") {
   CHECK(nearby.name() == "nearby");
   CHECK(nearby.as<nn::MultiHead<nn::SoftmaxCore>>()->attention.window == 2);
   CHECK_THROWS_WITH(nn::attention_kinds().at("nearby"), Contains("does not know \"nearby\""));
+}
+
+TEST_CASE("linrec's keys by token and by column, both ways", "[attention]") {
+  const Tensor queries = normal(37, 1), source = normal(37, 2);
+  for (const auto mask : {ops::AttentionMask::causal, ops::AttentionMask::bidirectional}) {
+    for (const char* keys : {"token", "column"}) {
+      nn::AttentionSettings with = settings();
+      with.mask = mask;
+      const nn::Attention attention = nn::make_attention(
+          attention_choice(nn::attention_kinds(), "linrec", {{"linrec_keys", keys}}), with, RngKey{4});
+      const Rows expected = by_products(*attention.as<nn::MultiHead<nn::LinRecCore>>(), queries, source);
+      CHECK(difference(rows_of(attention(queries, source, {Offsets::single(37)}, {}).value()), expected) < 2e-5);
+      CHECK(attention.has_state() == (mask == ops::AttentionMask::causal));
+      if (!attention.has_state()) continue;
+      nn::AttentionState state = attention.initial_state();
+      Rows steps;
+      for (std::int64_t t = 0; t < 37; ++t) {
+        steps.push_back(rows_of(
+            attention.step(state, queries.slice(0, t, t + 1), source.slice(0, t, t + 1), {.place = t}).value())[0]);
+      }
+      CHECK(difference(steps, expected) < 2e-5);
+    }
+  }
 }

@@ -25,6 +25,7 @@
   EACH(matmul)                 \
   EACH(memory)                 \
   EACH(norm)                   \
+  EACH(product_attention)      \
   EACH(reduce)                 \
   EACH(softmax_attention)      \
   EACH(softmax)                \
