@@ -21,8 +21,19 @@ Var unit_rows(const Var& x) {
   return ops::rms_norm(x, {}, {.epsilon = 1e-12}) * (1 / length);
 }
 
-/// Replaces rows [count, width] that were read less than once by others, drawn in proportion to their reads.
-std::int64_t revive_rows(Tensor rows, std::span<const std::int64_t> reads, RngKey key) {
+/// Lengths of rows of `width` elements.
+std::vector<double> row_norms(const Tensor& x, std::int64_t width) {
+  const std::vector<double> all = x.to_doubles();
+  std::vector<double> norms;
+  for (auto row = all.begin(); row != all.end(); row += width) {
+    norms.push_back(std::sqrt(std::inner_product(row, row + width, row, 0.0)));
+  }
+  return norms;
+}
+
+}  // namespace
+
+std::int64_t revive_rows(Tensor& rows, std::span<const std::int64_t> reads, RngKey key) {
   const std::int64_t total = std::accumulate(reads.begin(), reads.end(), std::int64_t{0});
   if (total == 0) return 0;
   std::vector<std::int64_t> until(reads.size());
@@ -52,8 +63,6 @@ std::int64_t revive_rows(Tensor rows, std::span<const std::int64_t> reads, RngKe
   return revived;
 }
 
-}  // namespace
-
 ProductKeyMemory ProductKeyMemory::make(const ProductKeyMemoryOptions& options, RngKey key) {
   check<ValueError>(options.in >= 1 && options.width >= 1 && options.sub_keys >= 1 && options.heads >= 1, kName,
                     "needs widths, sub-keys and heads of at least 1; got ", options.in, ", ", options.width, ", ",
@@ -80,6 +89,7 @@ ProductKeyMemory ProductKeyMemory::make(const ProductKeyMemoryOptions& options, 
       .slot_reads = Buffer(Tensor::zeros({n * n}, DType::i64)),
       .slot_weights = Buffer(Tensor::zeros({n * n}, DType::f64)),
       .sub_key_reads = Buffer(Tensor::zeros({options.heads, 2, n}, DType::i64)),
+      .query_norms = Buffer(Tensor::zeros({2}, DType::f64)),
       .query_dropout = {options.query_dropout},
       .norm = options.norm,
       .options = {.heads = options.heads,
@@ -115,7 +125,8 @@ std::pair<Var, Var> ProductKeyMemory::queries_and_keys(const Var& rows, const Co
   return {query_dropout(queries, context.at("query_dropout")), used_keys};
 }
 
-void ProductKeyMemory::post_reads(const ops::ProductKeyMemoryResult& read, const Context& context) const {
+void ProductKeyMemory::post_reads(const Var& queries, const ops::ProductKeyMemoryResult& read,
+                                  const Context& context) const {
   if (!context.training || context.updates == nullptr || read.slots.numel() == 0) return;
   const std::int64_t heads = keys.shape()[0], n = keys.shape()[2], count = read.slots.numel();
   Tensor ones({count}, DType::i64), sub_keys({2 * count}, DType::i64), twice({2 * count}, DType::i64);
@@ -133,6 +144,10 @@ void ProductKeyMemory::post_reads(const ops::ProductKeyMemoryResult& read, const
   changes.push_back({.buffer = slot_reads.value(), .amount = ones, .places = flat});
   changes.push_back(
       {.buffer = slot_weights.value(), .amount = read.weights.value().to(DType::f64).contiguous(), .places = flat});
+  const std::vector<double> lengths = row_norms(queries.value(), 2 * keys.shape()[3]);
+  const double total = std::accumulate(lengths.begin(), lengths.end(), 0.0);
+  changes.push_back({.buffer = query_norms.value(),
+                     .amount = Tensor::from<double>({total, static_cast<double>(lengths.size())}, {2})});
   changes.push_back({.buffer = sub_key_reads.value(), .amount = twice, .places = sub_keys});
 }
 
@@ -141,13 +156,23 @@ ops::ProductKeyMemoryResult ProductKeyMemory::operator()(const Var& rows, const 
   const auto [queries, used_keys] = queries_and_keys(rows, context);
   const Var logits = options.gate == ops::MemoryGate::none ? Var() : gate(rows);
   ops::ProductKeyMemoryResult read = ops::product_key_memory(queries, used_keys, shared, logits, options);
-  post_reads(read, context);
+  post_reads(queries, read, context);
   return read;
 }
 
 ops::ProductKeyMemoryResult ProductKeyMemory::operator()(const Var& rows, const Context& context) const {
   check<ValueError>(values.defined(), kName, "has no values of its own: call it with some");
   return (*this)(rows, values, context);
+}
+
+double ProductKeyMemory::mean_query_norm() const {
+  const std::vector<double> sums = query_norms.value().to_doubles();
+  return sums[1] == 0 ? 0 : sums[0] / sums[1];
+}
+
+double ProductKeyMemory::mean_key_norm() const {
+  const std::vector<double> norms = row_norms(keys.value(), keys.shape()[3]);
+  return std::accumulate(norms.begin(), norms.end(), 0.0) / static_cast<double>(norms.size());
 }
 
 std::int64_t ProductKeyMemory::revive(RngKey key) {
@@ -157,8 +182,8 @@ std::int64_t ProductKeyMemory::revive(RngKey key) {
   Tensor& all = keys.mutable_value();
   const Tensor by_table = all.reshape(Shape{tables, n, keys.shape()[3]});
   for (std::int64_t table = 0; table < tables; ++table) {
-    revived += revive_rows(by_table.slice(0, table, table + 1),
-                           reads.subspan(static_cast<std::size_t>(table * n), static_cast<std::size_t>(n)),
+    Tensor of_table = by_table.slice(0, table, table + 1);
+    revived += revive_rows(of_table, reads.subspan(static_cast<std::size_t>(table * n), static_cast<std::size_t>(n)),
                            key.fold_in("keys").fold_in(static_cast<std::uint64_t>(table)));
   }
   if (values.defined()) {
@@ -167,6 +192,7 @@ std::int64_t ProductKeyMemory::revive(RngKey key) {
   slot_reads.mutable_value().fill(0);
   slot_weights.mutable_value().fill(0);
   sub_key_reads.mutable_value().fill(0);
+  query_norms.mutable_value().fill(0);
   return revived;
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 
-#include "tally/core/options/options.h"
+#include <span>
+#include <utility>
+
 #include "tally/core/words.h"
 #include "tally/nn/layers.h"
 #include "tally/ops/memory/product_key_memory.h"
@@ -33,14 +35,6 @@ struct ProductKeyMemoryOptions {
   double query_dropout = 0;
   double deviation = 0;    ///< of the values' normal initial rows; 0 for width^-1/2
   bool own_values = true;  ///< false: whoever holds the memory gives it values that are shared with others
-  static void keys(auto& o, auto&& key) {
-    key("memory_sub_keys", o.sub_keys, at_least(1), "n: sub-keys of each half; the memory has n^2 slots");
-    key("memory_key_size", o.key_width, at_least(2), even(), "width of a head's query: two halves");
-    key("memory_heads", o.heads, at_least(1), "heads of retrieval, each with keys of its own");
-    key("memory_norm", o.norm, "of queries: `layer` norm, or with the keys of length 1 (`unit`)");
-    key("memory_query_dropout", o.query_dropout, rate(), "dropout of queries");
-    key("memory_values_init", o.deviation, at_least(0), "deviation of the values' normal initial rows; 0: width^-1/2");
-  }
 };
 
 /// Product-key memory (Lample et al., arXiv 1907.05242; docs/elastic.md) over ops::product_key_memory: rows ask by a
@@ -56,6 +50,7 @@ struct ProductKeyMemory {
   Buffer slot_reads;      ///< i64 [n^2] by all heads in training since the last revival
   Buffer slot_weights;    ///< f64 [n^2] the weights of these reads
   Buffer sub_key_reads;   ///< i64 [heads, 2, n]
+  Buffer query_norms;     ///< f64 [2] sum of the lengths of heads\' queries, and their number
   Dropout query_dropout;
   MemoryNorm norm = MemoryNorm::layer;
   ops::ProductKeyMemoryOptions options;
@@ -69,6 +64,7 @@ struct ProductKeyMemory {
     visit("slot_reads", self.slot_reads);
     visit("slot_weights", self.slot_weights);
     visit("sub_key_reads", self.sub_key_reads);
+    visit("query_norms", self.query_norms);
     visit("query_dropout", self.query_dropout);
     visit("norm", self.norm);
     visit("options", self.options);
@@ -90,10 +86,19 @@ struct ProductKeyMemory {
   /// the first read.
   std::int64_t revive(RngKey key);
 
+  /// Mean length of a head's query since the last revival, 0 before the first, and of a sub-key: both grow, or keys
+  /// shrink to nothing, where retrieval collapses.
+  double mean_query_norm() const;
+  double mean_key_norm() const;
+
  private:
   /// Queries [T, heads * 2 w] and keys as the op takes them.
   std::pair<Var, Var> queries_and_keys(const Var& rows, const Context& context) const;
-  void post_reads(const ops::ProductKeyMemoryResult& read, const Context& context) const;
+  void post_reads(const Var& queries, const ops::ProductKeyMemoryResult& read, const Context& context) const;
 };
+
+/// Rows [count, width] whose `reads` [count] are 0 become copies of others, drawn in proportion to their reads, with
+/// normal noise of a tenth of their root mean square. Returns how many; nothing happens where nothing was read.
+std::int64_t revive_rows(Tensor& rows, std::span<const std::int64_t> reads, RngKey key);
 
 }  // namespace tally::nn

@@ -219,6 +219,13 @@ TEST_CASE("a memory counts what is read of it in training", "[product_key_memory
   updates.apply();
   CHECK(memory.slot_reads.value().to_doubles() == slots);
   CHECK(memory.sub_key_reads.value().to_doubles() == sub_keys);
+  CHECK(memory.query_norms.value().to_doubles()[1] == 2 * 7 * 2);
+  CHECK(memory.mean_query_norm() == Approx(std::sqrt(6.0)).epsilon(1e-2));  // layer norm's
+  double length = 0;
+  for (const auto& key : matrix(memory.keys.value())) {
+    length += std::sqrt(std::inner_product(key.begin(), key.end(), key.begin(), 0.0)) / 16;
+  }
+  CHECK(memory.mean_key_norm() == Approx(length));
   for (std::size_t i = 0; i < 16; ++i) CHECK(memory.slot_weights.value().to_doubles()[i] == Approx(weights[i]));
 }
 
