@@ -36,8 +36,7 @@ TransformerBlock TransformerBlock::make(const TransformerBlockOptions& options, 
           .norm = options.norm};
 }
 
-template <class Attend>
-Var TransformerBlock::run(const Var& x, const Context& context, const Attend& attend) const {
+Var TransformerBlock::around(const Attend& attend, const Var& x, const Context& context) const {
   const Context in_feed_forward = context.at("feed_forward");
   const Context after_attention = context.at("attention_dropout"),
                 after_feed_forward = context.at("feed_forward_dropout");
@@ -69,12 +68,14 @@ Var TransformerBlock::run(const Var& x, const Context& context, const Attend& at
 
 Var TransformerBlock::operator()(const Var& x, const Sequence& sequence, const Context& context) const {
   const Context in_attention = context.at("attention");
-  return run(x, context,
-             [&](const Var& queries, const Var& source) { return attention(queries, source, sequence, in_attention); });
+  return around(
+      [&](const Var& queries, const Var& source) { return attention(queries, source, sequence, in_attention); }, x,
+      context);
 }
 
 Var TransformerBlock::step(State& state, const Var& x, const Event& event) const {
-  return run(x, {}, [&](const Var& query, const Var& source) { return attention.step(state, query, source, event); });
+  return around([&](const Var& query, const Var& source) { return attention.step(state, query, source, event); }, x,
+                {});
 }
 
 std::string TransformerBlock::layout() const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "tally/core/words.h"
@@ -71,6 +72,10 @@ struct TransformerBlock {
   static TransformerBlock make(const TransformerBlockOptions& options, RngKey key);
   Var operator()(const Var& x, const Sequence& sequence, const Context& context) const;
 
+  /// With another way to its attention: given queries and source rows, [T, width].
+  using Attend = std::function<Var(const Var& queries, const Var& source)>;
+  Var around(const Attend& attend, const Var& x, const Context& context) const;
+
   /// The recurrent face, where the attention has one: an event's row [1, width] to its output, that of the call above.
   using State = AttentionState;
   bool has_state() const { return attention.has_state(); }
@@ -78,11 +83,6 @@ struct TransformerBlock {
   Var step(State& state, const Var& x, const Event& event) const;
   /// Settings in words that no tensor shows.
   std::string layout() const;
-
- private:
-  /// Both faces: `attend(queries, source)` is the attention's.
-  template <class Attend>
-  Var run(const Var& x, const Context& context, const Attend& attend) const;
 };
 
 }  // namespace tally::nn

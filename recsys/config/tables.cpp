@@ -1,5 +1,6 @@
 #include "tally/recsys/config/tables.h"
 
+#include "tally/recsys/models/elastic.h"
 #include "tally/recsys/models/gru4rec.h"
 #include "tally/recsys/models/lisa.h"
 #include "tally/recsys/models/sasrec.h"
@@ -166,7 +167,9 @@ ChoiceTable<ModelRow> standard_models(const nn::AttentionKinds& attentions) {
                               Gru4RecOptions{.layers = 2, .dropout = 0.1}),
            model_row<SasRec>("sasrec", "a transformer over item embeddings (ICDM 2018)",
                              SasRecOptions{.attention = {causal_attentions(attentions), "softmax"}}),
-           std::move(lisa)}};
+           std::move(lisa),
+           model_row<Elastic>("elastic", "dispatcher attention by experts of the user's interests (arXiv 2408.09380)",
+                              elastic_options(attentions))}};
 }
 
 }  // namespace

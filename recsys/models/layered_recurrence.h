@@ -24,6 +24,9 @@ namespace tally::recsys {
 ///     Var finish(const Var& x) const;
 ///     Var item_table() const;
 ///     std::int64_t window; PositionAlignment alignment;
+///
+/// What layers share, a model puts into each of them where they are to stream by themselves: `M for_events() const`, if
+/// it has one. `std::string layout() const`: further settings in words.
 template <class M>
 concept LayeredModel = requires(const M& model, const Tensor& rows, const Var& x, const nn::Context& context) {
   { model.embed(rows, rows, context) } -> std::convertible_to<Var>;
@@ -50,6 +53,7 @@ template <LayeredModel M>
 std::string layout_of_layers(const M& model) {
   std::string words;
   for (const auto& block : model.blocks) words += block.layout() + ", ";
+  if constexpr (requires { model.layout(); }) words += model.layout();
   return detail::join(words, "window ", model.window, ", positions from the ", word_of(model.alignment));
 }
 
@@ -83,7 +87,7 @@ class LayeredRecurrence {
     }
   };
 
-  explicit LayeredRecurrence(const M& model) : model_(model) {
+  explicit LayeredRecurrence(const M& model) : model_(of_events(model)) {
     initial_.row.resize(static_cast<std::size_t>(model_.item_table().dim(1)));
     for (const auto& block : model_.blocks) initial_.layers.push_back(block.initial_state());
   }
@@ -119,6 +123,14 @@ class LayeredRecurrence {
   }
 
  private:
+  static M of_events(const M& model) {
+    if constexpr (requires { model.for_events(); }) {
+      return model.for_events();
+    } else {
+      return model;
+    }
+  }
+
   M model_;
   State initial_;
 };

@@ -26,6 +26,7 @@ struct SasRecOptions {
   PositionAlignment alignment = PositionAlignment::start;
   double epsilon = 1e-8;
   bool tie_embeddings = true;  ///< score items with the table that they are read with (gSASRec does not)
+  ops::AttentionMask mask = ops::AttentionMask::causal;  ///< not SASRec's to choose: a model of other training may
 
   static void keys(auto& o, auto&& key) {
     key("hidden_size", o.width, at_least(1), "width of embeddings and hidden rows");

@@ -35,6 +35,9 @@ class SequenceModel {
   /// Longest history it reads; longer ones are cut to their last items.
   virtual std::int64_t window() const = 0;
 
+  /// Do rows see what follows them? Such a model is trained on prefix samples alone, whose loss is at the last row.
+  virtual bool looks_ahead() const = 0;
+
   /// Does prepare() return anything?
   virtual bool prepares() const = 0;
   /// What depends on parameters and on which items there are, but not on the sequences: tables of inner products,
@@ -57,6 +60,10 @@ class SequenceModel {
   /// Told when weights of another model were copied into this one, before training: what began as a function of such
   /// weights (codebooks as k-means of the embeddings) begins as that of the new ones. Mostly nothing.
   virtual void weights_given(RngKey key) = 0;
+
+  /// Told before the first step of every epoch but the first: what was not used may begin anew. A resumed training is
+  /// told the same. Mostly nothing.
+  virtual void epoch_begins(std::int64_t epoch, RngKey key) = 0;
 
   /// Paths of the tensors of state() that have a row for each item: what is matched by the items' ids when weights go
   /// to a model of other items.
@@ -88,8 +95,9 @@ class SequenceModel {
 ///     Var encode(const Sequences&, const Values&, const nn::Context&) const;
 ///     Var candidate_table(const Values&) const;                 // and num_items(), width()
 ///
-/// and, if it likes, `prepares_candidates` (true where it is missing), `auxiliary_loss` (with the struct too),
-/// `weights_given`, `item_tensors` (items.table and output, where the module has them) and `measures` as above, and
+/// and, if it likes, `looks_ahead` (false where it is missing), `prepares_candidates` (true), `auxiliary_loss` (with
+/// the struct too), `weights_given`, `epoch_begins`, `item_tensors` (items.table and output, where the module has them)
+/// and `measures` as above, and
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
 ///
@@ -118,6 +126,13 @@ class SequenceModelOf final : public SequenceModel {
   }
   std::int64_t window() const override { return module_.window; }
 
+  bool looks_ahead() const override {
+    if constexpr (requires { module_.looks_ahead(); }) {
+      return module_.looks_ahead();
+    } else {
+      return false;
+    }
+  }
   bool prepares() const override {
     return requires(const M& module, const BatchItems& items) { module.prepare(items); };
   }
@@ -160,6 +175,10 @@ class SequenceModelOf final : public SequenceModel {
 
   void weights_given(RngKey key) override {
     if constexpr (requires { module_.weights_given(key); }) module_.weights_given(key);
+  }
+
+  void epoch_begins(std::int64_t epoch, RngKey key) override {
+    if constexpr (requires { module_.epoch_begins(epoch, key); }) module_.epoch_begins(epoch, key);
   }
 
   std::vector<std::string> item_tensors() const override {

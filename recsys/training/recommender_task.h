@@ -15,7 +15,8 @@ class RecommenderTask final : public nn::Task {
   using Validate = std::function<nn::Validation(std::int64_t epochs)>;
 
   /// Model and batches must outlive this. `loss` nullptr: cross-entropy over all
-  /// items. `validate` may be empty. Identity and its defaults as in nn::Task.
+  /// items. `validate` may be empty. Throws ConfigError for a model that looks ahead on other than prefix samples.
+  /// Identity and its defaults as in nn::Task.
   RecommenderTask(SequenceModel& model, const TrainingBatches& batches, std::shared_ptr<const Loss> loss = nullptr,
                   Validate validate = {}, Json identity = Json::object(), Json identity_defaults = Json::object());
 

@@ -39,15 +39,16 @@ M widened(M model, std::int64_t longer) {
 
 /// The last row of the uncut encoding in double, and how far the streamed one is from it, relative to its largest
 /// element.
-double error_of_stream(const SasRec& model, std::span<const std::int32_t> items) {
-  const SequenceModelOf<SasRec> face("sasrec", model);
+template <class M>
+double error_of_stream(const M& model, std::span<const std::int32_t> items) {
+  const SequenceModelOf<M> face("layers", model);
   const auto recurrent = face.recurrent();
   ModelState state = recurrent->initial_state();
   for (const std::int32_t item : items) recurrent->append(state, item);
   std::vector<float> row(static_cast<std::size_t>(recurrent->width()));
   recurrent->hidden(state, row);
   const auto length = static_cast<std::int64_t>(items.size());
-  SasRec wide = widened(model, length);
+  M wide = widened(model, length);
   nn::convert(wide, DType::f64);
   const Tensor rows = wide.encode(pack_window(std::span(&items, 1)), {}).value();
   const std::vector<double> expected = rows.slice(0, length - 1, length).to_doubles();
@@ -133,7 +134,7 @@ TEST_CASE("beyond the window a stream keeps its tally and the last position", "[
 
 TEST_CASE("layers with states stream without end, in double where it counts", "[recurrent]") {
   const std::vector<std::int32_t> items = history(5000);
-  for (const char* attention : {"linear_elu", "linear_favor", "local"}) {
+  for (const char* attention : {"linear_elu", "linear_favor", "linrec", "local", "dispatcher"}) {
     for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::sasrec}) {
       INFO(attention);
       const SasRec model = lively(SasRec::make(sasrec_options(attention, norm), RngKey{2}));
@@ -142,6 +143,7 @@ TEST_CASE("layers with states stream without end, in double where it counts", "[
       }
     }
   }
+  CHECK(error_of_stream(elastic_model(true, ExpertSharing::shared), items) < 1e-5);
   // A state's size does not grow, unlike the window's that softmax keeps.
   const auto recurrent = sasrec(sasrec_options("linear_elu"))->recurrent();
   ModelState state = recurrent->initial_state();
@@ -162,6 +164,10 @@ TEST_CASE("a stream of linear attention after 300,000 events", "[recurrent][slow
   SasRecOptions options = sasrec_options("linear_elu");
   options.width = 8;
   CHECK(error_of_stream(lively(SasRec::make(options, RngKey{2})), history(300'000)) < 1e-5);
+}
+
+TEST_CASE("a stream of dispatcher attention after 300,000 events", "[recurrent][slow]") {
+  CHECK(error_of_stream(elastic_model(true, ExpertSharing::shared), history(300'000)) < 1e-5);
 }
 
 TEST_CASE("an event that a layer throws at leaves no trace", "[recurrent]") {

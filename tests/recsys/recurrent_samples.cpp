@@ -49,7 +49,8 @@ SasRecOptions sasrec_options(const std::string& attention, nn::NormPlacement nor
           .width = kWidth,
           .heads = 2,
           .attention = attention_choice(
-              kinds, attention, {{"attention_block", 7}, {"random_features", 9}, {"codebooks", 3}, {"codewords", 5}}),
+              kinds, attention,
+              {{"attention_block", 7}, {"random_features", 9}, {"codebooks", 3}, {"codewords", 5}, {"experts", 6}}),
           .window = kWindow,
           .norm = norm};
 }
@@ -58,7 +59,22 @@ std::unique_ptr<SequenceModel> sasrec(const SasRecOptions& options) {
   return std::make_unique<SequenceModelOf<SasRec>>("sasrec", lively(SasRec::make(options, RngKey{2})));
 }
 
+Elastic elastic_model(bool causal, ExpertSharing sharing, Retrieval retrieval) {
+  ElasticOptions options = elastic_options();
+  options.layers = sasrec_options("dispatcher", nn::NormPlacement::pre);
+  options.items = kItems;
+  options.causal = causal;
+  options.sharing = sharing;
+  options.retrieval.retrieval = retrieval;
+  options.retrieval.memory.sub_keys = 5;
+  return lively(Elastic::make(options, RngKey{2}));
+}
+
 namespace {
+
+std::unique_ptr<SequenceModel> elastic(bool causal, ExpertSharing sharing, Retrieval retrieval = Retrieval::none) {
+  return std::make_unique<SequenceModelOf<Elastic>>("elastic", elastic_model(causal, sharing, retrieval));
+}
 
 /// A running mean of the rows so far: an attention from outside, with a projection of its own.
 struct MeanKind {
@@ -166,7 +182,7 @@ std::vector<Streaming> all_models() {
   add("gru4rec untied", gru4rec(1, false));
   add("sasrec", sasrec());
   add("sasrec, positions from the end", sasrec(PositionAlignment::end));
-  for (const char* attention : {"linear_elu", "linear_favor", "local", "histogram"}) {
+  for (const char* attention : {"linear_elu", "linear_favor", "linrec", "local", "histogram", "dispatcher"}) {
     for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::post, nn::NormPlacement::sasrec}) {
       add(attention, sasrec(sasrec_options(attention, norm)));
     }
@@ -175,6 +191,13 @@ std::vector<Streaming> all_models() {
     add(attention, sasrec(sasrec_options(attention)));
   }
   add("an attention from outside", with_own_attention());
+  for (const auto sharing : {ExpertSharing::layer, ExpertSharing::shared}) {
+    add("elastic, causal", elastic(true, sharing));
+    add("elastic, both ways", elastic(false, sharing));
+  }
+  add("elastic, experts carried", elastic(false, ExpertSharing::carried));
+  add("elastic, rows retrieved", elastic(false, ExpertSharing::carried, Retrieval::rows));
+  add("elastic, pooled", elastic(false, ExpertSharing::layer, Retrieval::pooled));
   return models;
 }
 

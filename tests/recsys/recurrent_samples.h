@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "tally/recsys/models/elastic.h"
 #include "tally/recsys/models/lisa.h"
 #include "tally/recsys/models/sasrec.h"
 #include "tally/recsys/models/sequence_model.h"
@@ -21,6 +22,7 @@ template <class M>
 M lively(M model, std::uint64_t seed = 5) {
   std::uint64_t stream = 0;
   for (const auto& [path, tensor] : nn::state(model)) {
+    if (tensor->dtype() != DType::f32) continue;
     Tensor noise(tensor->shape());
     fill_normal(RngKey{seed}.fold_in(stream++), noise, 0, 0.3);
     auto values = tensor->template mutable_span<float>();
@@ -37,6 +39,7 @@ std::unique_ptr<SequenceModel> sasrec(PositionAlignment alignment = PositionAlig
 SasRecOptions sasrec_options(const std::string& attention, nn::NormPlacement norm = nn::NormPlacement::sasrec,
                              const nn::AttentionKinds& kinds = nn::attention_kinds());
 std::unique_ptr<SequenceModel> sasrec(const SasRecOptions& options);
+Elastic elastic_model(bool causal, ExpertSharing sharing, Retrieval retrieval = Retrieval::none);
 
 struct Streaming {
   std::string name;
