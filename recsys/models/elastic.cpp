@@ -92,7 +92,7 @@ Tensor Elastic::item_rows(const Tensor& row_items) const {
 
 Var Elastic::encode(const Sequences& batch, const nn::Context& context) const {
   if (!experts.defined() && !retrieval && !routing) return encode_layers(*this, batch, context);
-  const nn::Sequence sequence{batch.offsets};
+  const nn::Sequence sequence{batch.offsets, batch.times};
   Var x = embed(batch.items, recsys::positions(batch.offsets, window, alignment), context.at("embedding"));
   const Var asked = retrieval ? retrieval->ask(x, batch.offsets) : Var();
   Var read = experts;

@@ -80,8 +80,9 @@ struct RetrievalOptions {
         "of it, `pooled`");
     key("routing", o.routing.routing, with({Retrieval::rows}),
         "how rows are chosen: by `product_keys`, or by `codes`: the most frequent codewords of the history");
-    key("codebooks", o.routing.codebooks, at_least(1), of_codes, "codebooks that a history's items are quantized by");
-    key("codewords", o.routing.codewords, at_least(2), of_codes, "codewords of each codebook");
+    key("routing_codebooks", o.routing.codebooks, at_least(1), of_codes,
+        "codebooks that a history's items are quantized by");
+    key("routing_codewords", o.routing.codewords, at_least(2), of_codes, "codewords of each codebook");
     key("query_pooling", o.pooling, on,
         "what of a history asks: its `mean`, the last row too, or means of the last "
         "1, 4, 16, 64 and all rows");

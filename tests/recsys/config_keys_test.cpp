@@ -43,7 +43,7 @@ TEST_CASE("a key without effect is refused, and told which setting it needs", "[
           "popularity");
   refused({"model.name=gru4rec", "n_heads=2"},
           "[model.n_heads] has no effect with model.name gru4rec; it needs model.name sasrec");
-  refused({"model.name=gru4rec", "position_alignment=end"}, "it needs model.name sasrec or lisa");
+  refused({"model.name=gru4rec", "position_alignment=end"}, "it needs model.name sasrec, lisa or elastic");
   refused({"codebooks=4"},
           "[model.codebooks] has no effect with model.attention softmax; it needs model.attention histogram, or "
           "model.name lisa");

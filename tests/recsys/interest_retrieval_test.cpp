@@ -253,12 +253,16 @@ TEST_CASE("settings of retrieval that contradict each other are refused", "[inte
   CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"memory_gate", "scalar"}}),
                     Contains("retrieval pooled"));
   CHECK_THROWS_WITH(set({{"memory_heads", 2}}), Contains("retrieval"));
-  CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"codewords", 9}}), Contains("routing"));
+  CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"routing_codewords", 9}}),
+                    Contains("routing"));
   CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"routing", "codes"}, {"memory_heads", 2}}),
                     Contains("routing product_keys"));
-  CHECK_THROWS_WITH(
-      set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"routing", "codes"}, {"codewords", 4}, {"codebooks", 2}}),
-      Contains("at most as many as there are codewords"));
+  CHECK_THROWS_WITH(set({{"mask", "bidirectional"},
+                         {"retrieval", "rows"},
+                         {"routing", "codes"},
+                         {"routing_codewords", 4},
+                         {"routing_codebooks", 2}}),
+                    Contains("at most as many as there are codewords"));
   CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"attention", "softmax"}, {"retrieval", "rows"}}),
                     Contains("needs attention dispatcher"));
 }

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "tally/autograd/tape.h"
+#include "tally/nn/buffer_updates.h"
 #include "tally/recsys/config/config.h"
 
 using namespace tally;
@@ -21,7 +22,7 @@ RunConfig config_of(const Overrides& overrides) {
 }
 
 /// All that training and evaluation see of a model: weights, what it prepares, hidden states with dropout, candidates,
-/// a further loss.
+/// a further loss, and what an epoch leaves.
 std::vector<double> seen_of(const Overrides& overrides) {
   const auto model = make_sequence_model(config_of(overrides).model, kItems, RngKey{5});
   const Sequences batch =
@@ -30,7 +31,8 @@ std::vector<double> seen_of(const Overrides& overrides) {
   Tape tape;
   const Recording on(tape);
   const auto prepared = model->prepare(all);
-  const nn::Context context{true, RngKey{6}, 0, nullptr};
+  nn::BufferUpdates updates;
+  const nn::Context context{true, RngKey{6}, 0, &updates};
   const auto parameters = static_cast<double>(model->parameters().size());
   std::vector<double> all_numbers{parameters};
   const auto add = [&](const Var& var) {
@@ -44,6 +46,9 @@ std::vector<double> seen_of(const Overrides& overrides) {
   add(model->candidate_table(prepared));
   add(model->auxiliary_loss(batch, batch.items, prepared, context));
   all_numbers.push_back(static_cast<double>(model->window()));
+  updates.apply();
+  model->epoch_begins(2, RngKey{7});
+  for (const Tensor& tensor : model->weights()) add(Var(tensor));
   return all_numbers;
 }
 
@@ -56,6 +61,11 @@ const std::vector<Case>& cases() {
   static const Overrides sasrec = {"name=sasrec", "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14"};
   static const Overrides lisa = {"name=lisa",  "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14",
                                  "n_layers=1", "codebooks=3",   "codewords=4"};
+  static const Overrides elastic = {"name=elastic", "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14", "experts=4",
+                                    "mask=bidirectional"};
+  static const Overrides rows = {"name=elastic",      "hidden_size=8",    "MAX_ITEM_LIST_LENGTH=14",
+                                 "experts=4",         "retrieval=rows",   "mask=bidirectional",
+                                 "memory_sub_keys=6", "memory_key_size=8"};
   static const Overrides gru4rec = {"name=gru4rec", "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14"};
   const auto with = [](Overrides base, const Overrides& more) {
     base.insert(base.end(), more.begin(), more.end());
@@ -82,6 +92,35 @@ const std::vector<Case>& cases() {
       {with(sasrec, {"attention=linear_favor"}), "random_features=16"},
       {with(sasrec, {"attention=lsh"}), "lsh_buckets=4"},
       {with(sasrec, {"attention=lsh"}), "lsh_rounds=2"},
+      {with(sasrec, {"attention=softmax"}), "attention_window=3"},
+      {with(sasrec, {"attention=linrec"}), "linrec_keys=column"},
+      {with(sasrec, {"attention=dispatcher"}), "experts=3"},
+      {with(sasrec, {"attention=dispatcher"}), "experts_init=0.5"},
+      {with(sasrec, {"attention=dispatcher", "n_heads=2"}), "expert_heads=own"},
+      {elastic, "experts=3"},
+      {elastic, "mask=causal"},
+      {elastic, "attention=linear_elu"},
+      {with(elastic, {"attention=linformer"}), "projected_keys=3"},
+      {elastic, "expert_sharing=layer"},
+      {elastic, "expert_sharing=carried"},
+      {elastic, "retrieval=rows"},
+      {rows, "retrieval=pooled"},
+      {rows, "routing=codes"},
+      {with(rows, {"routing=codes"}), "routing_codebooks=2"},
+      {with(rows, {"routing=codes"}), "routing_codewords=7"},
+      {rows, "query_pooling=mean"},
+      {with(rows, {"query_pooling=mean"}), "query_pooling=mean_last"},
+      {rows, "memory_sub_keys=5"},
+      {rows, "memory_key_size=10"},
+      {rows, "memory_heads=2"},
+      {rows, "memory_norm=none"},
+      {with(rows, {"memory_norm=none"}), "memory_norm=unit"},
+      {rows, "memory_weights=sigmoid"},
+      {rows, "memory_query_dropout=0.3"},
+      {rows, "memory_values_init=0.3"},
+      {rows, "memory_revive_epochs=2"},
+      {with(elastic, {"retrieval=pooled"}), "memory_slots=3"},
+      {with(elastic, {"retrieval=pooled"}), "memory_gate=swilu"},
       {lisa, "hidden_size=12"},
       {lisa, "n_layers=2"},
       {lisa, "inner_size=16"},
