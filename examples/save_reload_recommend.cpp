@@ -10,6 +10,7 @@
 #include "tally/recsys/evaluation/top_k.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/sasrec.h"
+#include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/training/training_step.h"
 
 using namespace tally;

@@ -9,6 +9,7 @@
 #include "tally/recsys/data/titles.h"
 #include "tally/recsys/models/lisa.h"
 #include "tally/recsys/models/neural_ranker.h"
+#include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/sessions/sessions.h"
 #include "tally/recsys/training/training_step.h"
 

@@ -13,6 +13,7 @@
 #include "tally/recsys/evaluation/evaluate.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/sasrec.h"
+#include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/training/recommender_task.h"
 
 using namespace tally;

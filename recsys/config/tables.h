@@ -10,7 +10,7 @@
 #include "tally/nn/optim/schedule.h"
 #include "tally/recsys/config/protocol.h"
 #include "tally/recsys/data/file_forms.h"
-#include "tally/recsys/models/sequence_model.h"
+#include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/training/loss.h"
 
 // What a config may name. A program adds rows of its own:

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "tally/core/io/fingerprint.h"
 #include "tally/ops/attention/histogram_attention.h"
 #include "tally/ops/catalog.h"
 
@@ -200,14 +201,11 @@ TEST_CASE("a saved state comes back, and no other is taken for it", "[histogram_
   }
 }
 
-/// The bytes with some replaced and a checksum that fits: FNV-1a of all before it.
+/// The bytes with some replaced and a checksum that fits.
 template <class T>
 std::string forged(std::string bytes, std::size_t from_end, T value) {
   bytes.replace(bytes.size() - from_end, sizeof(value), reinterpret_cast<const char*>(&value), sizeof(value));
-  std::uint64_t hash = 14695981039346656037ull;
-  for (const char c : bytes.substr(0, bytes.size() - sizeof(hash))) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
-  }
+  const std::uint64_t hash = fingerprint(bytes.substr(0, bytes.size() - sizeof(std::uint64_t)));
   return bytes.replace(bytes.size() - sizeof(hash), sizeof(hash), reinterpret_cast<const char*>(&hash), sizeof(hash));
 }
 

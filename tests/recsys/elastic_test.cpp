@@ -1,4 +1,5 @@
 #include "tally/recsys/models/elastic.h"
+#include "tally/recsys/models/sequence_model_of.h"
 
 #include <algorithm>
 #include <catch2/catch.hpp>

@@ -1,4 +1,5 @@
 #include "tally/recsys/models/interest_retrieval.h"
+#include "tally/recsys/models/sequence_model_of.h"
 
 #include <catch2/catch.hpp>
 

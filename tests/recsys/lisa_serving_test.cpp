@@ -1,5 +1,6 @@
 // LISA without its embedding table: codes, hidden states, scores and files against the model that was trained.
 #include "tally/recsys/models/lisa_serving.h"
+#include "tally/recsys/models/sequence_model_of.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>

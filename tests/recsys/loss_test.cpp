@@ -1,5 +1,6 @@
 // Every loss of training against its definition in double, and training with it: threads, shards, resuming.
 #include "tally/recsys/training/loss.h"
+#include "tally/recsys/models/sequence_model_of.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>

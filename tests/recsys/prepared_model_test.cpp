@@ -14,6 +14,7 @@
 #include "tally/ops/tensor/reduce.h"
 #include "tally/recsys/models/lisa.h"
 #include "tally/recsys/models/neural_ranker.h"
+#include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/training/training_step.h"
 
 using namespace tally;

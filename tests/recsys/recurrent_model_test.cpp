@@ -1,5 +1,6 @@
 // The recurrent form of models against their encode() of whole histories.
 #include "tally/recsys/models/recurrent_model.h"
+#include "tally/recsys/models/sequence_model_of.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>

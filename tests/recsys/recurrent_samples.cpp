@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "tally/recsys/models/gru4rec.h"
+#include "tally/recsys/models/sequence_model_of.h"
 #include "tests/support/attention_choices.h"
 
 namespace tally::recsys::test {

@@ -12,6 +12,7 @@
 #include "tally/recsys/models/lisa.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/sasrec.h"
+#include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/sessions/sessions.h"
 
 /// Small models and events for tests of sessions.

@@ -3,6 +3,7 @@
 
 #include "tally/core/memory.h"
 #include "tally/recsys/models/sasrec.h"
+#include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/training/training_step.h"
 
 namespace tally::recsys {

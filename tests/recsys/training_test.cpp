@@ -8,6 +8,7 @@
 #include "tally/nn/training/checkpoint.h"
 #include "tally/recsys/models/neural_ranker.h"
 #include "tally/recsys/models/sasrec.h"
+#include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/training/recommender_task.h"
 #include "tests/support/attention_choices.h"
 #include "tests/support/temporary_directory.h"
