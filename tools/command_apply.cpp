@@ -80,7 +80,7 @@ void apply(const OpEntry& entry, const std::string& input_path, const std::strin
 
 }  // namespace
 
-void add_apply(CLI::App& app, const ops::Catalog& catalog) {
+void add_apply(CLI::App& app, const CommandContext& context) {
   struct ApplyArguments {
     std::string op, input, options, output;
   };
@@ -95,8 +95,8 @@ void add_apply(CLI::App& app, const ops::Catalog& catalog) {
   command->add_option("--options", arguments->options,
                       "JSON object of the op's options, e.g. '{\"transpose_b\": true}'");
   command->add_option("--output", arguments->output, "safetensors file to write")->required();
-  command->callback([arguments, &catalog] {
-    apply(catalog.find(arguments->op), arguments->input, arguments->options, arguments->output);
+  command->callback([arguments, context] {
+    apply(context.catalog.find(arguments->op), arguments->input, arguments->options, arguments->output);
   });
 }
 

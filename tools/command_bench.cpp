@@ -197,7 +197,7 @@ void bench(const BenchArguments& arguments, const ops::Catalog& catalog) {
 
 }  // namespace
 
-void add_bench(CLI::App& app, const ops::Catalog& catalog) {
+void add_bench(CLI::App& app, const CommandContext& context) {
   auto arguments = std::make_shared<BenchArguments>();
   CLI::App* command = app.add_subcommand(
       "bench", "Time forward and backward of ops on their large sample in f32, next to the machine's own rates");
@@ -205,8 +205,8 @@ void add_bench(CLI::App& app, const ops::Catalog& catalog) {
   command->add_option("--threads", arguments->threads, "Threads to use")->capture_default_str();
   command->add_option("--repeats", arguments->repeats, "Timings of each; the median is printed")->capture_default_str();
   command->add_option("--json", arguments->json, "Write the figures to this file");
-  command->callback([=, &catalog] {
-    if (command->get_subcommands().empty()) bench(*arguments, catalog);
+  command->callback([=] {
+    if (command->get_subcommands().empty()) bench(*arguments, context.catalog);
   });
 }
 

@@ -125,14 +125,24 @@ void write_plots(const LengthResults& results, const std::filesystem::path& dire
 }
 
 struct BenchLengthsArguments {
+  nn::AttentionKinds kinds;
   std::vector<LengthAttention> known;
-  std::vector<std::string> attentions;
+  std::int64_t blocks = 0;
+  bool bidirectional = false;
+  std::vector<std::string> attentions = {};
   LengthOptions options{.attentions = {}, .lengths = {128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536}};
-  std::string output;
+  std::string output = {};
 };
 
 void bench_lengths(BenchLengthsArguments arguments) {
   LengthOptions& options = arguments.options;
+  check<ConfigError>(arguments.blocks >= 0, "--blocks", "needs at least 0; got ", arguments.blocks);
+  check<ConfigError>(arguments.blocks > 0 || !arguments.bidirectional, "--bidirectional", "needs --blocks");
+  if (arguments.blocks > 0) {
+    arguments.known =
+        length_encoders(arguments.kinds, arguments.blocks,
+                        arguments.bidirectional ? ops::AttentionMask::bidirectional : ops::AttentionMask::causal);
+  }
   options.attentions = chosen_attentions(arguments.attentions, arguments.known);
   std::sort(options.lengths.begin(), options.lengths.end());
   options.lengths.erase(std::unique(options.lengths.begin(), options.lengths.end()), options.lengths.end());
@@ -159,9 +169,9 @@ void bench_lengths(BenchLengthsArguments arguments) {
 
 }  // namespace
 
-void add_bench_lengths(CLI::App& app, const Tables& tables) {
-  auto arguments = std::make_shared<BenchLengthsArguments>();
-  arguments->known = length_attentions(tables.attentions);
+void add_bench_lengths(CLI::App& app, const CommandContext& context) {
+  auto arguments = std::make_shared<BenchLengthsArguments>(
+      BenchLengthsArguments{.kinds = context.tables.attentions, .known = length_attentions(context.tables.attentions)});
   for (const LengthAttention& attention : length_attentions()) arguments->attentions.push_back(attention.name);
   LengthOptions& options = arguments->options;
   CLI::App* command = app.get_subcommand("bench")->add_subcommand(
@@ -173,6 +183,11 @@ void add_bench_lengths(CLI::App& app, const Tables& tables) {
   command->add_option("--width", options.width, "D, of rows")->capture_default_str();
   command->add_option("--heads", options.heads, "Of softmax and dispatcher attentions; the others have one")
       ->capture_default_str();
+  command
+      ->add_option("--blocks", arguments->blocks,
+                   "Above 0: encoders of so many blocks, with any of `tally attentions`; experts as codewords in all")
+      ->capture_default_str();
+  command->add_flag("--bidirectional", arguments->bidirectional, "Of encoders: rows see what follows them too");
   command->add_option("--codebooks", options.codebooks, "B")->capture_default_str();
   command->add_option("--codewords", options.codewords, "W of each codebook")->capture_default_str();
   command->add_flag("--backward", options.backward, "Forward and backward, with gradients of all inputs");

@@ -47,7 +47,7 @@ void bench_reading(const RandomRatings& ratings, int rounds) {
 
 }  // namespace
 
-void add_bench_reading(CLI::App& app) {
+void add_bench_reading(CLI::App& app, const CommandContext&) {
   auto ratings = std::make_shared<RandomRatings>();
   auto rounds = std::make_shared<int>(3);
   CLI::App* command = app.get_subcommand("bench")->add_subcommand(

@@ -167,9 +167,9 @@ void bench_sessions(const BenchSessionsArguments& arguments) {
 
 }  // namespace
 
-void add_bench_sessions(CLI::App& app, const Tables& tables) {
+void add_bench_sessions(CLI::App& app, const CommandContext& context) {
   auto arguments = std::make_shared<BenchSessionsArguments>();
-  arguments->tables = tables;
+  arguments->tables = context.tables;
   CLI::App* command = app.get_subcommand("bench")->add_subcommand(
       "sessions", "What an event costs as a user's history grows, and what many users cost");
   const auto option = [&](const char* name, auto& value, const char* what) {

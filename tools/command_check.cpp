@@ -40,7 +40,7 @@ int check_ops(const std::vector<const ops::OpEntry*>& chosen, bool strict) {
 
 }  // namespace
 
-void add_check(CLI::App& app, const ops::Catalog& catalog, int& exit_code) {
+void add_check(CLI::App& app, const CommandContext& context) {
   struct CheckArguments {
     std::vector<std::string> ops;
     bool strict = false;
@@ -52,8 +52,9 @@ void add_check(CLI::App& app, const ops::Catalog& catalog, int& exit_code) {
       "versions, views, leaks, threads, errors, and a reference where an entry has one. Exit code 1 when one fails");
   command->add_option("op", arguments->ops, "Ops to check; all without");
   command->add_flag("--strict", arguments->strict, "A gap fails too: what no sample checks, or the entry does not say");
-  command->callback([arguments, &catalog, &exit_code] {
-    exit_code = check_ops(chosen_ops(catalog, arguments->ops, arguments->ops.empty()), arguments->strict);
+  command->callback([arguments, context] {
+    context.exit_code =
+        check_ops(chosen_ops(context.catalog, arguments->ops, arguments->ops.empty()), arguments->strict);
   });
 }
 

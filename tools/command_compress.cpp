@@ -8,6 +8,7 @@
 #include "tally/core/report/table.h"
 #include "tally/recsys/models/lisa_serving.h"
 #include "tally/recsys/models/neural_ranker.h"
+#include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/run/trained_model.h"
 #include "tally/recsys/serving/served_directory.h"
@@ -123,7 +124,7 @@ void compress(const std::string& run_directory, const std::filesystem::path& out
 
 }  // namespace
 
-void add_compress(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
+void add_compress(CLI::App& app, const CommandContext& context) {
   auto run = std::make_shared<std::string>();
   auto output = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand(
@@ -133,9 +134,9 @@ void add_compress(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
       ->add_option("--output", *output,
                    "Directory for model.safetensors, items.tsv, the users that the run kept, and compression.json")
       ->required();
-  command->callback([=, &exit_code] {
-    compress(*run, *output, tables);
-    exit_code = 0;
+  command->callback([=] {
+    compress(*run, *output, context.tables);
+    context.exit_code = 0;
   });
 }
 

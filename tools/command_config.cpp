@@ -35,7 +35,7 @@ void show(const std::string& path, const std::vector<std::string>& overrides, bo
 
 }  // namespace
 
-void add_config(CLI::App& app, int& exit_code, const Tables& tables) {
+void add_config(CLI::App& app, const CommandContext& context) {
   CLI::App* command = app.add_subcommand("config", "What a config resolves to, and the protocols it may name");
   command->require_subcommand(1);
 
@@ -48,26 +48,26 @@ void add_config(CLI::App& app, int& exit_code, const Tables& tables) {
   shown->add_option("config", options->path, "JSON config file")->required();
   shown->add_flag("--json", options->json, "As JSON");
   shown->allow_extras();
-  shown->callback([=, &exit_code] {
-    show(options->path, overrides_of(*shown), options->json, tables);
-    exit_code = 0;
+  shown->callback([=] {
+    show(options->path, overrides_of(*shown), options->json, context.tables);
+    context.exit_code = 0;
   });
 
   CLI::App* listed = command->add_subcommand("protocols", "The named protocols and what each of them sets");
-  listed->callback([&exit_code, protocols = tables.protocols] {
-    for (const Protocol& protocol : protocols) {
+  listed->callback([context] {
+    for (const Protocol& protocol : context.tables.protocols) {
       std::cout << protocol.name << ": " << protocol.summary << "\n  " << protocol.source << '\n';
       for (const auto& [key, value] : protocol.values.members()) {
         std::cout << fmt::format("  {:<34} {}\n", key, value.dump());
       }
     }
-    exit_code = 0;
+    context.exit_code = 0;
   });
 
   CLI::App* page = command->add_subcommand("options", "Every key with type, default and meaning, as Markdown");
-  page->callback([&exit_code, tables] {
-    std::cout << options_page(tables);
-    exit_code = 0;
+  page->callback([context] {
+    std::cout << options_page(context.tables);
+    context.exit_code = 0;
   });
 }
 

@@ -20,7 +20,7 @@ RunConfig config_of(const std::filesystem::path& path, const std::vector<std::st
 
 }  // namespace
 
-void add_data(CLI::App& app, int& exit_code, const Tables& tables) {
+void add_data(CLI::App& app, const CommandContext& context) {
   CLI::App* command = app.add_subcommand("data", "What a data set is made of");
   command->require_subcommand(1);
 
@@ -34,11 +34,11 @@ void add_data(CLI::App& app, int& exit_code, const Tables& tables) {
   stats->add_option("path", options->path, "JSON config file, or a file of interactions")->required();
   stats->add_flag("--json", options->json, "As JSON");
   stats->allow_extras();
-  stats->callback([=, &exit_code] {
-    const DataConfig config = config_of(options->path, overrides_of(*stats), tables).data;
+  stats->callback([=] {
+    const DataConfig config = config_of(options->path, overrides_of(*stats), context.tables).data;
     const DataReport report = describe(config, read_run_data(config));
     std::cout << (options->json ? report.to_json().dump(2) + '\n' : report.to_text());
-    exit_code = 0;
+    context.exit_code = 0;
   });
 }
 

@@ -103,7 +103,7 @@ void similar(const SimilarOptions& options, const Tables& tables) {
 
 }  // namespace
 
-void add_embed(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
+void add_embed(CLI::App& app, const CommandContext& context) {
   auto options = std::make_shared<EmbedOptions>();
   CLI::App* command = app.add_subcommand(
       "embed", "Write the vectors of a run's items, and of users; a score is the inner product of the two");
@@ -116,22 +116,22 @@ void add_embed(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
   CLI::Option* users = command->add_flag("--users", options->users, "Vectors of the run's users, too");
   command->add_option("--input", options->input, "Vectors of the histories of a file, too (as recommend reads them)")
       ->excludes(users);
-  command->callback([=, &exit_code] {
-    embed(*options, tables);
-    exit_code = 0;
+  command->callback([=] {
+    embed(*options, context.tables);
+    context.exit_code = 0;
   });
 }
 
-void add_similar(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
+void add_similar(CLI::App& app, const CommandContext& context) {
   auto options = std::make_shared<SimilarOptions>();
   CLI::App* command = app.add_subcommand("similar", "Items whose vectors are the most alike to one's, exactly");
   command->add_option("run", options->directory, "Run directory, or one that compress wrote")->required();
   command->add_option("--item", options->item, "Item id")->required();
   command->add_option("--k", options->k, "Number of items");
   command->add_option("--measure", options->measure, "cosine or dot")->check(CLI::IsMember({"cosine", "dot"}));
-  command->callback([=, &exit_code] {
-    similar(*options, tables);
-    exit_code = 0;
+  command->callback([=] {
+    similar(*options, context.tables);
+    context.exit_code = 0;
   });
 }
 

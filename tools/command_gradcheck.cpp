@@ -88,7 +88,7 @@ int gradcheck(const GradcheckArguments& arguments, const ops::Catalog& catalog, 
 
 }  // namespace
 
-void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code, const recsys::Tables& tables) {
+void add_gradcheck(CLI::App& app, const CommandContext& context) {
   auto arguments = std::make_shared<GradcheckArguments>();
   CLI::App* command = app.add_subcommand(
       "gradcheck",
@@ -107,7 +107,8 @@ void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code, c
       ->capture_default_str();
   command->add_option("--rtol", arguments->rtol, "Relative tolerance, at most 1e-4 [1e-6; of a model 1e-5]");
   command->add_option("--atol", arguments->atol, "Absolute tolerance, at most 1e-4 [1e-9; of a model 1e-7]");
-  command->callback([arguments, &catalog, &exit_code, tables] { exit_code = gradcheck(*arguments, catalog, tables); });
+  command->callback(
+      [arguments, context] { context.exit_code = gradcheck(*arguments, context.catalog, context.tables); });
 }
 
 }  // namespace tally::tools

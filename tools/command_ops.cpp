@@ -69,17 +69,17 @@ void print_entry(const ops::OpEntry& entry) {
 
 }  // namespace
 
-void add_ops(CLI::App& app, const ops::Catalog& catalog) {
+void add_ops(CLI::App& app, const CommandContext& context) {
   auto names = std::make_shared<std::vector<std::string>>();
   CLI::App* command = app.add_subcommand("ops", "List the ops, or document some: inputs, outputs, options");
   command->add_option("op", *names, "Ops to document");
-  command->callback([names, &catalog] {
+  command->callback([names, context] {
     if (names->empty()) {
-      for (const ops::OpEntry& entry : catalog.entries()) print_item(entry.name, entry.summary);
+      for (const ops::OpEntry& entry : context.catalog.entries()) print_item(entry.name, entry.summary);
       return;
     }
     const char* separator = "";
-    for (const ops::OpEntry* entry : chosen_ops(catalog, *names, false)) {
+    for (const ops::OpEntry* entry : chosen_ops(context.catalog, *names, false)) {
       std::cout << separator;
       print_entry(*entry);
       separator = "\n";

@@ -116,7 +116,7 @@ std::string recommend_for_users(const Recommender& from, const Options& options)
 
 }  // namespace
 
-void add_recommend(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
+void add_recommend(CLI::App& app, const CommandContext& context) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("recommend", "Recommend items for histories, of users known or not");
   command->add_option("run", options->directory, "Run directory, or one that compress wrote; the data are not needed")
@@ -155,7 +155,7 @@ void add_recommend(CLI::App& app, int& exit_code, const recsys::Tables& tables) 
                    "With --stream: number of users beyond which the tenth that is the longest unused is forgotten")
       ->check(CLI::PositiveNumber)
       ->needs(stream);
-  command->callback([=, &exit_code] {
+  command->callback([=] {
     check<ConfigError>(options->k >= 1, "--k", "needs at least 1; got ", options->k);
     const bool one_history = command->count("--history") > 0;
     check<ConfigError>(
@@ -164,14 +164,14 @@ void add_recommend(CLI::App& app, int& exit_code, const recsys::Tables& tables) 
     for (const char* option : {"--out", "--items", "--exclude"}) {
       check<ConfigError>(!options->stream || command->count(option) == 0, option, "does not go with --stream");
     }
-    const Recommender from = open_recommender(options->directory, tables);
+    const Recommender from = open_recommender(options->directory, context.tables);
     if (options->stream) {
-      exit_code = stream_recommendations(from, {.k = options->k,
-                                                .filter_seen = options->filter_seen,
-                                                .answer_events = options->answer == "events",
-                                                .skip_bad_lines = options->bad_lines == "skip",
-                                                .max_sessions = options->max_sessions,
-                                                .state = options->state});
+      context.exit_code = stream_recommendations(from, {.k = options->k,
+                                                        .filter_seen = options->filter_seen,
+                                                        .answer_events = options->answer == "events",
+                                                        .skip_bad_lines = options->bad_lines == "skip",
+                                                        .max_sessions = options->max_sessions,
+                                                        .state = options->state});
       return;
     }
     const std::string text = one_history ? recommend_for_history(from, *options) : recommend_for_users(from, *options);
@@ -180,7 +180,7 @@ void add_recommend(CLI::App& app, int& exit_code, const recsys::Tables& tables) 
     } else {
       write_file_atomically(options->out, text);
     }
-    exit_code = 0;
+    context.exit_code = 0;
   });
 }
 

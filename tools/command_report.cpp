@@ -9,21 +9,21 @@
 
 namespace tally::tools {
 
-void add_report(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
+void add_report(CLI::App& app, const CommandContext& context) {
   auto directory = std::make_shared<std::string>();
   auto output = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand("report", "Write report.html of a run, finished or not");
   command->add_option("run", *directory, "Run directory")->required();
   command->add_option("--output", *output, "File to write in its place: of a run that is still being trained, say");
-  command->callback([=, &exit_code] {
+  command->callback([=] {
     const recsys::RunDirectory run{*directory};
-    recsys::read_run_config(run, tables);  // a directory that is no run gets no lock file
+    recsys::read_run_config(run, context.tables);  // a directory that is no run gets no lock file
     std::optional<DirectoryLock> lock;
     if (output->empty()) lock = DirectoryLock::inside(run.path);
     const std::filesystem::path page = output->empty() ? run.report() : std::filesystem::path(*output);
     recsys::write_report(run, page);
     std::cout << page.string() << '\n';
-    exit_code = 0;
+    context.exit_code = 0;
   });
 }
 

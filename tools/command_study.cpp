@@ -21,7 +21,7 @@ const char* name_of(StudyState state) {
 
 }  // namespace
 
-void add_study(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
+void add_study(CLI::App& app, const CommandContext& context) {
   struct Options {
     std::string file, output;
     std::vector<std::string> only;
@@ -29,22 +29,24 @@ void add_study(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
     int threads = 0;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("study", "Train configs times seeds, compare them, write tables and plots");
+  CLI::App* command =
+      app.add_subcommand("study", "Train configs times seeds, compare them, write context.tables and plots");
   command->add_option("file", options->file, "JSON study file")->required();
   command->add_option("--output", options->output, "Directory of the study (default: studies/NAME)");
   command->add_option("--only", options->only, "Names of runs, or of trainings (RUN-seedN)")->delimiter(',');
   CLI::Option* list = command->add_flag("--list", options->list, "Name the trainings and how far they are");
-  command->add_flag("--table-only", options->table_only, "Write tables and plots of what is there, train nothing")
+  command
+      ->add_flag("--table-only", options->table_only, "Write context.tables and plots of what is there, train nothing")
       ->excludes(list);
   const CLI::Option* threads =
       command->add_option("--threads", options->threads, "Threads to use (default: the CPUs of this process)");
-  command->callback([=, &exit_code] {
+  command->callback([=] {
     check<ConfigError>(threads->count() == 0 || options->threads >= 1, "--threads", "needs at least 1; got ",
                        options->threads);
-    const Study study = read_study(options->file, tables);
+    const Study study = read_study(options->file, context.tables);
     const std::filesystem::path output = options->output.empty() ? std::filesystem::path("studies") / study.name
                                                                  : std::filesystem::path(options->output);
-    exit_code = 0;
+    context.exit_code = 0;
     if (options->list) {
       for (const StudyItem& item : study_items(study, output, options->only)) {
         std::cout << item.label() << '\t' << name_of(item.state) << '\n';
@@ -66,7 +68,7 @@ void add_study(CLI::App& app, int& exit_code, const recsys::Tables& tables) {
     Console console(std::cout, isatty(STDOUT_FILENO) != 0);
     if (run_study(study, output, options->only, console, stop_requested) == nn::TrainingOutcome::interrupted) {
       console.line("stopped; the same command goes on");
-      exit_code = stopped_exit_code();
+      context.exit_code = stopped_exit_code();
       return;
     }
     console.line("study: " + (output / "study.md").string());

@@ -48,14 +48,14 @@ void add_table(CLI::App& app, int& exit_code, const std::string& command, const 
 
 }  // namespace
 
-void add_tables(CLI::App& app, int& exit_code, const Tables& tables) {
-  add_table(app, exit_code, "models", "models", tables.models);
-  add_table(app, exit_code, "attentions", "attentions of the model sasrec", tables.attentions);
-  add_table(app, exit_code, "losses", "losses", tables.losses);
-  add_table(app, exit_code, "learners", "learners", tables.learners);
-  add_table(app, exit_code, "schedules", "schedules of the learning rate", tables.schedules);
-  add_table(app, exit_code, "protocols", "protocols", tables.protocols);
-  add_table(app, exit_code, "readers", "forms of files", tables.readers);
+void add_tables(CLI::App& app, const CommandContext& context) {
+  add_table(app, context.exit_code, "models", "models", context.tables.models);
+  add_table(app, context.exit_code, "attentions", "attentions of the model sasrec", context.tables.attentions);
+  add_table(app, context.exit_code, "losses", "losses", context.tables.losses);
+  add_table(app, context.exit_code, "learners", "learners", context.tables.learners);
+  add_table(app, context.exit_code, "schedules", "schedules of the learning rate", context.tables.schedules);
+  add_table(app, context.exit_code, "protocols", "protocols", context.tables.protocols);
+  add_table(app, context.exit_code, "readers", "forms of files", context.tables.readers);
 }
 
 }  // namespace tally::tools

@@ -22,7 +22,7 @@ int exit_code_of(const RunOutcome& outcome) {
 
 }  // namespace
 
-void add_train(CLI::App& app, int& exit_code, const Tables& tables) {
+void add_train(CLI::App& app, const CommandContext& context) {
   struct Options {
     std::string config, resume;
     int threads = 0;
@@ -35,7 +35,7 @@ void add_train(CLI::App& app, int& exit_code, const Tables& tables) {
   const CLI::Option* threads =
       command->add_option("--threads", options->threads, "Threads to use (default: the CPUs of this process)");
   command->allow_extras();
-  command->callback([=, &exit_code] {
+  command->callback([=] {
     check<ConfigError>(options->config.empty() != options->resume.empty(), "train",
                        "needs a config file, or --resume RUN");
     check<ConfigError>(options->resume.empty() || command->remaining().empty(), "train",
@@ -45,31 +45,31 @@ void add_train(CLI::App& app, int& exit_code, const Tables& tables) {
     note_stop_signals();
     Console console(std::cout, isatty(STDOUT_FILENO) != 0);
     const bool resume = !options->resume.empty();
-    const RunConfig config = resume ? read_run_config({options->resume}, tables)
-                                    : load_config(options->config, overrides_of(*command), tables);
+    const RunConfig config = resume ? read_run_config({options->resume}, context.tables)
+                                    : load_config(options->config, overrides_of(*command), context.tables);
     // Before the first thread exists: workers take over whether denormals are flushed.
     flush_denormals(config.train.flush_denormals);
     if (options->threads > 0) set_num_threads(options->threads);
-    exit_code = exit_code_of(resume ? resume_run({options->resume}, console, stop_requested, tables)
-                                    : train_run(config, console, stop_requested));
+    context.exit_code = exit_code_of(resume ? resume_run({options->resume}, console, stop_requested, context.tables)
+                                            : train_run(config, console, stop_requested));
   });
 }
 
-void add_evaluate(CLI::App& app, int& exit_code, const Tables& tables) {
+void add_evaluate(CLI::App& app, const CommandContext& context) {
   auto directory = std::make_shared<std::string>();
   auto part = std::make_shared<std::string>("test");
   CLI::App* command = app.add_subcommand("evaluate", "Evaluate the best weights of a run again");
   command->add_option("run", *directory, "Run directory")->required();
   command->add_option("--part", *part, "test or validation")->check(CLI::IsMember({"test", "validation"}));
-  command->callback([=, &exit_code] {
-    const OpenedRun run = open_run({*directory}, tables);
+  command->callback([=] {
+    const OpenedRun run = open_run({*directory}, context.tables);
     const RunConfig& config = run.trained.config;
     const Part chosen = *part == "test" ? Part::test : Part::validation;
     const Evaluation evaluation =
         evaluate(make_ranker(*run.trained.model), *run.data.split, chosen,
                  evaluated_targets(config, *run.data.split, chosen), evaluation_options(config));
     std::cout << evaluation.to_text();
-    exit_code = 0;
+    context.exit_code = 0;
   });
 }
 

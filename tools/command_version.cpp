@@ -17,7 +17,7 @@ std::string describe_build() {
 
 }  // namespace
 
-void add_version(CLI::App& app) {
+void add_version(CLI::App& app, const CommandContext&) {
   app.set_version_flag("--version", describe_build, "Print version, BLAS, SIMD target and threads");
   app.add_subcommand("version", "Print version, BLAS, SIMD target and threads")->callback([] {
     std::cout << describe_build() << '\n';

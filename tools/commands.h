@@ -6,40 +6,47 @@
 #include "tally/ops/catalog.h"
 #include "tally/recsys/config/tables.h"
 
-/// One function for each command of `tally`: it adds a subcommand whose callback does the work and may set the exit
-/// code. The catalog and the exit code must outlive the app. Callbacks report errors by throwing. `tables`: what
-/// configs may name; a program adds rows of its own.
+/// The commands over a catalog of ops, in the order of --help: a new one is a line here and add_NAME() in a source of
+/// its own.
+#define TALLY_OP_COMMANDS(EACH) \
+  EACH(ops)                     \
+  EACH(gradcheck)               \
+  EACH(check)                   \
+  EACH(apply)                   \
+  EACH(bench)                   \
+  EACH(version)
+
+/// Those over the tables too. Commands of `bench` come after it.
+#define TALLY_COMMANDS(EACH) \
+  EACH(train)                \
+  EACH(evaluate)             \
+  EACH(recommend)            \
+  EACH(report)               \
+  EACH(study)                \
+  EACH(config)               \
+  EACH(tables)               \
+  EACH(data)                 \
+  EACH(compress)             \
+  EACH(embed)                \
+  EACH(similar)              \
+  TALLY_OP_COMMANDS(EACH)    \
+  EACH(bench_lengths)        \
+  EACH(bench_sessions)       \
+  EACH(bench_reading)
+
 namespace tally::tools {
 
-void add_train(CLI::App& app, int& exit_code, const recsys::Tables& tables);
-void add_evaluate(CLI::App& app, int& exit_code, const recsys::Tables& tables);
-void add_recommend(CLI::App& app, int& exit_code, const recsys::Tables& tables);
-void add_report(CLI::App& app, int& exit_code, const recsys::Tables& tables);
-void add_study(CLI::App& app, int& exit_code, const recsys::Tables& tables);
-void add_config(CLI::App& app, int& exit_code, const recsys::Tables& tables);
-void add_data(CLI::App& app, int& exit_code, const recsys::Tables& tables);
-void add_compress(CLI::App& app, int& exit_code, const recsys::Tables& tables);
-void add_embed(CLI::App& app, int& exit_code, const recsys::Tables& tables);
-void add_similar(CLI::App& app, int& exit_code, const recsys::Tables& tables);
-/// `models`, `losses` and so on: the rows of each table.
-void add_tables(CLI::App& app, int& exit_code, const recsys::Tables& tables);
+/// What commands work over, and where they leave the exit code. All of it outlives the app.
+struct CommandContext {
+  const ops::Catalog& catalog;
+  const recsys::Tables& tables;  ///< what configs may name
+  int& exit_code;
+};
 
-void add_gradcheck(CLI::App& app, const ops::Catalog& catalog, int& exit_code, const recsys::Tables& tables);
-void add_check(CLI::App& app, const ops::Catalog& catalog, int& exit_code);
-void add_ops(CLI::App& app, const ops::Catalog& catalog);
-void add_apply(CLI::App& app, const ops::Catalog& catalog);
-void add_bench(CLI::App& app, const ops::Catalog& catalog);
-/// `bench lengths`; after add_bench.
-void add_bench_lengths(CLI::App& app, const recsys::Tables& tables);
-/// `bench sessions`; after add_bench.
-void add_bench_sessions(CLI::App& app, const recsys::Tables& tables);
-/// `bench reading`; after add_bench.
-void add_bench_reading(CLI::App& app);
-/// The command `version` and the flag --version.
-void add_version(CLI::App& app);
-
-/// All that need no recommender: the ones of op_commands.h.
-void add_op_commands(CLI::App& app, const ops::Catalog& catalog, int& exit_code, const recsys::Tables& tables);
+// add_NAME() adds a subcommand whose callback does the work, and reports errors by throwing.
+#define TALLY_DECLARE(name) void add_##name(CLI::App& app, const CommandContext& context);
+TALLY_COMMANDS(TALLY_DECLARE)
+#undef TALLY_DECLARE
 
 /// Parses the command line, runs the command and returns the exit code: what the command set, or 2 for a wrong command
 /// line or configuration (ConfigError), or 1 for any other exception. Errors are one sentence on the error stream.

@@ -5,6 +5,7 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/core/io/json_fields.h"
+#include "tally/nn/blocks/transformer.h"
 #include "tally/nn/histogram_attention.h"
 #include "tally/nn/initializers.h"
 #include "tally/nn/quantization.h"
@@ -182,25 +183,48 @@ ReadyAttention make_dispatcher(const LengthSequence& s, bool causal) {
           }};
 }
 
+nn::AttentionChoice sized_choice(const nn::AttentionKinds& kinds, const std::string& name, const AttentionSizes& s) {
+  nn::AttentionChoice choice(kinds, name);
+  if (choice.options.list().find("experts") != nullptr) {
+    set_option([&choice] { return choice.options.list(); }, name, "experts", s.codebooks * s.codewords);
+  }
+  return choice;
+}
+
+nn::AttentionSettings settings_of(const AttentionSizes& s, ops::AttentionMask mask) {
+  return {.width = s.width, .heads = s.heads, .mask = mask, .max_length = s.length};
+}
+
 /// A kind of the table as a layer over the rows; gradients are those of the rows.
 LengthAttention layer_of(const nn::AttentionKinds& kinds, const nn::AttentionRow& row) {
+  const ops::AttentionMask mask = row.causal ? ops::AttentionMask::causal : ops::AttentionMask::bidirectional;
   return {.name = row.name,
           .description = "the layer: " + row.summary,
           .formula = "not counted",
           .operations = {},
           .make =
-              [kinds, name = row.name, causal = row.causal](const LengthSequence& s) {
-                const nn::AttentionSettings settings{
-                    .width = s.sizes.width,
-                    .heads = s.sizes.heads,
-                    .mask = causal ? ops::AttentionMask::causal : ops::AttentionMask::bidirectional,
-                    .max_length = s.sizes.length};
-                const nn::Attention layer = nn::make_attention({kinds, name}, settings, kParameters.fold_in(name));
+              [kinds, mask, name = row.name](const LengthSequence& s) {
+                const nn::Attention layer = nn::make_attention(sized_choice(kinds, name, s.sizes),
+                                                               settings_of(s.sizes, mask), kParameters.fold_in(name));
                 return ReadyAttention{{s.x}, [layer, offsets = s.offsets](const std::vector<Var>& in) {
                                         return layer(in[0], in[0], {offsets}, {});
                                       }};
               },
           .causal = row.causal};
+}
+
+ReadyAttention make_encoder(const nn::AttentionChoice& choice, std::int64_t count, ops::AttentionMask mask,
+                            const LengthSequence& s) {
+  std::vector<nn::TransformerBlock> blocks;
+  for (std::int64_t b = 0; b < count; ++b) {
+    blocks.push_back(nn::TransformerBlock::make({.attention = choice, .settings = settings_of(s.sizes, mask)},
+                                                kParameters.fold_in(static_cast<std::uint64_t>(b))));
+  }
+  return {{s.x}, [blocks = std::move(blocks), offsets = s.offsets](const std::vector<Var>& in) {
+            Var x = in[0];
+            for (const nn::TransformerBlock& block : blocks) x = block(x, {offsets}, {});
+            return x;
+          }};
 }
 
 double lisa_operations(const AttentionSizes& s) { return 4 * product_with_codewords(s); }
@@ -340,6 +364,24 @@ std::vector<LengthAttention> length_attentions(const nn::AttentionKinds& kinds) 
   for (const nn::AttentionRow& row : kinds) {
     const auto same = [&](const LengthAttention& other) { return other.name == row.name; };
     if (std::none_of(all.begin(), all.end(), same)) all.push_back(layer_of(kinds, row));
+  }
+  return all;
+}
+
+std::vector<LengthAttention> length_encoders(const nn::AttentionKinds& kinds, std::int64_t blocks,
+                                             ops::AttentionMask mask) {
+  std::vector<LengthAttention> all;
+  for (const nn::AttentionRow& row : kinds) {
+    if (!row.causal && mask == ops::AttentionMask::causal) continue;
+    all.push_back({.name = row.name,
+                   .description = detail::join("an encoder of ", blocks, " blocks: ", row.summary),
+                   .formula = "not counted",
+                   .operations = {},
+                   .make =
+                       [kinds, blocks, mask, name = row.name](const LengthSequence& s) {
+                         return make_encoder(sized_choice(kinds, name, s.sizes), blocks, mask, s);
+                       },
+                   .causal = mask == ops::AttentionMask::causal});
   }
   return all;
 }

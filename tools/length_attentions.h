@@ -53,6 +53,11 @@ const std::vector<LengthAttention>& length_attentions();
 /// default options. Their operations are not counted.
 std::vector<LengthAttention> length_attentions(const nn::AttentionKinds& kinds);
 
+/// The kinds of a table in encoders of so many blocks, as SASRec's: attention and a feed-forward part as wide as the
+/// rows, normed before. Experts are as many as the sizes have codewords in all. Operations are not counted.
+std::vector<LengthAttention> length_encoders(const nn::AttentionKinds& kinds, std::int64_t blocks,
+                                             ops::AttentionMask mask);
+
 /// Those of `all` that are named, in this order. Throws ConfigError for an unknown name, with the nearest one and a
 /// list of all.
 std::vector<const LengthAttention*> chosen_attentions(const std::vector<std::string>& names,

@@ -51,15 +51,6 @@ std::vector<std::string> overrides_of(const CLI::App& command) {
   return overrides;
 }
 
-void add_op_commands(CLI::App& app, const ops::Catalog& catalog, int& exit_code, const recsys::Tables& tables) {
-  add_ops(app, catalog);
-  add_gradcheck(app, catalog, exit_code, tables);
-  add_check(app, catalog, exit_code);
-  add_apply(app, catalog);
-  add_bench(app, catalog);
-  add_version(app);
-}
-
 int run_commands(CLI::App& app, int argc, const char* const* argv, const int& exit_code) {
   ignore_write_signals();
   app.require_subcommand(1);
@@ -84,7 +75,11 @@ int run_commands(CLI::App& app, int argc, const char* const* argv, const int& ex
 int op_commands(const ops::Catalog& catalog, int argc, const char* const* argv) {
   CLI::App app("Commands over a catalog of ops", argc > 0 ? argv[0] : "tally");
   int exit_code = 0;
-  add_op_commands(app, catalog, exit_code, recsys::standard());
+  const recsys::Tables tables = recsys::standard();
+  const CommandContext context{catalog, tables, exit_code};
+#define TALLY_ADD(name) add_##name(app, context);
+  TALLY_OP_COMMANDS(TALLY_ADD)
+#undef TALLY_ADD
   return run_commands(app, argc, argv, exit_code);
 }
 

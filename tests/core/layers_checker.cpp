@@ -67,7 +67,7 @@ bool is_private_header(const std::string& path) { return starts_with(path, "ops/
 
 bool library_allowed(const std::string& library, const std::string& path, const std::string& room) {
   if (library == "Catch2") return room == "tests";
-  if (library == "CLI11") return room == "tools" || starts_with(path, "tests/tools/");
+  if (library == "CLI11") return room == "tools";
   if (room == "tests") return true;
   if (room == "tools" || room == "examples") return library == "fmt";
   if (!is_source(path)) return library == "Highway" && is_private_header(path);

@@ -1,5 +1,4 @@
 // The recipes of CONTRIBUTING.md, compiled as they stand there.
-#include <CLI/CLI.hpp>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <iostream>
@@ -15,6 +14,7 @@
 #include "tally/ops/tensor/reduce.h"
 #include "tally/recsys/config/config.h"
 #include "tally/recsys/run/check_model.h"
+#include "tools/commands.h"
 
 namespace {
 
@@ -66,7 +66,8 @@ TEST_CASE("the recipes of a model, a loss and a protocol are rows that a config 
 TEST_CASE("the recipe of a command is one more subcommand", "[contributing]") {
   CLI::App app;
   int exit_code = 1;
-  add_hello(app, exit_code);
+  const recsys::Tables tables = recsys::standard();
+  add_hello(app, {ops::standard_catalog(), tables, exit_code});
   std::ostringstream out;
   std::streambuf* const before = std::cout.rdbuf(out.rdbuf());
   app.parse("hello tally");
