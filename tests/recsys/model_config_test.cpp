@@ -61,6 +61,7 @@ const std::vector<Case>& cases() {
   static const Overrides sasrec = {"name=sasrec", "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14"};
   static const Overrides lisa = {"name=lisa",  "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14",
                                  "n_layers=1", "codebooks=3",   "codewords=4"};
+  static const Overrides frame = {"name=elastic", "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14"};
   static const Overrides elastic = {"name=elastic", "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14", "experts=4",
                                     "mask=bidirectional"};
   static const Overrides rows = {"name=elastic",      "hidden_size=8",    "MAX_ITEM_LIST_LENGTH=14",
@@ -99,8 +100,8 @@ const std::vector<Case>& cases() {
       {with(sasrec, {"attention=dispatcher", "n_heads=2"}), "expert_heads=own"},
       {elastic, "experts=3"},
       {elastic, "mask=causal"},
-      {elastic, "attention=linear_elu"},
-      {with(elastic, {"attention=linformer"}), "projected_keys=3"},
+      {frame, "attention=linear_elu"},
+      {with(frame, {"mask=bidirectional", "attention=linformer"}), "projected_keys=3"},
       {elastic, "expert_sharing=layer"},
       {elastic, "expert_sharing=carried"},
       {elastic, "retrieval=rows"},
