@@ -49,14 +49,14 @@ void copy_elements(const Tensor& source, T* out) {
   }
   const T* in = source.strided_data<T>();
   // Rows along the last dimension keep the inner loop free of index arithmetic.
-  const std::int64_t inner = source.rank() == 0 ? 1 : source.dim(-1);
+  const std::int64_t columns = source.rank() == 0 ? 1 : source.dim(-1);
   const std::int64_t step = source.rank() == 0 ? 1 : source.stride(-1);
-  if (inner == 0 || source.numel() == 0) return;
+  if (columns == 0 || source.numel() == 0) return;
   const Tensor rows = source.slice(-1, 0, 1);
   for_each_offset(rows, [&](std::int64_t row, std::int64_t offset) {
-    T* to = out + row * inner;
+    T* to = out + row * columns;
     const T* from = in + offset;
-    for (std::int64_t i = 0; i < inner; ++i) to[i] = from[i * step];
+    for (std::int64_t i = 0; i < columns; ++i) to[i] = from[i * step];
   });
 }
 

@@ -49,7 +49,7 @@ int main(int argc, char** argv) {
   SequenceModelOf<Lisa> model("lisa", Lisa::make(options, RngKey{42}));
   train(model, data, RngKey{42});
 
-  // From here on the model's recurrent face: weights as they are now, an event at a time.
+  // From here on the model's recurrent form: weights as they are now, an event at a time.
   Sessions sessions(model.recurrent(), data.items);
 
   // Users of the data set, the beginnings of their histories in one batch ...

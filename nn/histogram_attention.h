@@ -67,7 +67,7 @@ struct HistogramSelfAttention {
   /// lambda as it stands.
   double current_decay() const;
 
-  /// The recurrent face, of causal attention in f32: a tally of the rows so far. `reader` holds the tables in the form
+  /// The recurrent form, of causal attention in f32: a tally of the rows so far. `reader` holds the tables in the form
   /// that a query reads (ops/attention/histogram_state.h).
   ops::HistogramLayout layout(std::int64_t codebooks, std::int64_t codewords) const;
   /// Takes a row, quantized [1, ...]; logits are read where assignments are soft.

@@ -14,10 +14,10 @@ void Catalog::add(OpEntry entry) {
   check<ValueError>(!entry.name.empty() && entry.call && entry.samples && !entry.outputs.empty(), "catalog",
                     "an entry needs a name, a call, samples and outputs; got '", entry.name, "'");
   if (entry.variations) {
-    entry.samples = [own = entry] {
-      std::vector<OpSample> all = own.samples();
-      for (const OpVariations& each : own.variations()) {
-        for (OpSample& sample : paired_samples(own, each)) all.push_back(std::move(sample));
+    entry.samples = [given = entry] {
+      std::vector<OpSample> all = given.samples();
+      for (const OpVariations& each : given.variations()) {
+        for (OpSample& sample : paired_samples(given, each)) all.push_back(std::move(sample));
       }
       return all;
     };

@@ -114,9 +114,9 @@ EntryFindings check_all(const OpEntry& entry, const GradientCheckOptions& option
       const std::vector<std::string> targets = each.every_target ? simd_targets() : std::vector{simd_target()};
       for (const std::string& name : targets) {
         const Target target(name);
-        OpSample own = sample;  // an op that overwrites its inputs must not spoil the next check
-        for (Tensor& input : own.inputs) input = input.defined() ? input.clone() : input;
-        Complaints complaints = guarded([&] { return each.check(entry, own); });
+        OpSample copy = sample;  // an op that overwrites its inputs must not spoil the next check
+        for (Tensor& input : copy.inputs) input = input.defined() ? input.clone() : input;
+        Complaints complaints = guarded([&] { return each.check(entry, copy); });
         for (std::string& complaint : complaints) {
           if (each.every_target) complaint += " (SIMD " + name + ")";
         }

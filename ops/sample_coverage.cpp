@@ -81,12 +81,12 @@ std::vector<std::vector<Choice>> choices_of(const OpEntry& entry, const OpVariat
     const auto found = std::find_if(variations.values.begin(), variations.values.end(),
                                     [&](const auto& each) { return each.first == option.name; });
     if (found == variations.values.end()) continue;
-    std::vector<Choice>& own = all.emplace_back();
+    std::vector<Choice>& levels = all.emplace_back();
     std::vector<OptionValue> values{option.otherwise};
     values.insert(values.end(), found->second.begin(), found->second.end());
     for (const OptionValue& value : values) {
-      own.push_back({{level_of(option, OpOptions{{option.name, value}})},
-                     [name = option.name, value](OpSample& sample) { sample.options.set(name, value); }});
+      levels.push_back({{level_of(option, OpOptions{{option.name, value}})},
+                        [name = option.name, value](OpSample& sample) { sample.options.set(name, value); }});
     }
   }
   // All optional inputs together are one factor, so that each combination of them occurs.

@@ -32,7 +32,7 @@ struct EmbedOptions {
 
 void embed(const EmbedOptions& options, const Tables& tables) {
   const Recommender from = open_recommender(options.directory, tables);
-  check<ConfigError>(!is_there(options.output) || directory_committed(options.output), "--output", options.output,
+  check<ConfigError>(!is_there(options.output) || recover_directory(options.output), "--output", options.output,
                      " is there already, and no directory of embeddings");
   const DirectoryLock lock = DirectoryLock::beside(options.output);
   AtomicDirectory files(options.output);

@@ -51,13 +51,13 @@ ReadyAttention make_lisa(const LengthSequence& sequence, const LisaChoice& choic
               return attention(codes, recording(in[2]) ? in[2] : Var(), {in[0], in[1]}, offsets);
             }};
   }
-  const ops::VectorQuantizationTables own = quantizer.tables();
-  std::vector<Tensor> inputs{tables.inner.value(), tables.values.value(), sequence.x, own.codebooks.value(),
-                             own.projected.value()};
-  if (sizes.codebooks > 1) inputs.push_back(own.inner.value());
+  const ops::VectorQuantizationTables quantized_by = quantizer.tables();
+  std::vector<Tensor> inputs{tables.inner.value(), tables.values.value(), sequence.x, quantized_by.codebooks.value(),
+                             quantized_by.projected.value()};
+  if (sizes.codebooks > 1) inputs.push_back(quantized_by.products.value());
   return {std::move(inputs), [=, options = quantizer.options.quantization](const std::vector<Var>& in) {
-            const ops::VectorQuantizationTables encoder{in[3], in[4], in.size() > 5 ? in[5] : own.inner, own.bias,
-                                                        own.first_equal};
+            const ops::VectorQuantizationTables encoder{in[3], in[4], in.size() > 5 ? in[5] : quantized_by.products,
+                                                        quantized_by.bias, quantized_by.first_equal};
             if (!choice.soft && !recording(in[2])) {
               return attention(ops::encode_codes(in[2].value(), encoder, options), {}, {in[0], in[1]}, offsets);
             }

@@ -114,8 +114,8 @@ std::vector<fs::path> foreign_entries(const fs::path& directory) {
                  "cannot be replaced: it holds files, \"", entries[0].filename().string(), "\" for one, and no ",
                  AtomicDirectory::kManifest, " that names them");
   try {
-    const auto own = own_names(directory);
-    std::erase_if(entries, [&](const fs::path& path) { return own.contains(path.filename().string()); });
+    const auto listed = own_names(directory);
+    std::erase_if(entries, [&](const fs::path& path) { return listed.contains(path.filename().string()); });
   } catch (const IoError& error) {
     fail<IoError>(directory.string(),
                   "cannot be replaced, as nobody can tell what in it is to be kept: ", error.what());
@@ -142,14 +142,14 @@ bool hand_over(const fs::path& entry, const fs::path& to) {
 void retire(const fs::path& directory, const fs::path& successor) noexcept {
   try {
     // Without a manifest it was never committed, or is all but removed.
-    std::set<std::string, std::less<>> own;
+    std::set<std::string, std::less<>> listed;
     const bool committed = fs::exists(directory / AtomicDirectory::kManifest);
-    if (committed) own = own_names(directory);
+    if (committed) listed = own_names(directory);
     bool kept = false;
     for (const fs::path& entry : entries_of(directory)) {
       const std::string name = entry.filename().string();
       if (name == AtomicDirectory::kManifest) continue;
-      if (committed && !own.contains(name)) {
+      if (committed && !listed.contains(name)) {
         kept = !hand_over(entry, successor) || kept;
       } else {
         ::unlink(entry.c_str());
@@ -274,7 +274,7 @@ void AtomicDirectory::commit(const Json& fields) {
   if (!replaced.empty()) retire(replaced, destination_);
 }
 
-bool directory_committed(const fs::path& given) {
+bool recover_directory(const fs::path& given) {
   const fs::path directory = detail::resolve_links(given);
   std::error_code ignored;
   if (!fs::exists(directory, ignored)) recover(directory);
@@ -283,7 +283,7 @@ bool directory_committed(const fs::path& given) {
 
 Json verify_directory(const fs::path& given) {
   const fs::path directory = detail::resolve_links(given);
-  directory_committed(directory);  // takes back one that was set aside; what is missing is named below
+  recover_directory(directory);  // what is missing is named below
   const Json manifest = read_manifest(directory);
   for (const auto& [name, listed] : manifest.at("files").members()) {
     const FileChecksum found = checksum_file(directory / name);

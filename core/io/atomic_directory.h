@@ -54,9 +54,9 @@ class AtomicDirectory {
   std::vector<std::string> later_;
 };
 
-/// Is there a committed directory of this name (or one that it links to)? One that was set aside when a crash came is
-/// taken back first.
-bool directory_committed(const std::filesystem::path& directory);
+/// Takes back a directory of this name (or that it links to) which was set aside when a crash came. Returns whether
+/// there is a committed one.
+bool recover_directory(const std::filesystem::path& directory);
 
 /// Compares every file of a committed directory with its manifest and returns the fields that were given to commit().
 /// Throws IoError naming the file that is missing, has another size or another checksum, the manifest included.

@@ -160,8 +160,8 @@ void Json::set_at(std::string_view dotted_path, Json value) {
   const std::string_view name = dotted_path.substr(0, dot);
   check<ValueError>(!name.empty(), "json", "needs a path of names with dots between; got an empty name");
   if (dot == std::string_view::npos) return set(name, std::move(value));
-  const Json* inner = find(name);
-  Json replaced = inner == nullptr ? object() : *inner;
+  const Json* nested = find(name);
+  Json replaced = nested == nullptr ? object() : *nested;
   replaced.set_at(dotted_path.substr(dot + 1), std::move(value));
   set(name, std::move(replaced));
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LISA against its rivals: trains the studies of this folder and measures time and memory against length, and writes
+# LISA against other attentions: trains the studies of this folder and measures time and memory against length, and writes
 # tables and plots into one directory. The same command goes on where it was stopped.
 #   examples/lisa/run.sh [OPTION ...]
 #     --output DIR         where everything goes (default: studies/lisa)

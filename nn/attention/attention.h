@@ -72,7 +72,7 @@ class Attention {
     return kind().call(queries, source, sequence, context);
   }
 
-  /// Is there a recurrent face? What follows throws ValueError without one.
+  /// Is there a recurrent form? What follows throws ValueError without one.
   bool has_state() const { return kind().has_state(); }
   /// Of a sequence without rows. What a step reads of the parameters may be made here, once, for all copies.
   AttentionState initial_state() const { return kind().initial_state(); }

@@ -36,7 +36,7 @@ struct DispatcherOptions {
 
 /// Dispatcher attention (ELASTIC, arXiv 2408.09380; docs/elastic.md) as a kind: k experts gather the source's rows, and
 /// the queries read the experts. Bidirectional by ops::dispatcher_attention, causal by
-/// ops::causal_dispatcher_attention, which has a recurrent face too.
+/// ops::causal_dispatcher_attention, which has a recurrent form too.
 struct DispatcherKind {
   Linear expert_query;     ///< W_Q1 of the experts
   Linear key, value;       ///< W_K1, W_V1 of the source's rows

@@ -11,13 +11,13 @@
 #include "tally/nn/module.h"
 #include "tally/ops/attention/softmax_attention.h"
 
-// Attentions have two faces: whole sequences at once, and, where the method's state has a fixed size, an event at a
+// Attentions have two forms: whole sequences at once, and, where the method's state has a fixed size, an event at a
 // time. A kind is a module of its own with
 //
 //   Var operator()(const Var& queries, const Var& source, const Sequence&, const Context&) const;
 //   std::string layout() const;          // settings that no tensor shows, for the fingerprints of states
 //
-// which owns its projections, and sees what its layer sees. With a recurrent face it has too
+// which owns its projections, and sees what its layer sees. With a recurrent form it has too
 //
 //   struct State { std::size_t heap_bytes() const; void save(std::string& to) const;
 //                  void load(ByteReader& bytes, std::int64_t events); };

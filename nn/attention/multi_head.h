@@ -27,7 +27,7 @@ struct StateOf<Core> {
 ///   static constexpr bool kSharesQueries;   // keys are the queries: there is no projection of keys, and k is absent
 ///   std::string layout() const;
 ///
-/// and with a recurrent face, as kinds have it (nn/attention/attention.h), `step(State&, q, k, v, const Event&)`.
+/// and with a recurrent form, as kinds have it (nn/attention/attention.h), `step(State&, q, k, v, const Event&)`.
 template <class Core>
 struct MultiHead {
   Linear query, key, value, output;

@@ -76,7 +76,7 @@ struct TransformerBlock {
   using Attend = std::function<Var(const Var& queries, const Var& source)>;
   Var around(const Attend& attend, const Var& x, const Context& context) const;
 
-  /// The recurrent face, where the attention has one: an event's row [1, width] to its output, that of the call above.
+  /// The recurrent form, where the attention has one: an event's row [1, width] to its output, that of the call above.
   using State = AttentionState;
   bool has_state() const { return attention.has_state(); }
   State initial_state() const { return attention.initial_state(); }

@@ -47,7 +47,7 @@ std::int64_t Trainer::steps_per_epoch() const {
 std::optional<TrainerProgress> Trainer::restore() {
   std::optional<TrainerProgress> progress;
   const TrainerFiles& files = options_.files;
-  if (!files.last.empty() && (directory_committed(files.last) || is_there(files.last))) {
+  if (!files.last.empty() && (recover_directory(files.last) || is_there(files.last))) {
     progress = load_checkpoint(files.last, task_.state(), optimizer_, task_.identity(), task_.identity_defaults());
   }
   if (!files.log.empty()) drop_lines_after_step(files.log, progress ? progress->step : -1);

@@ -8,7 +8,7 @@
 
 namespace tally::ops {
 
-/// The recurrent face of causal_dispatcher_attention(): what the experts gathered of one sequence's events, k (heads e
+/// The recurrent form of causal_dispatcher_attention(): what the experts gathered of one sequence's events, k (heads e
 /// + 2 heads) numbers however long the history. A plain value: copy it, compare it, save its members.
 struct DispatcherState {
   std::int64_t heads = 0, experts = 0, value_width = 0;

@@ -44,7 +44,7 @@ class HistogramReader {
   std::uint64_t fingerprint_;
 };
 
-/// The recurrent face of histogram_attention(): the tally of one sequence's events. An event costs O(B W) (O(B) without
+/// The recurrent form of histogram_attention(): the tally of one sequence's events. An event costs O(B W) (O(B) without
 /// decay) and a query O(B W D), however long the history. A plain value: copy it, compare it, save it.
 ///
 /// Counts of codes without decay are whole numbers of 32 bits, and states of any order of the same events are equal.

@@ -44,7 +44,7 @@ struct LinearAttentionOptions {
 Var linear_attention(const Var& q, const Var& k, const Var& v, const Var& directions, const Offsets& offsets,
                      const LinearAttentionOptions& options = {});
 
-/// The recurrent face of causal linear_attention in f32: all that is left of a history, of a size that does not depend
+/// The recurrent form of causal linear_attention in f32: all that is left of a history, of a size that does not depend
 /// on its length. Sums are in double, so that they are as good after a million events as after a hundred. A plain
 /// value.
 struct LinearAttentionState {

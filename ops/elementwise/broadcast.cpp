@@ -10,8 +10,8 @@ namespace {
 
 /// Size of an operand along dimension `d` of the output; missing leading dimensions are 1.
 std::int64_t aligned_size(const Shape& operand, const Shape& output, int d) {
-  const int own = d - (output.rank() - operand.rank());
-  return own < 0 ? 1 : operand[own];
+  const int axis = d - (output.rank() - operand.rank());
+  return axis < 0 ? 1 : operand[axis];
 }
 
 }  // namespace
@@ -24,15 +24,15 @@ Shape broadcast_shape(std::string_view op, std::initializer_list<const Shape*> o
   for (int d = 0; d < result.rank(); ++d) {
     std::int64_t size = 1;
     for (const Shape* operand : operands) {
-      const std::int64_t own = aligned_size(*operand, result, d);
-      if (own == 1 || own == size) continue;
+      const std::int64_t extent = aligned_size(*operand, result, d);
+      if (extent == 1 || extent == size) continue;
       if (size != 1) {
         std::ostringstream shapes;
         for (const Shape* each : operands) shapes << (each == *operands.begin() ? "" : " and ") << *each;
         fail<ShapeError>(op, "needs shapes whose sizes, aligned at the last dimension, are equal or 1; got ",
                          shapes.str());
       }
-      size = own;
+      size = extent;
     }
     result.set(d, size);
   }
@@ -48,9 +48,9 @@ BroadcastLoop::BroadcastLoop(const Shape& output, std::initializer_list<const Sh
     PerOperand stride{};
     std::size_t k = 0;
     for (const Shape* operand : operands) {
-      const std::int64_t own = aligned_size(*operand, output, d);
-      stride[k] = own == 1 ? 0 : below[k];
-      below[k] *= own;
+      const std::int64_t extent = aligned_size(*operand, output, d);
+      stride[k] = extent == 1 ? 0 : below[k];
+      below[k] *= extent;
       ++k;
     }
     if (size == 1) continue;

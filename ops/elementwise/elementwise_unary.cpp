@@ -28,9 +28,9 @@ struct UnaryRule {
 
   void backward(BackwardContext& g) const {
     // Elementwise: the cotangent's own memory takes the gradient when nobody else holds it.
-    const bool own = g.cotangent().unique();
-    const Tensor gy = own ? g.take_cotangent() : g.cotangent();
-    Tensor gx = own ? gy : Tensor(gy.shape(), gy.dtype());
+    const bool in_place = g.cotangent().unique();
+    const Tensor gy = in_place ? g.take_cotangent() : g.cotangent();
+    Tensor gx = in_place ? gy : Tensor(gy.shape(), gy.dtype());
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
       const T *from = gy.data<T>(), *kept = saved.kept() ? saved.get().data<T>() : nullptr;
       T* to = gx.mutable_data<T>();

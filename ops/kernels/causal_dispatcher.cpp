@@ -101,10 +101,10 @@ template <class T>
 void causal_dispatcher_forward(const DispatcherPlan<T>& plan, T* output, double* checkpoints) {
   const std::vector<std::int64_t> first = first_checkpoints(plan.bounds);
   SequenceSchedule(plan.bounds, kNoLimit).for_each([&](std::int64_t i, std::int64_t) {
-    double* own =
+    double* result =
         checkpoints == nullptr ? nullptr : checkpoints + first[static_cast<std::size_t>(i)] * checkpoint_size(plan);
     const Walk<T> walk(plan, i);
-    if (walk.length > 0) walk.forward(output, own);
+    if (walk.length > 0) walk.forward(output, result);
   });
 }
 

@@ -89,13 +89,13 @@ HWY_INLINE void choose(const CodewordScores<float>& in, Code* codes, std::int64_
         const float** mine = chosen.data() + (row - first) * in.books;
         const std::int64_t word =
             choose_word(in.scores + row * in.stride + begin, in.bias == nullptr ? nullptr : in.bias + begin, mine,
-                        in.inner == nullptr ? 0 : book, in.words,
+                        in.products == nullptr ? 0 : book, in.words,
                         final_scores == nullptr ? nullptr : final_scores + row * in.stride + begin, scale);
         codes[row * code_stride + book] = static_cast<Code>(word);
-        if (in.inner == nullptr) continue;
+        if (in.products == nullptr) continue;
         // Points to where the next book's part of the row begins, and moves on with the books.
         for (std::int64_t a = 0; a < book; ++a) mine[a] += in.words;
-        mine[book] = in.inner + (begin + word) * in.inner_stride + begin + in.words;
+        mine[book] = in.products + (begin + word) * in.product_stride + begin + in.words;
       }
     }
   }
@@ -116,9 +116,9 @@ HWY_INLINE void sum_chosen(const float* codebooks, const CodeRows<Code>& in, flo
   const F d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   for (std::int64_t row = 0; row < in.rows; ++row) {
-    const Code* own = in.codes + row * in.stride;
+    const Code* chosen = in.codes + row * in.stride;
     float* sums = out + row * out_stride;
-    const auto word_at = [&](std::int64_t book) { return codebooks + (book * in.words + own[book]) * in.width; };
+    const auto word_at = [&](std::int64_t book) { return codebooks + (book * in.words + chosen[book]) * in.width; };
     std::int64_t i = 0;
     for (; i + 4 * lanes <= in.width; i += 4 * lanes) {
       V s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
@@ -253,21 +253,21 @@ template <class Code>
 void choose_codewords(const CodewordScores<double>& in, Code* codes, std::int64_t code_stride, double* final_scores,
                       double scale) {
   for (std::int64_t row = 0; row < in.rows; ++row) {
-    Code* own = codes + row * code_stride;
+    Code* chosen = codes + row * code_stride;
     for (std::int64_t book = 0; book < in.books; ++book) {
       double best = -std::numeric_limits<double>::infinity();
-      own[book] = 0;
+      chosen[book] = 0;
       for (std::int64_t word = 0; word < in.words; ++word) {
         const std::int64_t column = book * in.words + word;
         double score = in.scores[row * in.stride + column];
         if (in.bias != nullptr) score += in.bias[column];
-        for (std::int64_t a = 0; in.inner != nullptr && a < book; ++a) {
-          score -= in.inner[(a * in.words + own[a]) * in.inner_stride + column];
+        for (std::int64_t a = 0; in.products != nullptr && a < book; ++a) {
+          score -= in.products[(a * in.words + chosen[a]) * in.product_stride + column];
         }
         if (final_scores != nullptr) final_scores[row * in.stride + column] = score * scale;
         if (score > best) {
           best = score;
-          own[book] = static_cast<Code>(word);
+          chosen[book] = static_cast<Code>(word);
         }
       }
     }

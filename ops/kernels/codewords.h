@@ -13,10 +13,10 @@ struct CodewordScores {
   const T* scores = nullptr;
   std::int64_t stride = 0, rows = 0, books = 0, words = 0;
   const T* bias = nullptr;  ///< [books * words], added; or null
-  /// [books * words, books * words], rows `inner_stride` apart: choosing codeword u of book a subtracts row (a, u) from
-  /// the scores of later books. Null: nothing is subtracted.
-  const T* inner = nullptr;
-  std::int64_t inner_stride = 0;
+  /// [books * words, books * words], rows `product_stride` apart: choosing codeword u of book a subtracts row (a, u)
+  /// from the scores of later books. Null: nothing is subtracted.
+  const T* products = nullptr;
+  std::int64_t product_stride = 0;
 };
 
 /// codes[row * code_stride + book] = the word of the largest score, the lowest of equals, 0 where no score is a number

@@ -129,16 +129,16 @@ struct Sequence {
   }
 
   void forward(T* output, T* experts, double* read_logs, double* gathered_logs) const {
-    T* own = experts + index * plan.expert_size();
+    T* expert_rows = experts + index * plan.expert_size();
     double* logs = gathered_logs + index * plan.experts * plan.heads;
     if (length == 0) {
-      std::fill_n(own, plan.expert_size(), T{0});
+      std::fill_n(expert_rows, plan.expert_size(), T{0});
       std::fill_n(logs, plan.experts * plan.heads, 0.0);
       return;
     }
-    gather(own, logs);
+    gather(expert_rows, logs);
     ReadExperts<T> read(plan);
-    project(own, read);
+    project(expert_rows, read);
     for_segments([&](std::int64_t, std::int64_t begin, std::int64_t end) {
       AttentionBlock<T> block = reading_block();
       for (std::int64_t at = begin; at < end; at += kRows) {
@@ -169,9 +169,9 @@ struct Sequence {
         plan.shared || to.expert_queries == nullptr ? nullptr : to.expert_queries + index * plan.expert_query_size();
     if (own_queries != nullptr) std::fill_n(own_queries, plan.expert_query_size(), T{0});
     if (length == 0) return;
-    const T* own = data.experts + index * plan.expert_size();
+    const T* expert_rows = data.experts + index * plan.expert_size();
     ReadExperts<T> read(plan);
-    project(own, read);
+    project(expert_rows, read);
 
     // The rows' side.
     const std::int64_t key_size = read.keys.size(), value_size = read.values.size();
@@ -201,16 +201,16 @@ struct Sequence {
     // The experts.
     Scratch<T> experts(plan.expert_size());
     std::copy_n(data.gradient_experts + index * plan.expert_size(), plan.expert_size(), experts.data());
-    project_experts_backward(key_projection(plan), plan.experts, own, gradient.keys.data(), experts.data(),
+    project_experts_backward(key_projection(plan), plan.experts, expert_rows, gradient.keys.data(), experts.data(),
                              sums.key_projection(slot));
-    project_experts_backward(value_projection(plan), plan.experts, own, gradient.values.data(), experts.data(),
+    project_experts_backward(value_projection(plan), plan.experts, expert_rows, gradient.values.data(), experts.data(),
                              sums.value_projection(slot));
 
     // The experts' side.
     T* queries_to = plan.shared ? sums.expert_queries(slot) : own_queries;
     if (to.keys == nullptr && to.values == nullptr && queries_to == nullptr) return;
     Scratch<T> expert_delta(plan.experts * plan.heads);
-    head_products(own, experts.data(), plan.experts, plan.heads, plan.value_width, expert_delta.data());
+    head_products(expert_rows, experts.data(), plan.experts, plan.heads, plan.value_width, expert_delta.data());
     Scratch<T> query_parts;
     if (queries_to != nullptr) query_parts = Scratch<T>::zeros(segments() * plan.expert_query_size());
     const double* logs = data.gathered + index * plan.experts * plan.heads;

@@ -221,11 +221,11 @@ class BackwardPass {
                         g_.values == nullptr ? 0 : stride * p_.width);
     }
     parallel_for(tiles, grain, [&](std::int64_t begin, std::int64_t end) {
-      Sums<T>& own = sums[static_cast<std::size_t>(begin / grain)];
+      Sums<T>& part = sums[static_cast<std::size_t>(begin / grain)];
       typename Pass<T>::Buffers buffers = pass_.buffers(true);
       for (std::int64_t i = begin; i < end; ++i) {
-        tile(pass_.cuts.tiles[static_cast<std::size_t>(i)], buffers, own);
-        if ((i + 1 - begin) % kGrain == 0 || i + 1 == end) own.fold();
+        tile(pass_.cuts.tiles[static_cast<std::size_t>(i)], buffers, part);
+        if ((i + 1 - begin) % kGrain == 0 || i + 1 == end) part.fold();
       }
     });
     finish(sums);

@@ -149,8 +149,8 @@ void causal_in_registers(const CodewordTables<float>& tables, CodeRows codes, st
       V sum = hn::Zero(d);
       for (int v = 0; v < kVectors; ++v) {
         const auto word = hn::Iota(di, static_cast<std::int32_t>(v * lanes));
-        const V own = hn::IfThenElseZero(hn::RebindMask(d, hn::Eq(word, wanted)), one);
-        local[v] = kDecayed ? flushed(d, hn::MulAdd(local[v], decay, own)) : hn::Add(local[v], own);
+        const V counted = hn::IfThenElseZero(hn::RebindMask(d, hn::Eq(word, wanted)), one);
+        local[v] = kDecayed ? flushed(d, hn::MulAdd(local[v], decay, counted)) : hn::Add(local[v], counted);
         const V count = kDecayed ? hn::MulAdd(start[v], power, local[v]) : hn::Add(start[v], local[v]);
         product[v] = hn::Mul(count, hn::LoadU(d, e + v * lanes));
         sum = hn::Add(sum, product[v]);

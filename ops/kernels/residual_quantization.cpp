@@ -25,15 +25,15 @@ constexpr std::int64_t kLookedAtRows = 2048;
 template <class T, class Code>
 void assign_hard(const QuantizationPlan<T>& plan, const Group& group, std::int64_t rows, T* scores, std::int64_t stride,
                  Code* codes, bool logits) {
-  const CodewordScores<T> own{.scores = scores + group.first,
-                              .stride = stride,
-                              .rows = rows,
-                              .books = group.books,
-                              .words = plan.words,
-                              .bias = at_or_null(plan.bias, group.first),
-                              .inner = at_or_null(plan.inner, group.first * plan.group_columns()),
-                              .inner_stride = plan.group_columns()};
-  choose_codewords(own, codes + group.book, plan.code_stride, logits ? scores + group.first : nullptr,
+  const CodewordScores<T> from{.scores = scores + group.first,
+                               .stride = stride,
+                               .rows = rows,
+                               .books = group.books,
+                               .words = plan.words,
+                               .bias = at_or_null(plan.bias, group.first),
+                               .products = at_or_null(plan.products, group.first * plan.group_columns()),
+                               .product_stride = plan.group_columns()};
+  choose_codewords(from, codes + group.book, plan.code_stride, logits ? scores + group.first : nullptr,
                    plan.inverse_temperature);
 }
 
@@ -44,17 +44,17 @@ void assign_soft(const QuantizationPlan<T>& plan, const Group& group, std::int64
   const std::int64_t end = group.end();
   for (std::int64_t book = group.book; book < group.book + group.books; ++book) {
     const std::int64_t begin = book * plan.words, later = begin + plan.words;
-    const CodewordScores<T> own{.scores = logits + begin,
-                                .stride = stride,
-                                .rows = rows,
-                                .books = 1,
-                                .words = plan.words,
-                                .bias = at_or_null(plan.bias, begin)};
-    choose_codewords(own, codes + book, plan.code_stride, logits + begin, plan.inverse_temperature);
+    const CodewordScores<T> from{.scores = logits + begin,
+                                 .stride = stride,
+                                 .rows = rows,
+                                 .books = 1,
+                                 .words = plan.words,
+                                 .bias = at_or_null(plan.bias, begin)};
+    choose_codewords(from, codes + book, plan.code_stride, logits + begin, plan.inverse_temperature);
     softmax_of_words(logits + begin, probabilities + begin, rows, plan.words, stride);
-    if (plan.inner == nullptr || later == end) continue;
+    if (plan.products == nullptr || later == end) continue;
     blas::gemm(Transpose::no, Transpose::no, rows, end - later, plan.words, T{-1}, probabilities + begin, stride,
-               plan.inner + begin * plan.group_columns() + later - group.first, plan.group_columns(), T{1},
+               plan.products + begin * plan.group_columns() + later - group.first, plan.group_columns(), T{1},
                logits + later, stride);
   }
 }

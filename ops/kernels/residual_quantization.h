@@ -11,7 +11,7 @@ template <class T>
 struct QuantizationPlan {
   std::int64_t rows = 0, books = 0, words = 0, width = 0;
   /// Codebooks that encode the same rows: those of one group share a product, and pass on what they chose through
-  /// `inner`. The first group encodes x, a later one what the groups before it left over.
+  /// `products`. The first group encodes x, a later one what the groups before it left over.
   std::int64_t group_books = 0;
   bool soft = false;
   T inverse_temperature = 1;
@@ -23,7 +23,7 @@ struct QuantizationPlan {
   const T* projected = nullptr;   ///< [books * words, width]
   /// [books * words, group_books * words] the products of each codeword with its group's; null where a group has one
   /// codebook, and without residual passes, where all are one group.
-  const T* inner = nullptr;
+  const T* products = nullptr;
   const T* bias = nullptr;  ///< [books * words] or null
 
   std::int64_t columns() const { return books * words; }
@@ -47,7 +47,7 @@ struct QuantizationBackward {
   T* x = nullptr;
   T* codebooks = nullptr;
   T* projected = nullptr;
-  T* inner = nullptr;
+  T* products = nullptr;
   T* bias = nullptr;
 };
 

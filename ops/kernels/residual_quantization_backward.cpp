@@ -91,7 +91,7 @@ class BackwardPass {
         step_books_(books_of_a_step(plan)),
         codebooks_(data.codebooks, columns_ * plan.width, plan.rows > kBandRows),
         projected_(data.projected, columns_ * plan.width, plan.rows > kBandRows),
-        inner_(data.inner, columns_ * plan.group_columns(), plan.rows > kBandRows),
+        products_(data.products, columns_ * plan.group_columns(), plan.rows > kBandRows),
         bias_(static_cast<std::size_t>(data.bias == nullptr ? 0 : columns_)) {
     const std::int64_t rows = std::min(plan.rows, kBandRows);
     slopes_ = Scratch<T>(rows * stride_);
@@ -108,7 +108,7 @@ class BackwardPass {
         }
       }
     }
-    // Units of later books, which reach more of `inner`, come first.
+    // Units of later books, which reach more of `products`, come first.
     std::reverse(units_.begin(), units_.end());
   }
 
@@ -122,7 +122,7 @@ class BackwardPass {
     }
     codebooks_.store();
     projected_.store();
-    inner_.store();
+    products_.store();
     for (std::size_t i = 0; i < bias_.size(); ++i) data_.bias[i] = static_cast<T>(bias_[i]);
   }
 
@@ -132,7 +132,7 @@ class BackwardPass {
   /// A group whole where products of its codewords are smaller than codewords are wide, else as many books as make a
   /// product worth its call.
   static std::int64_t books_of_a_step(const QuantizationPlan<T>& plan) {
-    const bool whole = plan.inner == nullptr || plan.group_columns() - plan.words < plan.width;
+    const bool whole = plan.products == nullptr || plan.group_columns() - plan.words < plan.width;
     return whole ? plan.group_books : std::clamp<std::int64_t>(kUnitColumns / plan.words, 1, plan.group_books);
   }
 
@@ -221,10 +221,10 @@ class BackwardPass {
 
   /// What the choice at column `first` took off the scores of the columns behind its codebook, up to `end`.
   void subtract_later(std::int64_t rows, const Group& group, std::int64_t first, std::int64_t end, T* slopes) const {
-    if (plan_.inner == nullptr) return;
+    if (plan_.products == nullptr) return;
     const std::int64_t later = first + plan_.words, columns = plan_.group_columns();
     blas::gemm(Transpose::no, Transpose::yes, rows, plan_.words, end - later, T{-1}, slopes + later, stride_,
-               plan_.inner + first * columns + later - group.first, columns, T{1}, slopes + first, stride_);
+               plan_.products + first * columns + later - group.first, columns, T{1}, slopes + first, stride_);
   }
 
   struct Target {
@@ -243,7 +243,7 @@ class BackwardPass {
     const Group group = group_at(plan_, unit.group);
     const Rows reaching = unit.group + 1 == groups_ ? upstream_from(begin_) : Rows{band(reaching_, unit.group), width};
     const T* slopes = slopes_.data() + unit.first;
-    Scratch<T> part(unit.count * std::max(width, inner_.wanted() ? plan_.group_columns() : 0));
+    Scratch<T> part(unit.count * std::max(width, products_.wanted() ? plan_.group_columns() : 0));
     if (projected_.wanted()) {
       const Rows encoded = unit.group == 0 ? Rows{plan_.x + begin_ * plan_.row_stride, plan_.row_stride}
                                            : Rows{band(left_over_, unit.group - 1), width};
@@ -254,50 +254,55 @@ class BackwardPass {
     if (!bias_.empty()) add_column_sums(bias_.data() + unit.first, slopes, rows_, unit.count, stride_);
     for (std::int64_t first = unit.first, end = unit.first + unit.count; first < end;) {
       const std::int64_t book = first / plan_.words, next = std::min((book + 1) * plan_.words, end);
-      const BookColumns own{book, first, next - first};
+      const BookColumns book_columns{book, first, next - first};
       if (codebooks_.wanted() && reaching.data != nullptr) {
-        sum_reaching(own, reaching, part.data());
-        codebooks_.add(part.data(), own.count, width, first * width, width);
+        sum_reaching(book_columns, reaching, part.data());
+        codebooks_.add(part.data(), book_columns.count, width, first * width, width);
       }
-      if (inner_.wanted() && book > group.book) {
-        sum_later(own, group, part.data());
+      if (products_.wanted() && book > group.book) {
+        sum_later(book_columns, group, part.data());
         const std::int64_t columns = plan_.group_columns();
-        inner_.add(part.data(), (book - group.book) * plan_.words, own.count,
-                   group.first * columns + first - group.first, columns);
+        products_.add(part.data(), (book - group.book) * plan_.words, book_columns.count,
+                      group.first * columns + first - group.first, columns);
       }
       first = next;
     }
   }
 
   /// part [count, width]: of what reaches the choices of rows, the rows that chose each of these codewords.
-  void sum_reaching(const BookColumns& own, const Rows& reaching, T* part) const {
-    const std::int64_t width = plan_.width, first = own.first - own.book * plan_.words;
+  void sum_reaching(const BookColumns& book_columns, const Rows& reaching, T* part) const {
+    const std::int64_t width = plan_.width, first = book_columns.first - book_columns.book * plan_.words;
     if (plan_.soft) {
-      blas::gemm(Transpose::yes, Transpose::no, own.count, width, rows_, T{1}, probabilities_.data() + own.first,
-                 stride_, reaching.data, reaching.stride, T{0}, part, width);
+      blas::gemm(Transpose::yes, Transpose::no, book_columns.count, width, rows_, T{1},
+                 probabilities_.data() + book_columns.first, stride_, reaching.data, reaching.stride, T{0}, part,
+                 width);
       return;
     }
-    std::fill_n(part, own.count * width, T{0});
-    const Code* codes = data_.codes + begin_ * plan_.code_stride + own.book;
+    std::fill_n(part, book_columns.count * width, T{0});
+    const Code* codes = data_.codes + begin_ * plan_.code_stride + book_columns.book;
     for (std::int64_t row = 0; row < rows_; ++row) {
       const std::int64_t word = static_cast<std::int64_t>(codes[row * plan_.code_stride]) - first;
-      if (word < 0 || word >= own.count) continue;
+      if (word < 0 || word >= book_columns.count) continue;
       add_into(part + word * width, reaching.data + row * reaching.stride, width);
     }
   }
 
   /// part [codewords of earlier books of the group, count]: what the choice of each took off these scores.
-  void sum_later(const BookColumns& own, const Group& group, T* part) const {
-    const std::int64_t books = own.book - group.book, earlier = books * plan_.words;
-    const T* slopes = slopes_.data() + own.first;
+  void sum_later(const BookColumns& book_columns, const Group& group, T* part) const {
+    const std::int64_t books = book_columns.book - group.book, earlier = books * plan_.words;
+    const T* slopes = slopes_.data() + book_columns.first;
     if (plan_.soft) {
-      blas::gemm(Transpose::yes, Transpose::no, earlier, own.count, rows_, T{-1}, probabilities_.data() + group.first,
-                 stride_, slopes, stride_, T{0}, part, own.count);
+      blas::gemm(Transpose::yes, Transpose::no, earlier, book_columns.count, rows_, T{-1},
+                 probabilities_.data() + group.first, stride_, slopes, stride_, T{0}, part, book_columns.count);
       return;
     }
-    std::fill_n(part, earlier * own.count, T{0});
-    const CodeRows<Code> codes{
-        data_.codes + begin_ * plan_.code_stride + group.book, plan_.code_stride, rows_, books, plan_.words, own.count};
+    std::fill_n(part, earlier * book_columns.count, T{0});
+    const CodeRows<Code> codes{data_.codes + begin_ * plan_.code_stride + group.book,
+                               plan_.code_stride,
+                               rows_,
+                               books,
+                               plan_.words,
+                               book_columns.count};
     scatter_to_codewords(slopes, stride_, T{-1}, codes, part);
   }
 
@@ -305,7 +310,7 @@ class BackwardPass {
   const QuantizationBackward<T, Code>& data_;
   std::int64_t columns_, stride_;  // of rows of slopes_ and probabilities_
   std::int64_t groups_, step_books_;
-  BandedSum<T> codebooks_, projected_, inner_;
+  BandedSum<T> codebooks_, projected_, products_;
   std::vector<double> bias_;
   std::vector<ColumnUnit> units_;
   std::int64_t begin_ = 0, rows_ = 0;  // the band at work

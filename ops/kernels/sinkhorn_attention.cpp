@@ -86,9 +86,9 @@ struct Mixture {
     for (std::int64_t i = 0; i < blocks && rest > 0; ++i) {
       const T sum = sums[static_cast<std::size_t>(i)];
       if (!(sum > 0)) continue;
-      const T* own = gradient.data() + i * blocks;
-      const T mean = dot(own, lacking.data() + i * blocks, whole);
-      for (std::int64_t j = 0; j < whole; ++j) to[i * blocks + j] += (own[j] - mean) / sum;
+      const T* row = gradient.data() + i * blocks;
+      const T mean = dot(row, lacking.data() + i * blocks, whole);
+      for (std::int64_t j = 0; j < whole; ++j) to[i * blocks + j] += (row[j] - mean) / sum;
     }
   }
 

@@ -97,10 +97,10 @@ class TableSoftmaxPass {
   std::size_t counted(std::int64_t r) const { return static_cast<std::size_t>(first_ + r); }
   std::int64_t token(std::int64_t r) const { return p_.tokens[counted(r)]; }
   double weight(std::int64_t r) const { return p_.weights[counted(r)]; }
-  bool own() const { return p_.targets.empty(); }
+  bool has_target_scores() const { return p_.targets.empty(); }
   /// Is the target of row r among the items [from, to)?
   bool targets(std::int64_t r, std::int64_t from, std::int64_t to) const {
-    return !own() && p_.targets[counted(r)] >= from && p_.targets[counted(r)] < to;
+    return !has_target_scores() && p_.targets[counted(r)] >= from && p_.targets[counted(r)] < to;
   }
   std::size_t statistic(std::int64_t block, std::int64_t r) const {
     return static_cast<std::size_t>(block * rows_ + r);
@@ -184,9 +184,10 @@ class TableSoftmaxPass {
   double normalise(std::int64_t r) {
     double& largest = largest_[static_cast<std::size_t>(r)];
     const double columns = largest;
-    const double right = own() ? p_.own_scores[counted(r)] : static_cast<double>(rights_[static_cast<std::size_t>(r)]);
-    if (own()) largest = std::max(largest, right);
-    double sum = own() ? std::exp(right - largest) : 0;
+    const double right =
+        has_target_scores() ? p_.target_scores[counted(r)] : static_cast<double>(rights_[static_cast<std::size_t>(r)]);
+    if (has_target_scores()) largest = std::max(largest, right);
+    double sum = has_target_scores() ? std::exp(right - largest) : 0;
     for (std::int64_t b = 0; b < blocks_; ++b) {
       if (sums_[statistic(b, r)] != 0) sum += sums_[statistic(b, r)] * std::exp(maxima_[statistic(b, r)] - largest);
     }
@@ -195,7 +196,7 @@ class TableSoftmaxPass {
       factors_[statistic(b, r)] = static_cast<T>(weight(r) * std::exp(maxima_[statistic(b, r)] - log_sum));
     }
     largest = weight(r) * std::exp(columns - log_sum);  // the factor of the folded dx
-    if (g_.own != nullptr) g_.own[counted(r)] = weight(r) * std::expm1(right - log_sum);
+    if (g_.target_scores != nullptr) g_.target_scores[counted(r)] = weight(r) * std::expm1(right - log_sum);
     return weight(r) * (log_sum - right);
   }
 
@@ -205,7 +206,7 @@ class TableSoftmaxPass {
         T* out = g_.x + token(r) * p_.width;
         std::copy_n(folded_ + r * p_.width, p_.width, out);
         scale(out, static_cast<T>(largest_[static_cast<std::size_t>(r)]), p_.width);
-        if (own()) continue;
+        if (has_target_scores()) continue;
         axpy(out, static_cast<T>(-weight(r)), p_.table + p_.targets[counted(r)] * p_.width, p_.width);
       }
     });

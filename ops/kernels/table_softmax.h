@@ -7,7 +7,7 @@ namespace tally::kernels {
 
 /// Cross-entropy of tokens against all rows of a table, as raw views: scores s = x table^T + bias, of which each
 /// counted token has one that is right. That one is a column of s (`targets`), or stands beside the columns
-/// (`own_scores`, as in sampled softmax, where the table holds the negatives).
+/// (`target_scores`, as in sampled softmax, where the table holds the negatives).
 template <class T>
 struct TableSoftmax {
   const T* x = nullptr;      ///< [tokens, width]
@@ -16,8 +16,8 @@ struct TableSoftmax {
   std::int64_t items = 0, width = 0;
   std::span<const std::int64_t> tokens = {};   ///< rows of x that count, ascending
   std::span<const double> weights = {};        ///< factor of its loss, for each counted token
-  std::span<const std::int64_t> targets = {};  ///< the right column for each counted token; empty with own_scores
-  std::span<const double> own_scores = {};     ///< the right score for each counted token; empty with targets
+  std::span<const std::int64_t> targets = {};  ///< the right column for each counted token; empty with target_scores
+  std::span<const double> target_scores = {};  ///< the right score for each counted token; empty with targets
   /// Columns that do not exist for a token: counted token c leaves out excluded[excluded_bounds[c] ... [c + 1]). May be
   /// empty.
   std::span<const std::int64_t> excluded_bounds = {}, excluded = {};
@@ -27,10 +27,10 @@ struct TableSoftmax {
 /// to.
 template <class T>
 struct TableSoftmaxGradients {
-  T* x = nullptr;         ///< [tokens, width], without the part through own_scores
-  T* table = nullptr;     ///< [items, width]
-  T* bias = nullptr;      ///< [items]
-  double* own = nullptr;  ///< of own_scores, for each counted token
+  T* x = nullptr;                   ///< [tokens, width], without the part through target_scores
+  T* table = nullptr;               ///< [items, width]
+  T* bias = nullptr;                ///< [items]
+  double* target_scores = nullptr;  ///< of the problem's target_scores, for each counted token
 };
 
 /// Returns sum_t weight_t (log sum_i exp(s_ti) - s_t,right) and computes the wanted gradients of it in the same pass;

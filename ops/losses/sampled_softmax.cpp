@@ -132,11 +132,11 @@ double shared_negatives_loss(const Tensor& x, const Tensor& table, const Inputs&
     kernels::scale(bias.mutable_data<T>(), T{-1}, negatives);
   }
   const auto& [tokens, targets, weights] = in.counted;
-  std::vector<double> own(static_cast<std::size_t>(counted)), own_slopes(own.size());
+  std::vector<double> target_scores(static_cast<std::size_t>(counted)), target_slopes(target_scores.size());
   for (std::int64_t c = 0; c < counted; ++c) {
     const auto at = static_cast<std::size_t>(c);
     const T score = kernels::dot(px + tokens[at] * width, pe + targets[at] * width, width);
-    own[at] = static_cast<double>(score) - in.log_q_positive(tokens[at]);
+    target_scores[at] = static_cast<double>(score) - in.log_q_positive(tokens[at]);
   }
   kernels::TableSoftmax<T> problem{.x = px,
                                    .table = gathered.data<T>(),
@@ -145,7 +145,7 @@ double shared_negatives_loss(const Tensor& x, const Tensor& table, const Inputs&
                                    .width = width,
                                    .tokens = tokens,
                                    .weights = weights,
-                                   .own_scores = own};
+                                   .target_scores = target_scores};
   const Hits hits(in.remove_hits ? targets : std::vector<std::int64_t>(), in.negatives);
   if (!hits.columns.empty()) {
     problem.excluded_bounds = hits.bounds;
@@ -156,11 +156,11 @@ double shared_negatives_loss(const Tensor& x, const Tensor& table, const Inputs&
   const kernels::TableSoftmaxGradients<T> gradients{
       .x = wants_x ? rule.dx.mutable_data<T>() : nullptr,
       .table = wants_table ? rule.shared_values.mutable_data<T>() : nullptr,
-      .own = own_slopes.data()};
+      .target_scores = target_slopes.data()};
   const double loss = kernels::table_softmax(problem, gradients);
   for (std::int64_t c = 0; c < counted; ++c) {
     const auto at = static_cast<std::size_t>(c);
-    const T slope = static_cast<T>(own_slopes[at]);
+    const T slope = static_cast<T>(target_slopes[at]);
     if (wants_table) rule.scores.slopes.mutable_data<T>()[c] = slope;
     if (wants_x) kernels::axpy(gradients.x + tokens[at] * width, slope, pe + targets[at] * width, width);
   }
@@ -224,16 +224,16 @@ void entries::add_sampled_softmax(Catalog& catalog) {
             const auto x = [](std::int64_t tokens, std::int64_t width) { return sample_normal({tokens, width}, 1); };
             const auto table = [](std::int64_t items, std::int64_t width) { return sample_normal({items, width}, 2); };
             const Tensor positives = Tensor::from<std::int64_t>({4, -1, 0, 2}, {4});
-            const Tensor own = Tensor::from<std::int64_t>({1, 4, 1, 0, 0, 0, 3, 4, 3, 1, 2, 2}, {4, 3});
+            const Tensor per_token = Tensor::from<std::int64_t>({1, 4, 1, 0, 0, 0, 3, 4, 3, 1, 2, 2}, {4, 3});
             const Tensor shared = Tensor::from<std::int64_t>({2, 5, 0, 2, 1}, {5});
             const Tensor weights = Tensor::from<double>({1, 1, 0.5, 2}, {4});
             const OpOptions keep{{"remove_accidental_hits", false}, {"reduction_scale", 0.25}};
             const Tensor far = Tensor::from<double>({1e4, -1e4, 0, 1}, {4, 1});
             const Tensor far_table = Tensor::from<double>({1, -1, 0.5, 0, 1}, {5, 1});
             return std::vector<OpSample>{
-                {"own negatives", {x(4, 3), table(5, 3), positives, own, {}, {}, {}}},
+                {"own negatives", {x(4, 3), table(5, 3), positives, per_token, {}, {}, {}}},
                 {"own negatives, logQ, hits kept",
-                 {x(4, 3), table(5, 3), positives, own, sample_normal({4}, 3), sample_normal({4, 3}, 4), weights},
+                 {x(4, 3), table(5, 3), positives, per_token, sample_normal({4}, 3), sample_normal({4, 3}, 4), weights},
                  keep},
                 {"shared negatives", {x(4, 3), table(6, 3), positives, shared, {}, {}, {}}},
                 {"shared negatives, logQ, hits kept",
@@ -247,7 +247,7 @@ void entries::add_sampled_softmax(Catalog& catalog) {
                   sample_normal({4}, 7),
                   sample_normal({5}, 8),
                   {}}},
-                {"own, wide", {x(4, 70), table(5, 70), positives, own, {}, sample_normal({4, 3}, 9), {}}},
+                {"own, wide", {x(4, 70), table(5, 70), positives, per_token, {}, sample_normal({4, 3}, 9), {}}},
                 {"shared, wide", {x(4, 70), table(6, 70), positives, shared, {}, sample_normal({5}, 10), {}}},
                 {"no negatives", {x(4, 3), table(5, 3), positives, Tensor({4, 0}, DType::i64), {}, {}, {}}},
                 {"no shared negatives", {x(4, 3), table(5, 3), positives, Tensor({0}, DType::i64), {}, {}, {}}},
@@ -255,9 +255,9 @@ void entries::add_sampled_softmax(Catalog& catalog) {
                  {x(1, 1), table(1, 1), Tensor::zeros({1}, DType::i64), Tensor::zeros({1}, DType::i64), {}, {}, {}}},
                 {"empty", {x(0, 3), table(4, 3), Tensor({0}, DType::i64), sample_integers({2}, 1, 4), {}, {}, {}}},
                 {"empty, own", {x(0, 3), table(4, 3), Tensor({0}, DType::i64), Tensor({0, 2}, DType::i64), {}, {}, {}}},
-                {"all ignored", {x(4, 3), table(5, 3), Tensor::full({4}, -1, DType::i64), own, {}, {}, {}}},
+                {"all ignored", {x(4, 3), table(5, 3), Tensor::full({4}, -1, DType::i64), per_token, {}, {}, {}}},
                 {"ties", {Tensor::zeros({4, 3}, DType::f64), table(6, 3), positives, shared, {}, {}, {}}},
-                {"extreme, own", {far, far_table, positives, own, {}, {}, {}}, {}, false},
+                {"extreme, own", {far, far_table, positives, per_token, {}, {}, {}}, {}, false},
                 {"extreme, shared",
                  {far, far_table, positives, Tensor::from<std::int64_t>({1, 3}, {2}), {}, {}, {}},
                  {},

@@ -11,7 +11,7 @@ constexpr const char* kName = "vector_quantization";
 
 /// The tensors of a call, contiguous.
 struct Inputs {
-  Tensor x, codebooks, projected, inner, bias, first_equal = {};
+  Tensor x, codebooks, projected, products, bias, first_equal = {};
 };
 
 template <class T>
@@ -30,18 +30,18 @@ kernels::QuantizationPlan<T> plan_for(const Inputs& in, const VectorQuantization
           .x = in.x.data<T>(),
           .codebooks = in.codebooks.data<T>(),
           .projected = in.projected.data<T>(),
-          .inner = in.inner.defined() ? in.inner.data<T>() : nullptr,
+          .products = in.products.defined() ? in.products.data<T>() : nullptr,
           .bias = in.bias.defined() ? in.bias.data<T>() : nullptr};
 }
 
 struct VectorQuantizationRule {
   static constexpr std::string_view name = kName;
   VectorQuantizationOptions options;
-  bool has_inner, has_bias;
-  Saved x, codebooks, projected, inner, bias, logits, codes;
+  bool has_products, has_bias;
+  Saved x, codebooks, projected, products, bias, logits, codes;
 
   void backward(BackwardContext& g) const {
-    const Inputs in{x.get(), codebooks.get(), projected.get(), has_inner ? inner.get() : Tensor(),
+    const Inputs in{x.get(), codebooks.get(), projected.get(), has_products ? products.get() : Tensor(),
                     has_bias ? bias.get() : Tensor()};
     dispatch_floating(in.x.dtype(), kName, [&]<class T>(T) {
       detail::dispatch_codes(codes.get().dtype(), kName, [&]<class Code>(Code) { backward_of<T, Code>(g, in); });
@@ -55,7 +55,7 @@ struct VectorQuantizationRule {
       return g.needs(input) && like.defined() ? Tensor::zeros(like.shape(), like.dtype()) : Tensor();
     };
     Tensor gx = g.needs(0) ? Tensor(in.x.shape(), in.x.dtype()) : Tensor();
-    Tensor gc = zeros(1, in.codebooks), gk = zeros(2, in.projected), gi = zeros(3, in.inner), gb = zeros(4, in.bias);
+    Tensor gc = zeros(1, in.codebooks), gk = zeros(2, in.projected), gi = zeros(3, in.products), gb = zeros(4, in.bias);
     const auto writable = [](Tensor& tensor) { return tensor.defined() ? tensor.mutable_data<T>() : nullptr; };
     const auto readable = [&](int k) { return g.has_cotangent(k) ? g.cotangent(k).data<T>() : nullptr; };
     kernels::quantize_backward(plan_for<T>(in, options),
@@ -66,7 +66,7 @@ struct VectorQuantizationRule {
                                                                       .x = writable(gx),
                                                                       .codebooks = writable(gc),
                                                                       .projected = writable(gk),
-                                                                      .inner = writable(gi),
+                                                                      .products = writable(gi),
                                                                       .bias = writable(gb)});
     Tensor* const gradients[] = {&gx, &gc, &gk, &gi, &gb};
     for (int i = 0; i < 5; ++i) {
@@ -84,12 +84,12 @@ void check_call(const Tensor& x, const VectorQuantizationTables& tables, const V
   const std::int64_t columns = c.dim(0) * c.dim(1);
   check<ShapeError>(tables.projected.shape() == Shape({columns, c.dim(2)}), kName, "needs projected codewords ",
                     Shape({columns, c.dim(2)}), "; got ", tables.projected.shape());
-  const Shape inner = detail::inner_shape(c.shape(), options);
-  check<ShapeError>(inner.numel() == 0 || tables.inner.shape() == inner, kName, "needs inner products ", inner,
-                    " for residual passes; got ", tables.inner.shape());
+  const Shape products = detail::products_shape(c.shape(), options);
+  check<ShapeError>(products.numel() == 0 || tables.products.shape() == products, kName, "needs inner products ",
+                    products, " for residual passes; got ", tables.products.shape());
   check<ShapeError>(tables.bias.numel() == 0 || tables.bias.shape() == Shape({columns}), kName, "needs a bias [",
                     columns, "] or [0]; got ", tables.bias.shape());
-  for (const Tensor& tensor : {c, tables.projected.value(), tables.inner.value(), tables.bias.value()}) {
+  for (const Tensor& tensor : {c, tables.projected.value(), tables.products.value(), tables.bias.value()}) {
     check<DTypeError>(is_floating(x.dtype()) && tensor.dtype() == x.dtype(), kName,
                       "needs x and codebooks of equal floating types; got ", x.dtype(), " and ", tensor.dtype());
   }
@@ -101,12 +101,12 @@ void check_call(const Tensor& x, const VectorQuantizationTables& tables, const V
 
 Inputs inputs_of(const Tensor& x, const VectorQuantizationTables& tables, const VectorQuantizationOptions& options) {
   check_call(x, tables, options);
-  const bool has_inner = detail::inner_shape(tables.codebooks.shape(), options).numel() > 0;
+  const bool has_products = detail::products_shape(tables.codebooks.shape(), options).numel() > 0;
   const bool has_bias = tables.bias.numel() > 0;
   return {x.contiguous(),
           tables.codebooks.value().contiguous(),
           tables.projected.value().contiguous(),
-          has_inner ? tables.inner.value().contiguous() : Tensor(),
+          has_products ? tables.products.value().contiguous() : Tensor(),
           has_bias ? tables.bias.value().contiguous() : Tensor(),
           tables.first_equal};
 }
@@ -135,10 +135,17 @@ VectorQuantization vector_quantization(const Var& x, const VectorQuantizationTab
   const Shape& shape = in.codebooks.shape();
   Tensor logits({x.dim(0), shape[0], shape[1]}, x.dtype()), reconstruction(in.x.shape(), x.dtype());
   const Tensor codes = run(in, options, logits, reconstruction);
-  VectorQuantizationRule rule{
-      options,         in.inner.defined(), in.bias.defined(), Saved(in.x), Saved(in.codebooks), Saved(in.projected),
-      Saved(in.inner), Saved(in.bias),     Saved(logits),     Saved(codes)};
-  const Var* inputs[] = {&x, &tables.codebooks, &tables.projected, &tables.inner, &tables.bias};
+  VectorQuantizationRule rule{options,
+                              in.products.defined(),
+                              in.bias.defined(),
+                              Saved(in.x),
+                              Saved(in.codebooks),
+                              Saved(in.projected),
+                              Saved(in.products),
+                              Saved(in.bias),
+                              Saved(logits),
+                              Saved(codes)};
+  const Var* inputs[] = {&x, &tables.codebooks, &tables.projected, &tables.products, &tables.bias};
   std::vector<Tensor> outputs{std::move(reconstruction), std::move(logits)};
   std::vector<Var> made = record(std::move(rule), inputs, std::move(outputs));
   return {std::move(made[0]), std::move(made[1]), codes};

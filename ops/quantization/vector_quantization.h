@@ -38,7 +38,7 @@ struct VectorQuantizationTables {
   Var projected;  ///< [B * W, D] rows k such that similarity is r^T k + bias: M c, c or 2 c
   /// [B * W, G * W], where G codebooks go together: inner products c^T k of each codeword c with those k of later
   /// codebooks of its group, 0 elsewhere. [0, 0] for G = 1 or without residual passes.
-  Var inner;
+  Var products;
   Var bias;  ///< [B * W] -||c||^2 for squared distance; else [0]
   /// [B * W] i32: the lowest word of its codebook that equals each codeword. Absent when all differ. Products round
   /// equal codewords differently by where they stand, so that comparing similarities does not tell the lowest of them.
@@ -46,7 +46,7 @@ struct VectorQuantizationTables {
   static constexpr void fields(auto& self, auto&& visit) {
     visit("codebooks", self.codebooks);
     visit("projected", self.projected);
-    visit("inner", self.inner);
+    visit("products", self.products);
     visit("bias", self.bias);
     visit("first_equal", self.first_equal);
   }
@@ -54,9 +54,9 @@ struct VectorQuantizationTables {
 
 namespace detail {
 /// G of VectorQuantizationTables for codebooks [B, W, D], all of them without residual passes, and the shape of
-/// `inner`.
+/// `products`.
 std::int64_t books_together(const Shape& codebooks, const VectorQuantizationOptions& options);
-Shape inner_shape(const Shape& codebooks, const VectorQuantizationOptions& options);
+Shape products_shape(const Shape& codebooks, const VectorQuantizationOptions& options);
 }  // namespace detail
 
 struct VectorQuantization {
@@ -67,8 +67,8 @@ struct VectorQuantization {
 
 /// Tables for codebooks [B, W, D] and, for bilinear similarity, M [D, D] (else it must be absent).
 ///
-/// Gradients reach codebooks and M through all four; those of `inner` through later codebooks only. Keeps codebooks, M
-/// and `projected`. Throws ShapeError (B or W of zero included), DTypeError; ValueError for an element that is not
+/// Gradients reach codebooks and M through all four; those of `products` through later codebooks only. Keeps codebooks,
+/// M and `projected`. Throws ShapeError (B or W of zero included), DTypeError; ValueError for an element that is not
 /// finite, naming its codeword.
 VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const Var& bilinear,
                                                     const VectorQuantizationOptions& options = {});
@@ -80,14 +80,14 @@ VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const 
 ///   y^b = onehot(z^b) + p^b - stopped(p^b), or p^b when soft     r^(b+1) = r^b - sum_w y^b_w c^b_w
 ///
 /// The reconstruction is sum_b sum_w y^b_w c^b_w. The passes of G codebooks that go together, from g + 1 on, share one
-/// matrix product, r^(g+1) against their G * W projected codewords; a pass then subtracts rows of `inner`, as (r^b)^T k
-/// = (r^(g+1))^T k - sum_(g < a < b) c^a_(z^a)^T k (for soft assignments products of W x W tables). So B W D operations
-/// and (B G W / 2 + B D) subtractions a row, from tables that fit a cache. Codes are those of exact arithmetic unless
-/// two similarities differ by less than rounding.
+/// matrix product, r^(g+1) against their G * W projected codewords; a pass then subtracts rows of `products`, as
+/// (r^b)^T k = (r^(g+1))^T k - sum_(g < a < b) c^a_(z^a)^T k (for soft assignments products of W x W tables). So B W D
+/// operations and (B G W / 2 + B D) subtractions a row, from tables that fit a cache. Codes are those of exact
+/// arithmetic unless two similarities differ by less than rounding.
 ///
-/// Gradients reach x, codebooks, `projected`, `inner` and `bias` from the reconstruction and from the logits. Logits of
-/// squared_distance lack -||r||^2 / temperature, a constant of each row and codebook, and their gradient lacks it too:
-/// no difference to any softmax of them. Backward makes one pass b = B ... 1 over tiles of rows. Keeps all inputs,
+/// Gradients reach x, codebooks, `projected`, `products` and `bias` from the reconstruction and from the logits. Logits
+/// of squared_distance lack -||r||^2 / temperature, a constant of each row and codebook, and their gradient lacks it
+/// too: no difference to any softmax of them. Backward makes one pass b = B ... 1 over tiles of rows. Keeps all inputs,
 /// logits and codes. The same bits for any number of threads. Throws ShapeError, DTypeError; ValueError for a
 /// temperature that is not above 0, or a row of x that is not finite (naming it).
 VectorQuantization vector_quantization(const Var& x, const VectorQuantizationTables& tables,

@@ -66,8 +66,8 @@ Tensor one_hot(const Tensor& scores, std::int64_t book, Tensor& codes) {
   detail::dispatch_codes(codes.dtype(), kName, [&]<class Code>(Code) {
     Code* out = codes.mutable_data<Code>();
     for (std::int64_t row = 0; row < rows; ++row) {
-      const double* own = from + row * words;
-      const std::int64_t best = std::max_element(own, own + words) - own;
+      const double* row_scores = from + row * words;
+      const std::int64_t best = std::max_element(row_scores, row_scores + words) - row_scores;
       to[row * words + best] = 1;
       out[row * books + book] = static_cast<Code>(best);
     }
@@ -304,11 +304,11 @@ void add_tables(Catalog& catalog) {
                   {"residual", true, "inner products are needed"},
                   {"books_together", std::int64_t{0}, "G; 0: as many codebooks as make 256 codewords"}},
       .outputs = {{"projected", "[B * W, D]"},
-                  {"inner", "[B * W, G * W], or [0, 0] where not needed"},
+                  {"products", "[B * W, G * W], or [0, 0] where not needed"},
                   {"bias", "[B * W] for squared_distance, else [0]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
         const VectorQuantizationTables tables = vector_quantization_tables(in[0], in[1], parsed(options));
-        return {tables.projected, tables.inner, tables.bias};
+        return {tables.projected, tables.products, tables.bias};
       },
       .samples =
           [] {

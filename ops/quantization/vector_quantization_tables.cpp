@@ -26,8 +26,8 @@ struct Sizes {
 };
 
 /// Calls f(first, later, count, at) for every codebook that is not the last of its group: its first codeword, the
-/// `count` codewords of later codebooks of its group from `later` on, and where their products stand in `inner`, whose
-/// rows are `stride` long.
+/// `count` codewords of later codebooks of its group from `later` on, and where their products stand in `products`,
+/// whose rows are `stride` long.
 template <class F>
 void for_each_codebook(const Sizes& size, std::int64_t stride, F&& f) {
   for (std::int64_t group = 0; group < size.columns(); group += stride) {
@@ -39,17 +39,17 @@ void for_each_codebook(const Sizes& size, std::int64_t stride, F&& f) {
   }
 }
 
-/// inner = C K^T for the columns of later codebooks of a group; the rest must be zero already.
+/// products = C K^T for the columns of later codebooks of a group; the rest must be zero already.
 template <class T>
-void later_products(const Sizes& size, const T* codebooks, const T* projected, std::int64_t stride, T* inner) {
+void later_products(const Sizes& size, const T* codebooks, const T* projected, std::int64_t stride, T* products) {
   for_each_codebook(size, stride, [&](std::int64_t first, std::int64_t later, std::int64_t count, std::int64_t at) {
     blas::parallel_gemm(Transpose::no, Transpose::yes, size.words, count, size.width, T{1},
                         codebooks + first * size.width, size.width, projected + later * size.width, size.width, T{0},
-                        inner + at, stride);
+                        products + at, stride);
   });
 }
 
-/// Adds to the gradients of C and K what comes through `inner`.
+/// Adds to the gradients of C and K what comes through `products`.
 template <class T>
 void later_products_backward(const Sizes& size, const T* codebooks, const T* projected, const T* gradient,
                              std::int64_t stride, T* gradient_codebooks, T* gradient_projected) {
@@ -80,7 +80,7 @@ void squared_norms_backward(const Sizes& size, const T* codebooks, const T* grad
 struct TablesRule {
   static constexpr std::string_view name = kName;
   CodewordSimilarity similarity;
-  std::int64_t inner_stride;  // 0 without `inner`
+  std::int64_t product_stride;  // 0 without `products`
   Saved codebooks, bilinear, projected;
 
   void backward(BackwardContext& g) const {
@@ -96,8 +96,9 @@ struct TablesRule {
     const T* words = c.data<T>();
     Tensor gradient = Tensor::zeros(c.shape(), c.dtype()), gradient_projected = g.take_cotangent(0);
     T *out = gradient.mutable_data<T>(), *gk = gradient_projected.mutable_data<T>();
-    if (inner_stride > 0 && g.has_cotangent(1)) {
-      later_products_backward(size, words, projected.get().data<T>(), g.cotangent(1).data<T>(), inner_stride, out, gk);
+    if (product_stride > 0 && g.has_cotangent(1)) {
+      later_products_backward(size, words, projected.get().data<T>(), g.cotangent(1).data<T>(), product_stride, out,
+                              gk);
     }
     if (g.needs(0)) {
       add_through_projection(size, gk, out);
@@ -195,7 +196,7 @@ std::int64_t detail::books_together(const Shape& codebooks, const VectorQuantiza
   return std::min(wanted, codebooks[0]);
 }
 
-Shape detail::inner_shape(const Shape& codebooks, const VectorQuantizationOptions& options) {
+Shape detail::products_shape(const Shape& codebooks, const VectorQuantizationOptions& options) {
   const std::int64_t together = books_together(codebooks, options);
   if (!options.residual || together == 1) return {0, 0};
   return {codebooks[0] * codebooks[1], together * codebooks[1]};
@@ -211,10 +212,10 @@ void detail::take_first_of_equals(Tensor& codes, const Tensor& first_equal, cons
     Code* code = codes.mutable_data<Code>();
     for (std::int64_t i = 0; i < codes.numel(); ++i) {
       const auto first = first_equal.span<std::int32_t>().subspan(static_cast<std::size_t>(i % books * words));
-      const auto own = std::span(biases).subspan(static_cast<std::size_t>(i % books * words));
+      const auto book = std::span(biases).subspan(static_cast<std::size_t>(i % books * words));
       const auto chosen = static_cast<std::size_t>(code[i]);
       auto word = static_cast<std::size_t>(first[chosen]);
-      while (first[word] != first[chosen] || own[word] != own[chosen]) ++word;
+      while (first[word] != first[chosen] || book[word] != book[chosen]) ++word;
       code[i] = static_cast<Code>(word);
     }
   });
@@ -227,10 +228,10 @@ VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const 
   const Tensor m = bilinear.defined() ? bilinear.value().contiguous() : Tensor();
   const Sizes size(c.shape());
   const std::int64_t columns = size.columns(), width = size.width;
-  const Shape inner_shape = detail::inner_shape(c.shape(), options);
-  const std::int64_t inner_stride = inner_shape[1];
+  const Shape products_shape = detail::products_shape(c.shape(), options);
+  const std::int64_t product_stride = products_shape[1];
   const bool squared = options.similarity == CodewordSimilarity::squared_distance;
-  Tensor projected({columns, width}, c.dtype()), inner = Tensor::zeros(inner_shape, c.dtype());
+  Tensor projected({columns, width}, c.dtype()), products = Tensor::zeros(products_shape, c.dtype());
   Tensor bias({squared ? columns : 0}, c.dtype()), first_equal;
   dispatch_floating(c.dtype(), kName, [&]<class T>(T) {
     const T* words = c.data<T>();
@@ -244,13 +245,13 @@ VectorQuantizationTables vector_quantization_tables(const Var& codebooks, const 
       std::copy_n(words, c.numel(), k);
       if (squared) kernels::scale(k, T{2}, c.numel());
     }
-    if (inner_stride > 0) later_products(size, words, k, inner_stride, inner.mutable_data<T>());
+    if (product_stride > 0) later_products(size, words, k, product_stride, products.mutable_data<T>());
     if (squared) squared_norms(size, words, bias.mutable_data<T>());
   });
-  TablesRule rule{options.similarity, inner_stride, Saved(c), Saved(m, m.defined() && codebooks.tracked()),
-                  Saved(projected, inner_stride > 0)};
+  TablesRule rule{options.similarity, product_stride, Saved(c), Saved(m, m.defined() && codebooks.tracked()),
+                  Saved(projected, product_stride > 0)};
   const Var* inputs[] = {&codebooks, &bilinear};
-  std::vector<Tensor> outputs{std::move(projected), std::move(inner), std::move(bias)};
+  std::vector<Tensor> outputs{std::move(projected), std::move(products), std::move(bias)};
   std::vector<Var> made = record(std::move(rule), inputs, std::move(outputs));
   return {codebooks, std::move(made[0]), std::move(made[1]), std::move(made[2]), std::move(first_equal)};
 }

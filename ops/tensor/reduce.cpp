@@ -20,12 +20,12 @@ DimSet dims_of(std::string_view op, const Shape& shape, const ReduceOptions& opt
     for (int d = 0; d < shape.rank(); ++d) dims.set(static_cast<std::size_t>(d));
   }
   for (const std::int64_t dim : options.dims) {
-    const std::int64_t own = dim < 0 ? dim + shape.rank() : dim;
-    check<ShapeError>(own >= 0 && own < shape.rank(), op, "needs dimensions in [", -shape.rank(), ", ", shape.rank(),
+    const std::int64_t axis = dim < 0 ? dim + shape.rank() : dim;
+    check<ShapeError>(axis >= 0 && axis < shape.rank(), op, "needs dimensions in [", -shape.rank(), ", ", shape.rank(),
                       ") for shape ", shape, "; got ", dim);
-    check<ShapeError>(!dims[static_cast<std::size_t>(own)], op, "needs each dimension once; got ", dim,
+    check<ShapeError>(!dims[static_cast<std::size_t>(axis)], op, "needs each dimension once; got ", dim,
                       " twice for shape ", shape);
-    dims.set(static_cast<std::size_t>(own));
+    dims.set(static_cast<std::size_t>(axis));
   }
   return dims;
 }
@@ -208,8 +208,8 @@ Var cumulative_sum(const Var& x, int dim) {
   const int rank = x.rank();
   check<ShapeError>(dim >= -rank && dim < rank, "cumulative_sum", "needs a dimension in [", -rank, ", ", rank,
                     ") for shape ", x.shape(), "; got ", dim);
-  const int own = x.shape().normalize(dim);
-  return record(CumulativeSumRule{own}, {&x}, running_sum(x.value(), own, false));
+  const int axis = x.shape().normalize(dim);
+  return record(CumulativeSumRule{axis}, {&x}, running_sum(x.value(), axis, false));
 }
 
 Var log_sum_exp(const Var& x) {

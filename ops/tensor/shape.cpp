@@ -177,33 +177,33 @@ Var transpose(const Var& x, int a, int b) {
 }
 
 Var slice(const Var& x, int dim, std::int64_t begin, std::int64_t end) {
-  const int own = checked_dim("slice", x.shape(), dim);
-  return record(SliceRule{x.shape(), own, begin}, {&x}, x.value().slice(own, begin, end).contiguous());
+  const int axis = checked_dim("slice", x.shape(), dim);
+  return record(SliceRule{x.shape(), axis, begin}, {&x}, x.value().slice(axis, begin, end).contiguous());
 }
 
 Var concat(std::span<const Var> inputs, int dim) {
   check<ShapeError>(!inputs.empty(), "concat", "needs at least one input; got none");
   const Shape& first = inputs[0].shape();
-  const int own = checked_dim("concat", first, dim);
+  const int axis = checked_dim("concat", first, dim);
   std::vector<const Var*> edges;
   std::vector<std::int64_t> begins{0};
   for (const Var& input : inputs) {
     check<DTypeError>(input.dtype() == inputs[0].dtype(), "concat", "needs inputs of one type; got ", inputs[0].dtype(),
                       first, " and ", input.dtype(), input.shape());
-    check<ShapeError>(input.rank() == first.rank() && input.shape().without(own) == first.without(own), "concat",
-                      "needs inputs whose sizes agree outside dimension ", own, "; got ", first, " and ",
+    check<ShapeError>(input.rank() == first.rank() && input.shape().without(axis) == first.without(axis), "concat",
+                      "needs inputs whose sizes agree outside dimension ", axis, "; got ", first, " and ",
                       input.shape());
-    begins.push_back(begins.back() + input.dim(own));
+    begins.push_back(begins.back() + input.dim(axis));
     edges.push_back(&input);
   }
   Shape shape = first;
-  shape.set(own, begins.back());
+  shape.set(axis, begins.back());
   Tensor result(Shape(shape.sizes()), inputs[0].dtype());
-  for (std::size_t i = 0; i < inputs.size(); ++i) place(inputs[i].value(), result, own, begins[i]);
+  for (std::size_t i = 0; i < inputs.size(); ++i) place(inputs[i].value(), result, axis, begins[i]);
   std::vector<Tensor> outputs;
   outputs.push_back(std::move(result));
   return std::move(
-      record(ConcatRule{own, std::move(begins)}, std::span<const Var* const>(edges), std::move(outputs))[0]);
+      record(ConcatRule{axis, std::move(begins)}, std::span<const Var* const>(edges), std::move(outputs))[0]);
 }
 
 Var concat(std::initializer_list<Var> inputs, int dim) { return concat(std::span(inputs.begin(), inputs.size()), dim); }

@@ -16,8 +16,8 @@ bool contains(const Names& names, std::string_view name) {
 }
 
 /// The name under which a file has a column: the training data's, or the usual one.
-std::string_view name_in(const Names& names, std::string_view own, std::string_view usual) {
-  return contains(names, own) ? own : usual;
+std::string_view name_in(const Names& names, std::string_view written, std::string_view usual) {
+  return contains(names, written) ? written : usual;
 }
 
 DelimitedRows open_rows(const std::filesystem::path& path, const HistoryOptions& options) {

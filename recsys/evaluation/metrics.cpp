@@ -73,19 +73,19 @@ TargetRank rank_of(std::span<const float> scores, std::int32_t target, std::span
   };
   if (!is_candidate(target) || std::find(excluded.begin(), excluded.end(), target) != excluded.end()) return {};
 
-  const float own = scores[static_cast<std::size_t>(target)];
+  const float target_score = scores[static_cast<std::size_t>(target)];
   std::int32_t greater = 0;
   std::int32_t equal = 0;
   if (candidates.empty()) {
     for (const float score : scores) {
-      greater += score > own;
-      equal += score == own;
+      greater += score > target_score;
+      equal += score == target_score;
     }
   } else {
     for (std::size_t i = 0; i < scores.size(); ++i) {
       const std::int32_t counts = candidates[i] != 0;
-      greater += counts & static_cast<std::int32_t>(scores[i] > own);
-      equal += counts & static_cast<std::int32_t>(scores[i] == own);
+      greater += counts & static_cast<std::int32_t>(scores[i] > target_score);
+      equal += counts & static_cast<std::int32_t>(scores[i] == target_score);
     }
   }
   // Histories are short beside the catalogue: what they take away is subtracted afterwards.
@@ -95,8 +95,8 @@ TargetRank rank_of(std::span<const float> scores, std::int32_t target, std::span
   for (const std::int32_t item : distinct) {
     check<IndexError>(item >= 0 && item < n, "rank_of", "needs excluded items in [0, ", n, "); got ", item);
     if (!is_candidate(item)) continue;
-    greater -= scores[static_cast<std::size_t>(item)] > own;
-    equal -= scores[static_cast<std::size_t>(item)] == own;
+    greater -= scores[static_cast<std::size_t>(item)] > target_score;
+    equal -= scores[static_cast<std::size_t>(item)] == target_score;
   }
   return {std::int64_t{greater} + 1, std::int64_t{greater} + equal};
 }
@@ -105,12 +105,12 @@ TargetRank rank_among(std::span<const float> scores, std::int32_t target, std::s
   const auto n = static_cast<std::int64_t>(scores.size());
   check<IndexError>(target >= 0 && target < n, "rank_among", "needs a target in [0, ", n, "); got ", target);
   check_finite(scores);
-  const float own = scores[static_cast<std::size_t>(target)];
+  const float target_score = scores[static_cast<std::size_t>(target)];
   std::int64_t greater = 0, equal = 0;
   for (const std::int32_t item : negatives) {
     check<IndexError>(item >= 0 && item < n, "rank_among", "needs negatives in [0, ", n, "); got ", item);
-    greater += scores[static_cast<std::size_t>(item)] > own;
-    equal += scores[static_cast<std::size_t>(item)] == own;
+    greater += scores[static_cast<std::size_t>(item)] > target_score;
+    equal += scores[static_cast<std::size_t>(item)] == target_score;
   }
   return {greater + 1, greater + 1 + equal};
 }

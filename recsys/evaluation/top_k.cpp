@@ -62,8 +62,8 @@ std::vector<std::vector<ScoredItem>> recommend(const Ranker& ranker, const Seque
         const auto at = static_cast<std::size_t>(block + i);
         excluded.clear();
         if (options.seen == SeenFilter::full) {
-          const auto own = mine.sequence(i);
-          excluded.assign(own.begin(), own.end());
+          const auto history = mine.sequence(i);
+          excluded.assign(history.begin(), history.end());
         }
         if (!options.left_out.empty()) {
           excluded.insert(excluded.end(), options.left_out[at].begin(), options.left_out[at].end());

@@ -17,7 +17,7 @@ namespace tally::recsys {
 
 /// A model of layers over embedded items: each row goes by itself through `embed` and `finish`, and layers
 /// (nn::TransformerBlock, or others with its members) see the rows before it. encode_layers() is its encode(), and
-/// where all layers have a recurrent face it has one without a line of its own.
+/// where all layers have a recurrent form it has one without a line of its own.
 ///
 ///     Var embed(const Tensor& items, const Tensor& positions, const nn::Context&) const;   // rows i32 [T] to [T, D]
 ///     std::vector<Layer> blocks;

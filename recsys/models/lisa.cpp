@@ -173,14 +173,14 @@ Lisa Lisa::make(const LisaOptions& options, RngKey key) {
     model.position_quantizer = make_quantizer(options, options.position_codebooks, options.position_codewords, true,
                                               key.fold_in("position_quantizer"));
   }
-  model.weights_given(key);
+  model.initialize_from_weights(key);
   for (std::int64_t b = 0; b < options.layers; ++b) {
     model.blocks.push_back(make_block(options, b == 0, key.fold_in("blocks").fold_in(static_cast<std::uint64_t>(b))));
   }
   return model;
 }
 
-void Lisa::weights_given(RngKey key) {
+void Lisa::initialize_from_weights(RngKey key) {
   if (!kmeans) return;
   Tensor embedded = items.table.value().clone();
   const auto scale = static_cast<float>(std::sqrt(static_cast<double>(width())));

@@ -136,7 +136,7 @@ struct Lisa {
   Var auxiliary_loss(const Sequences& batch, const Tensor& targets, const LisaPrepared& prepared,
                      const nn::Context& context) const;
   /// With `kmeans`, codebooks of the item embeddings as they are now.
-  void weights_given(RngKey key);
+  void initialize_from_weights(RngKey key);
   /// Of all items, each counted once, by the quantizer of histories: `codewords_used`, the share of codewords that
   /// stand for any item; `codeword_perplexity`, meaned over codebooks; `quantization_error`, |x - reconstruction|^2
   /// over |x|^2. The same of the targets' own quantizer, with `target_` before the name.

@@ -157,7 +157,7 @@ std::shared_ptr<const RecurrentModel> LisaServing::recurrent() const {
 }
 
 std::shared_ptr<const RecurrentModel> Lisa::recurrent(const std::string& name, std::uint64_t weights) const {
-  // One face of a model, whether its weights are a run's or a compressed file's: states pass from one to the other.
+  // One form of a model, whether its weights are a run's or a compressed file's: states pass from one to the other.
   if (!full_targets) return LisaServing::from(*this).recurrent();
   const Paused paused;
   LisaPrepared prepared = prepare(BatchItems::all(num_items()));

@@ -21,7 +21,7 @@ namespace tally::recsys {
 /// event's position is the window's last, as that of the last item of a cut history is, and the tally goes on counting
 /// (and decaying) what a cut would leave out: with one block, a `counts_window` of at most the model's window and no
 /// attention to positions, both are the same at any length. Positions counted from the window's end move with each
-/// event: with them only a model of one block has this face.
+/// event: with them only a model of one block has this form.
 class LisaRecurrence {
  public:
   /// 1: the latest item in place of the row of several blocks, tallies with a frame of their own each, numbers for

@@ -13,10 +13,10 @@ std::int64_t bytes_of(const Tensor& tensor) { return tensor.defined() ? static_c
 std::int64_t bytes_of(const std::optional<Var>& var) { return var ? bytes_of(var->value()) : 0; }
 
 ItemScorer scorer_of(const Lisa& model, const LisaPrepared& prepared) {
-  const bool own = prepared.target_codebooks.has_value();
-  Var codebooks = own ? *prepared.target_codebooks : *prepared.codebooks;
+  const bool separate = prepared.target_codebooks.has_value();
+  Var codebooks = separate ? *prepared.target_codebooks : *prepared.codebooks;
   if (model.score_scale != 1) codebooks = codebooks * model.score_scale;
-  return ItemScorer::of_codes(own ? prepared.target_codes : prepared.codes, codebooks.value());
+  return ItemScorer::of_codes(separate ? prepared.target_codes : prepared.codes, codebooks.value());
 }
 
 }  // namespace

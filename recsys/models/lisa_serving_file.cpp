@@ -87,23 +87,24 @@ void read_block(Tensors& tensors, const std::string& path, JsonFields settings, 
                 std::int64_t window, bool first, LisaBlock& block, LisaPreparedBlock& prepared) {
   const auto at = [&](const char* name) { return path + "." + name; };
   const std::int64_t d = codebooks.dim(2);
-  Tensor own = codebooks;
+  Tensor block_codebooks = codebooks;
   if (!first) {
     nn::VectorQuantizer quantizer;
     quantizer.options.quantization.similarity = choose<ops::CodewordSimilarity>(settings, "similarity");
     quantizer.options.quantization.residual = settings.require<bool>("residual");
-    own = tensors.take(at("quantizer.codebooks"), {-1, -1, d});
-    quantizer.codebooks = nn::Parameter(own);
+    block_codebooks = tensors.take(at("quantizer.codebooks"), {-1, -1, d});
+    quantizer.codebooks = nn::Parameter(block_codebooks);
     if (quantizer.options.quantization.similarity == ops::CodewordSimilarity::bilinear) {
       quantizer.bilinear = nn::Parameter(tensors.take(at("quantizer.bilinear"), {d, d}));
     }
     if (settings.get("codeword_bias", false)) {
-      quantizer.bias = nn::Parameter(tensors.take(at("quantizer.bias"), {own.dim(0) * own.dim(1)}));
+      quantizer.bias =
+          nn::Parameter(tensors.take(at("quantizer.bias"), {block_codebooks.dim(0) * block_codebooks.dim(1)}));
     }
     prepared.quantizer = quantizer.tables();
     block.quantizer = std::move(quantizer);
   }
-  const std::int64_t b = own.dim(0), w = own.dim(1);
+  const std::int64_t b = block_codebooks.dim(0), w = block_codebooks.dim(1);
   check<ConfigError>(b <= kMostCodebooks, path, "needs at most ", kMostCodebooks, " codebooks; got ", b);
   prepared.tables = {Var(tensors.take(at("inner"), {b, w, w})), Var(tensors.take(at("values"), {b * w, d}))};
   if (tensors.has(at("attended_positions"))) {

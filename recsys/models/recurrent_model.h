@@ -53,7 +53,7 @@ class ModelState {
   std::unique_ptr<Content> content_;
 };
 
-/// The recurrent face of a model: the weights as they stood when it was made, in the form that takes one event at a
+/// The recurrent form of a model: the weights as they stood when it was made, in the form that takes one event at a
 /// time. It shares nothing with the model, never changes, and may be used by many threads, on different states.
 class RecurrentModel {
  public:
@@ -112,7 +112,7 @@ class RecurrentModel {
   ItemScorer scorer_;
 };
 
-/// The face of a type with
+/// A type as a RecurrentModel. It has
 ///
 ///     struct State { std::size_t heap_bytes() const; void save(std::string& to) const; ... };
 ///     static constexpr std::uint32_t kStateVersion;                 // raised when saved states change

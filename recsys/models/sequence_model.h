@@ -57,7 +57,7 @@ class SequenceModel {
 
   /// Told when weights of another model were copied into this one, before training: what began as a function of such
   /// weights (codebooks as k-means of the embeddings) begins as that of the new ones. Mostly nothing.
-  virtual void weights_given(RngKey key) = 0;
+  virtual void initialize_from_weights(RngKey key) = 0;
 
   /// Told before the first step of every epoch but the first: what was not used may begin anew. A resumed training is
   /// told the same. Mostly nothing.

@@ -23,7 +23,7 @@ namespace tally::recsys {
 ///     Var candidate_table(const Values&) const;                 // and num_items(), width()
 ///
 /// and, if it likes, `looks_ahead` (false where it is missing), `prepares_candidates` (true), `auxiliary_loss` (with
-/// the struct too), `weights_given`, `epoch_begins`, `item_tensors` (items.table and output, where the module has them)
+/// the struct too), `initialize_from_weights`, `epoch_begins`, `item_tensors` (items.table and output, where the module has them)
 /// and `measures` as above, and
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
@@ -100,8 +100,8 @@ class SequenceModelOf final : public SequenceModel {
     }
   }
 
-  void weights_given(RngKey key) override {
-    if constexpr (requires { module_.weights_given(key); }) module_.weights_given(key);
+  void initialize_from_weights(RngKey key) override {
+    if constexpr (requires { module_.initialize_from_weights(key); }) module_.initialize_from_weights(key);
   }
 
   void epoch_begins(std::int64_t epoch, RngKey key) override {

@@ -36,8 +36,8 @@ void WindowRecurrence::hidden(const State& state, std::int64_t events, std::span
 void WindowRecurrence::merge(State& state, std::int64_t events, const State& earlier,
                              std::int64_t earlier_events) const {
   std::vector<std::int32_t> items = in_order(earlier, earlier_events);
-  const std::vector<std::int32_t> own = in_order(state, events);
-  items.insert(items.end(), own.begin(), own.end());
+  const std::vector<std::int32_t> later = in_order(state, events);
+  items.insert(items.end(), later.begin(), later.end());
   const std::int64_t all = events + earlier_events;
   const auto kept = static_cast<std::ptrdiff_t>(std::min(all, window_));
   items.erase(items.begin(), items.end() - kept);

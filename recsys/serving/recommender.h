@@ -33,7 +33,7 @@ struct Recommender {
   Ranker ranker;
   std::function<Tensor()> item_vectors;                  ///< f32 [items, D]
   std::function<Tensor(const Sequences&)> user_vectors;  ///< f32 [histories, D]; scores are inner products of the two
-  /// The same one event at a time. Throws ValueError for a model that has no such face.
+  /// The same one event at a time. Throws ValueError for a model that has no such form.
   std::function<std::shared_ptr<const RecurrentModel>()> recurrent;
 
   /// The users of the run. Throws IoError when their histories were left out.

@@ -76,7 +76,7 @@ void ServedDirectory::commit(const Json& report) {
 }
 
 bool is_served_directory(const std::filesystem::path& directory) {
-  return directory_committed(directory) && is_there(directory / kReport);
+  return recover_directory(directory) && is_there(directory / kReport);
 }
 
 Recommender open_served(const std::filesystem::path& directory) {

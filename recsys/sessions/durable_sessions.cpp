@@ -36,7 +36,7 @@ DurableSessions::DurableSessions(const fs::path& directory, std::shared_ptr<cons
   directory_ = detail::resolve_links(directory);
   lock_.emplace(DirectoryLock::beside(directory_));
   std::error_code error;
-  const bool exists = directory_committed(directory_) || fs::exists(directory_, error);
+  const bool exists = recover_directory(directory_) || fs::exists(directory_, error);
   check<IoError>(!exists || fs::is_directory(directory_, error), directory.string(),
                  "needs to be a directory of sessions, or nothing yet");
   if (!exists || fs::is_empty(directory_)) {

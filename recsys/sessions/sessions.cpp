@@ -113,11 +113,11 @@ std::vector<std::vector<ScoredItem>> Sessions::recommend(std::span<const std::st
     model_->scorer().score(rows, scores);
     std::vector<std::uint8_t> candidates;
     for (std::int64_t u = from; u < to; ++u) {
-      const std::span<const float> own(scores.data() + (u - from) * count, static_cast<std::size_t>(count));
+      const std::span<const float> row(scores.data() + (u - from) * count, static_cast<std::size_t>(count));
       candidates = options_.candidates;
       candidates.resize(static_cast<std::size_t>(count), 1);
       seen[static_cast<std::size_t>(u - from)].clear_bytes(candidates);
-      lists[static_cast<std::size_t>(u)] = top_k(own, k, {}, candidates);
+      lists[static_cast<std::size_t>(u)] = top_k(row, k, {}, candidates);
     }
   });
   return lists;

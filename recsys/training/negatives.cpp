@@ -218,15 +218,15 @@ Tensor NegativeSampler::draw(const TrainingShard& shard, RngKey key) const {
     shared(0, negatives.mutable_data<std::int32_t>());
     return negatives;
   }
-  const bool own = sampling_.scope == Scope::position;
-  Tensor negatives = Tensor::zeros({own ? offsets.total() : sequences, count}, DType::i32);
+  const bool each = sampling_.scope == Scope::position;
+  Tensor negatives = Tensor::zeros({each ? offsets.total() : sequences, count}, DType::i32);
   auto* out = negatives.mutable_data<std::int32_t>();
   const auto* targets = shard.targets.data<std::int32_t>();
   const auto* users = shard.inputs.users.data<std::int32_t>();
   for (std::int64_t s = 0; s < sequences; ++s) {
     draws.enter(users[s]);
     std::int64_t begin = offsets.at(s), end = offsets.at(s + 1);
-    if (!own) {
+    if (!each) {
       shared(shard.first_row + begin, out + s * count);
       continue;
     }

@@ -60,7 +60,7 @@ StartedFrom start_from(SequenceModel& model, const IdMap& items, SequenceModel& 
   }
   check<IoError>(!result.tensors.empty(), "start_from", "needs a run with a weight of the name and shape of one of ",
                  model.name(), "; ", other.name(), " there has none");
-  model.weights_given(key);
+  model.initialize_from_weights(key);
   return result;
 }
 

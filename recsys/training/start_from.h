@@ -19,8 +19,8 @@ struct StartedFrom {
 
 /// Begins with the weights of another model, of any kind: tensors of equal path, shape and type are copied; those with
 /// a row for each item (SequenceModel::item_tensors) row by row, by the items' ids; the others stay; and the model
-/// makes anew what follows from them (SequenceModel::weights_given). Throws IoError when no tensor or no item is
-/// common; the model is then unchanged.
+/// makes anew what follows from them (SequenceModel::initialize_from_weights). Throws IoError when no tensor or no item
+/// is common; the model is then unchanged.
 StartedFrom start_from(SequenceModel& model, const IdMap& items, SequenceModel& other, const IdMap& other_items,
                        RngKey key);
 

@@ -22,8 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using Face = DirectoryLock (*)(const fs::path&);
-constexpr Face kFaces[] = {&DirectoryLock::inside, &DirectoryLock::beside};
+using MakeLock = DirectoryLock (*)(const fs::path&);
+constexpr MakeLock kLocks[] = {&DirectoryLock::inside, &DirectoryLock::beside};
 
 /// A process that does `work`, says so, and then waits to be killed.
 class Child {
@@ -58,11 +58,11 @@ class Child {
 };
 
 /// Whether a lock can be had in another process.
-bool is_free_elsewhere(Face lock, const fs::path& directory) {
+bool is_free_elsewhere(MakeLock make, const fs::path& directory) {
   const pid_t child = ::fork();
   if (child == 0) {
     try {
-      lock(directory);
+      make(directory);
       ::_exit(0);
     } catch (const IoError&) {
       ::_exit(1);
@@ -84,24 +84,24 @@ TEST_CASE("a directory is locked by one holder at a time, whatever it is called"
   fs::create_directory_symlink(parent.path(), parent / "here");
   const fs::path before = fs::current_path();
   fs::current_path(parent.path());
-  for (const Face face : kFaces) {
-    std::optional<DirectoryLock> lock(face(path));
+  for (const MakeLock make : kLocks) {
+    std::optional<DirectoryLock> lock(make(path));
     for (const fs::path& name : {path, fs::path(path.string() + "/"), fs::path("run"), fs::path("./run"),
                                  fs::path("run/sub/.."), fs::path("run/."), parent / "link", fs::path("link/"),
                                  parent / "link of link", fs::path("here/run"), fs::path("here/here/link/")}) {
       INFO(name);
-      CHECK_THAT(message_of<IoError>([&] { face(name); }),
+      CHECK_THAT(message_of<IoError>([&] { make(name); }),
                  Contains("[" + name.string() + "]") && Contains("is being written by this process already"));
     }
-    CHECK_FALSE(is_free_elsewhere(face, path));
+    CHECK_FALSE(is_free_elsewhere(make, path));
     // Moving hands it on.
     DirectoryLock moved(std::move(*lock));
     lock.reset();
-    CHECK_FALSE(is_free_elsewhere(face, path));
+    CHECK_FALSE(is_free_elsewhere(make, path));
     // Another directory is another lock, and a lock that is given another gives up its own.
-    moved = face(path / "sub");
-    CHECK(is_free_elsewhere(face, path));
-    CHECK_FALSE(is_free_elsewhere(face, path / "sub"));
+    moved = make(path / "sub");
+    CHECK(is_free_elsewhere(make, path));
+    CHECK_FALSE(is_free_elsewhere(make, path / "sub"));
   }
   fs::current_path(before);
   CHECK(is_free_elsewhere(&DirectoryLock::inside, path));
@@ -113,16 +113,16 @@ TEST_CASE("a lock dies with its process, and its message names it", "[directory_
   const TemporaryDirectory parent;
   const fs::path path = parent / "run";
   fs::create_directory(path);
-  for (const Face face : kFaces) {
+  for (const MakeLock make : kLocks) {
     for (int round = 0; round < 5; ++round) {
       std::optional<DirectoryLock> kept;
-      Child child([&] { kept.emplace(face(path)); });
-      CHECK_THAT(message_of<IoError>([&] { face(path); }),
+      Child child([&] { kept.emplace(make(path)); });
+      CHECK_THAT(message_of<IoError>([&] { make(path); }),
                  Contains("is being written by another process (pid " + std::to_string(child.id()) + ")"));
       child.kill();
-      CHECK(fs::exists(face == kFaces[0] ? path / ".lock" : parent / ".lock-run"));
+      CHECK(fs::exists(make == kLocks[0] ? path / ".lock" : parent / ".lock-run"));
       const auto begin = std::chrono::steady_clock::now();
-      face(path);
+      make(path);
       CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(5));
     }
   }
@@ -138,8 +138,8 @@ TEST_CASE("a lock is neither inherited by programs nor ended by children", "[dir
   const TemporaryDirectory parent;
   const fs::path path = parent / "run";
   fs::create_directory(path);
-  for (const Face face : kFaces) {
-    std::optional<DirectoryLock> lock(face(path));
+  for (const MakeLock make : kLocks) {
+    std::optional<DirectoryLock> lock(make(path));
     // A child that copied the object and destroys it changes nothing here.
     const pid_t child = ::fork();
     if (child == 0) {
@@ -147,7 +147,7 @@ TEST_CASE("a lock is neither inherited by programs nor ended by children", "[dir
       ::_exit(0);
     }
     ::waitpid(child, nullptr, 0);
-    CHECK_FALSE(is_free_elsewhere(face, path));
+    CHECK_FALSE(is_free_elsewhere(make, path));
     // Nor does a child that goes on hold what its parent let go.
     Child going_on([] {});
     const pid_t program = ::fork();
@@ -156,7 +156,7 @@ TEST_CASE("a lock is neither inherited by programs nor ended by children", "[dir
       ::_exit(1);
     }
     lock.reset();
-    CHECK(is_free_elsewhere(face, path));
+    CHECK(is_free_elsewhere(make, path));
     ::kill(program, SIGKILL);
     ::waitpid(program, nullptr, 0);
   }
@@ -166,7 +166,7 @@ TEST_CASE("many processes at one lock: one has it at a time", "[directory_lock]"
   const TemporaryDirectory parent;
   const fs::path path = parent / "run";
   fs::create_directory(path);
-  for (const Face face : kFaces) {
+  for (const MakeLock make : kLocks) {
     std::vector<pid_t> children;
     for (int c = 0; c < 4; ++c) {
       const pid_t child = ::fork();
@@ -175,7 +175,7 @@ TEST_CASE("many processes at one lock: one has it at a time", "[directory_lock]"
         int had = 0, broken = 0;
         while (had < 50) {
           try {
-            const DirectoryLock lock = face(path);
+            const DirectoryLock lock = make(path);
             // Nobody else may be within: a file that must not be there yet.
             const int alone = ::open((parent / "alone").c_str(), O_CREAT | O_EXCL | O_WRONLY, 0600);
             broken += alone < 0;

@@ -68,8 +68,8 @@ TEST_CASE("an atomic write that fails leaves the old file and no temporary", "[f
 
 TEST_CASE("temporaries of processes that are gone are removed, others stay", "[file]") {
   const TemporaryDirectory directory;
-  const std::string own = std::to_string(::getpid());
-  directory.write(".tmp-file-" + own + "-1-0", "an earlier process with this id");
+  const std::string pid = std::to_string(::getpid());
+  directory.write(".tmp-file-" + pid + "-1-0", "an earlier process with this id");
   directory.write(".tmp-file-4194305-1-0", "no process has so large an id");
   directory.write(".tmp-file-1-1-0", "a running process");
   directory.write(".tmp-file-b-4194305-1-0", "of another file");
@@ -77,7 +77,7 @@ TEST_CASE("temporaries of processes that are gone are removed, others stay", "[f
   const AtomicFile alive(directory / "file");
   write_file_atomically(directory / "file", "x");
   CHECK(directory.entries() == 5);
-  CHECK_FALSE(std::filesystem::exists(directory / (".tmp-file-" + own + "-1-0")));
+  CHECK_FALSE(std::filesystem::exists(directory / (".tmp-file-" + pid + "-1-0")));
   CHECK_FALSE(std::filesystem::exists(directory / ".tmp-file-4194305-1-0"));
 }
 

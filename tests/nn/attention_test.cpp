@@ -1,4 +1,4 @@
-// Both faces of every attention kind together: whole sequences, an event at a time, and the definition in double.
+// Both forms of every attention kind together: whole sequences, an event at a time, and the definition in double.
 #include "tally/nn/attention/attention.h"
 
 #include <algorithm>
@@ -159,7 +159,7 @@ Rows by_codewords(const nn::HistogramKind& kind, const Tensor& source, double de
   std::vector<std::vector<std::size_t>> codes;
   Rows out;
   for (std::vector<double> rest : given) {
-    std::vector<std::size_t>& own = codes.emplace_back();
+    std::vector<std::size_t>& row_codes = codes.emplace_back();
     for (std::size_t b = 0; b < books; ++b) {
       const std::vector<double> query = times(rest, bilinear, 0);
       std::size_t best = b * count;
@@ -167,11 +167,11 @@ Rows by_codewords(const nn::HistogramKind& kind, const Tensor& source, double de
         if (dot(query, words[w]) > dot(query, words[best])) best = w;
       }
       for (std::size_t i = 0; i < kWidth; ++i) rest[i] -= words[best][i];
-      own.push_back(best);
+      row_codes.push_back(best);
     }
     std::vector<double> row(kWidth, 0);
     for (std::size_t b = 0; b < books; ++b) {
-      const std::vector<double> query = times(words[own[b]], wq, b * kWidth);
+      const std::vector<double> query = times(words[row_codes[b]], wq, b * kWidth);
       std::vector<double> sums(kWidth, 0);
       double total = 0;
       for (std::size_t j = 0; j < codes.size(); ++j) {
@@ -258,7 +258,7 @@ double difference(const Rows& a, const Rows& b) {
 
 }  // namespace
 
-TEST_CASE("every attention's two faces agree with each other and with its definition", "[attention]") {
+TEST_CASE("every attention's two forms agree with each other and with its definition", "[attention]") {
   std::vector<std::string> streaming;
   for (const nn::AttentionRow& entry : nn::attention_kinds()) {
     INFO(entry.name);

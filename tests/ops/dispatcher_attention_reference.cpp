@@ -105,11 +105,11 @@ Layer reference(std::span<const Tensor> in, const ops::OpOptions& options, bool 
   Layer result;
   for (std::size_t s = 0; s + 1 < bounds.size(); ++s) {
     const auto first = static_cast<std::ptrdiff_t>(in[0].rank() == 3 ? s : 0) * experts;
-    const Matrix own(all_experts.begin() + first, all_experts.begin() + first + experts);
-    Layer part =
-        layer(own, inputs, static_cast<std::size_t>(bounds[s]), static_cast<std::size_t>(bounds[s + 1]), causal);
+    const Matrix experts_of_sequence(all_experts.begin() + first, all_experts.begin() + first + experts);
+    Layer part = layer(experts_of_sequence, inputs, static_cast<std::size_t>(bounds[s]),
+                       static_cast<std::size_t>(bounds[s + 1]), causal);
     if (part.experts.empty())
-      part.experts.assign(own.size(), std::vector<double>(static_cast<std::size_t>(in[2].dim(1))));
+      part.experts.assign(experts_of_sequence.size(), std::vector<double>(static_cast<std::size_t>(in[2].dim(1))));
     result.rows.insert(result.rows.end(), part.rows.begin(), part.rows.end());
     result.experts.insert(result.experts.end(), part.experts.begin(), part.experts.end());
   }

@@ -16,7 +16,7 @@ std::span<const T> row(const Tensor& x, std::int64_t t) {
   return x.span<T>().subspan(static_cast<std::size_t>(t * x.dim(1)), static_cast<std::size_t>(x.dim(1)));
 }
 
-/// Every row by the recurrent face, and the state after the last.
+/// Every row by the recurrent form, and the state after the last.
 template <class T>
 std::pair<Tensor, ops::DispatcherState> stream(const DispatcherCase& in, const ops::DispatcherReader& reader,
                                                std::int64_t begin, std::int64_t end) {
@@ -36,7 +36,7 @@ ops::DispatcherReader reader_of(const DispatcherCase& in) {
 
 }  // namespace
 
-TEST_CASE("the recurrent face of dispatcher attention agrees with the parallel one", "[dispatcher_state]") {
+TEST_CASE("the recurrent form of dispatcher attention agrees with the parallel one", "[dispatcher_state]") {
   for (const double deviation : {1.0, 30.0}) {
     for (const bool own_heads : {false, true}) {
       DispatcherCase in = dispatcher_case({700}, {.deviation = deviation, .dtype = DType::f64});

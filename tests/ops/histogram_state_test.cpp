@@ -29,7 +29,7 @@ Events random_events(std::int64_t count, std::int64_t codebooks, std::int64_t wo
   return {{all.begin(), all.end()}, codebooks};
 }
 
-/// Largest difference of the state's answers, event by event, from the parallel face's rows.
+/// Largest difference of the state's answers, event by event, from the parallel form's rows.
 double difference(const HistogramLayout& layout, std::int64_t length, double deviation = 1) {
   const std::int64_t width = 7, b = layout.codebooks, w = layout.words;
   const Events events = random_events(length, b, w, 1);
@@ -80,7 +80,7 @@ HistogramState after(const HistogramLayout& layout, const Events& events, std::i
 
 }  // namespace
 
-TEST_CASE("the recurrent face answers what the parallel face computes", "[histogram_state]") {
+TEST_CASE("the recurrent form answers what the parallel form computes", "[histogram_state]") {
   CHECK(difference({.codebooks = 3, .words = 5}, 400) < 1e-5);
   CHECK(difference({.codebooks = 2, .words = 300}, 200) < 1e-5);
   CHECK(difference({.codebooks = 3, .words = 5, .window = 37}, 400) < 1e-5);
@@ -93,7 +93,7 @@ TEST_CASE("the recurrent face answers what the parallel face computes", "[histog
   CHECK(difference({.codebooks = 3, .words = 40}, 30, 2000) < 1e-5);
 }
 
-TEST_CASE("the millionth event is answered as by the parallel face", "[histogram_state][slow]") {
+TEST_CASE("the millionth event is answered as by the parallel form", "[histogram_state][slow]") {
   for (const HistogramLayout& layout :
        {HistogramLayout{.codebooks = 2, .words = 5}, HistogramLayout{.codebooks = 2, .words = 5, .rate = 0.1},
         HistogramLayout{.codebooks = 2, .words = 5, .window = 1000, .rate = 0.001},

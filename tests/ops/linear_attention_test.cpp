@@ -50,7 +50,7 @@ TEST_CASE("a sequence of linear attention is the same bits alone and in company"
   }
 }
 
-TEST_CASE("the recurrent face of linear attention agrees with the parallel one", "[linear_attention]") {
+TEST_CASE("the recurrent form of linear attention agrees with the parallel one", "[linear_attention]") {
   const std::int64_t length = 300, width = 8, value_width = 6, heads = 2;
   for (const double deviation : {1.0, 6.0}) {
     const AttentionInputs in = attention_case({length}, heads * width, heads * value_width, deviation);

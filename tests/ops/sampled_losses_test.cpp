@@ -99,7 +99,7 @@ TEST_CASE("logQ makes the expected sampled sum that of the whole table", "[sampl
 TEST_CASE("sampled losses give row gradients of the rows that were used", "[sampled_softmax][binary_cross_entropy]") {
   const Var x = Var::leaf(ops::sample_normal({3, 2}, 1)), table = Var::leaf(ops::sample_normal({100, 2}, 2));
   const Tensor positives = Tensor::from<std::int64_t>({70, -1, 4}, {3});
-  const Tensor own = Tensor::from<std::int64_t>({9, 70, 55, 56, 9, 4}, {3, 2});
+  const Tensor per_token = Tensor::from<std::int64_t>({9, 70, 55, 56, 9, 4}, {3, 2});
   const Tensor shared = Tensor::from<std::int64_t>({30, 4, 30}, {3});
   const auto rows_of = [&](auto&& loss) {
     auto [value, gradients] = value_and_gradients(loss);
@@ -107,8 +107,9 @@ TEST_CASE("sampled losses give row gradients of the rows that were used", "[samp
     REQUIRE(rows != nullptr);
     return rows->rows.to_doubles();
   };
-  CHECK(rows_of([&] { return ops::binary_cross_entropy(x, table, positives, own); }) == std::vector<double>{4, 9, 70});
-  CHECK(rows_of([&] { return ops::sampled_softmax(x, table, positives, own); }) == std::vector<double>{4, 9, 70});
+  CHECK(rows_of([&] { return ops::binary_cross_entropy(x, table, positives, per_token); }) ==
+        std::vector<double>{4, 9, 70});
+  CHECK(rows_of([&] { return ops::sampled_softmax(x, table, positives, per_token); }) == std::vector<double>{4, 9, 70});
   CHECK(rows_of([&] { return ops::sampled_softmax(x, table, positives, shared); }) == std::vector<double>{4, 30, 70});
 }
 
@@ -117,13 +118,14 @@ TEST_CASE("sampled losses: f32 follows f64, the same bits on any number of threa
   const int threads = num_threads();
   const std::int64_t tokens = 1000, items = 3000, width = 50;
   const Tensor x = ops::sample_normal({tokens, width}, 1, 0.3), table = ops::sample_normal({items, width}, 2, 0.3);
-  const Tensor positives = ops::sample_integers({tokens}, 3, 40), own = ops::sample_integers({tokens, 7}, 4, items);
+  const Tensor positives = ops::sample_integers({tokens}, 3, 40),
+               per_token = ops::sample_integers({tokens, 7}, 4, items);
   const Tensor shared = ops::sample_integers({600}, 5, items);
   const std::vector<std::function<Var(const Var&, const Var&)>> losses{
       [&](const Var& vx, const Var& ve) {
-        return ops::binary_cross_entropy(vx, ve, positives, own, {.positive_power = 0.5});
+        return ops::binary_cross_entropy(vx, ve, positives, per_token, {.positive_power = 0.5});
       },
-      [&](const Var& vx, const Var& ve) { return ops::sampled_softmax(vx, ve, positives, own); },
+      [&](const Var& vx, const Var& ve) { return ops::sampled_softmax(vx, ve, positives, per_token); },
       [&](const Var& vx, const Var& ve) { return ops::sampled_softmax(vx, ve, positives, shared); }};
   for (const auto& loss : losses) {
     const Result exact = differentiate(x, table, loss);
@@ -168,11 +170,12 @@ TEST_CASE("binary cross-entropy is the elementwise loss of its scores", "[binary
 
 TEST_CASE("extreme scores stay finite, NaN is not hidden", "[sampled_softmax][binary_cross_entropy]") {
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  const Tensor positives = Tensor::from<std::int64_t>({0, 1}, {2}), own = Tensor::from<std::int64_t>({1, 0}, {2, 1});
+  const Tensor positives = Tensor::from<std::int64_t>({0, 1}, {2}),
+               per_token = Tensor::from<std::int64_t>({1, 0}, {2, 1});
   const Tensor shared = Tensor::from<std::int64_t>({0, 1}, {2});
   const std::vector<std::function<Var(const Var&, const Var&)>> losses{
-      [&](const Var& vx, const Var& ve) { return ops::binary_cross_entropy(vx, ve, positives, own); },
-      [&](const Var& vx, const Var& ve) { return ops::sampled_softmax(vx, ve, positives, own); },
+      [&](const Var& vx, const Var& ve) { return ops::binary_cross_entropy(vx, ve, positives, per_token); },
+      [&](const Var& vx, const Var& ve) { return ops::sampled_softmax(vx, ve, positives, per_token); },
       [&](const Var& vx, const Var& ve) { return ops::sampled_softmax(vx, ve, positives, shared); }};
   for (const DType dtype : {DType::f32, DType::f64}) {
     const Tensor x = Tensor::from<double>({1e4, 1e4}, {2, 1}).to(dtype);

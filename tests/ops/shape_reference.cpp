@@ -85,20 +85,20 @@ void add_shape_references(References& references) {
   };
   references["expand"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
     return {filled(shape_option(options), [&](const Index& index) {
-      Index own(index.end() - in[0].rank(), index.end());
-      for (std::size_t d = 0; d < own.size(); ++d) {
-        if (in[0].dim(static_cast<int>(d)) == 1) own[d] = 0;
+      Index from(index.end() - in[0].rank(), index.end());
+      for (std::size_t d = 0; d < from.size(); ++d) {
+        if (in[0].dim(static_cast<int>(d)) == 1) from[d] = 0;
       }
-      return at(in[0], own);
+      return at(in[0], from);
     })};
   };
   references["gather"] = [](std::span<const Tensor> in, const ops::OpOptions&) -> std::vector<Tensor> {
     Index sizes(in[1].shape().begin(), in[1].shape().end());
-    const auto own = static_cast<std::ptrdiff_t>(sizes.size());
+    const auto rank = static_cast<std::ptrdiff_t>(sizes.size());
     sizes.insert(sizes.end(), in[0].shape().begin() + 1, in[0].shape().end());
     return {filled(Shape(std::span<const std::int64_t>(sizes)), [&](const Index& index) {
-      Index from{static_cast<std::int64_t>(at(in[1], Index(index.begin(), index.begin() + own)))};
-      from.insert(from.end(), index.begin() + own, index.end());
+      Index from{static_cast<std::int64_t>(at(in[1], Index(index.begin(), index.begin() + rank)))};
+      from.insert(from.end(), index.begin() + rank, index.end());
       return at(in[0], from);
     })};
   };

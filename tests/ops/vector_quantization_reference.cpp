@@ -93,32 +93,33 @@ std::vector<Tensor> tables(std::span<const Tensor> in, const ops::OpOptions& opt
   }
   const std::vector<Row> codewords = rows_of(in[0]);
   const std::vector<Row> bilinear = in[1].defined() ? rows_of(in[1]) : std::vector<Row>();
-  std::vector<double> all_projected, inner, bias;
+  std::vector<double> all_projected, products, bias;
   for (std::int64_t a = 0; a < columns; ++a) {
     const Row& c = codewords[static_cast<std::size_t>(a)];
-    const Row own = projected(similarity, bilinear, c);
-    all_projected.insert(all_projected.end(), own.begin(), own.end());
+    const Row row = projected(similarity, bilinear, c);
+    all_projected.insert(all_projected.end(), row.begin(), row.end());
     if (squared) bias.push_back(-product(c, c));
     for (std::int64_t j = 0; j < size; ++j) {
       const std::int64_t b = a / size * size + j;
       const bool later = b < columns && b / words > a / words;
-      inner.push_back(later ? product(c, projected(similarity, bilinear, codewords[static_cast<std::size_t>(b)])) : 0);
+      products.push_back(later ? product(c, projected(similarity, bilinear, codewords[static_cast<std::size_t>(b)]))
+                               : 0);
     }
   }
-  return {Tensor::from(all_projected, {columns, width}), Tensor::from(inner, {height, size}),
+  return {Tensor::from(all_projected, {columns, width}), Tensor::from(products, {height, size}),
           Tensor::from(bias, {squared ? columns : 0})};
 }
 
 std::vector<Tensor> product_quantized(std::span<const Tensor> in, const ops::OpOptions& options) {
-  ops::OpOptions own = options;
-  if (!own.contains("similarity")) own.set("similarity", std::string("squared_distance"));
+  ops::OpOptions of_part = options;
+  if (!of_part.contains("similarity")) of_part.set("similarity", std::string("squared_distance"));
   const std::int64_t rows = in[0].dim(0), books = in[1].dim(0), words = in[1].dim(1), width = in[1].dim(2);
   std::vector<double> reconstruction(static_cast<std::size_t>(rows * books * width));
   std::vector<double> logits(static_cast<std::size_t>(rows * books * words));
   std::vector<double> codes(static_cast<std::size_t>(rows * books));
   for (std::int64_t b = 0; b < books; ++b) {
     const std::vector<Tensor> part = quantized(
-        std::vector<Tensor>{in[0].slice(1, b * width, (b + 1) * width), in[1].slice(0, b, b + 1), Tensor()}, own);
+        std::vector<Tensor>{in[0].slice(1, b * width, (b + 1) * width), in[1].slice(0, b, b + 1), Tensor()}, of_part);
     const auto place = [&](const Tensor& from, std::int64_t size, std::vector<double>& to) {
       const Row values = from.to_doubles();
       for (std::int64_t i = 0; i < rows * size; ++i) {

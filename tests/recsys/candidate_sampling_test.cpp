@@ -208,9 +208,9 @@ TEST_CASE("sampled evaluation equals a loop over the drawn negatives", "[samplin
       std::int64_t greater = 0, equal = 0;
       for (const std::int32_t item : sampler.draw(target)) {
         const std::int64_t other = counts[static_cast<std::size_t>(item)];
-        const std::int64_t own = counts[static_cast<std::size_t>(split.item(target))];
-        greater += other > own;
-        equal += other == own;
+        const std::int64_t target_count = counts[static_cast<std::size_t>(split.item(target))];
+        greater += other > target_count;
+        equal += other == target_count;
       }
       const auto places = static_cast<double>(equal + 1);
       const auto reached = static_cast<double>(std::clamp<std::int64_t>(5 - greater, 0, equal + 1));

@@ -212,7 +212,7 @@ TEST_CASE("a directory of sessions has one writer, and is refused at once when i
   CHECK(read_file(parent / "foreign/notes") == "mine");
   fs::create_directory(parent / "empty");
   open(parent / "empty");
-  CHECK(directory_committed(parent / "empty"));
+  CHECK(recover_directory(parent / "empty"));
   // Nothing at all for no directory.
   DurableSessions in_memory({}, model, item_names());
   in_memory.append(std::vector<UserEvent>{{"ann", "item-1"}});
@@ -233,7 +233,8 @@ TEST_CASE("files of others in a directory of sessions survive snapshots", "[dura
   CHECK(read_file(parent / "state/events.log.txt") == "mine too");
 }
 
-TEST_CASE("sessions of earlier builds, and states of another version, are refused in plain words", "[durable_sessions]") {
+TEST_CASE("sessions of earlier builds, and states of another version, are refused in plain words",
+          "[durable_sessions]") {
   const TemporaryDirectory parent;
   const auto model = model_named("lisa")->recurrent();
   Sessions sessions(model, item_names());

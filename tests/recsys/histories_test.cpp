@@ -78,10 +78,12 @@ TEST_CASE("the first line of a file of histories tells its form", "[recommend]")
   };
   for (const HistoryOptions& options : {semicolons, columns}) {
     // Any form of a header that the training data's form or the name tells, with either names, typed or quoted.
-    const std::string own = options.format.separator;
-    CHECK(read_as("h.data", "who" + own + "what\nu" + own + "c\nw" + own + "b\nu" + own + "a\n", options) == expected);
-    CHECK(read_as("h.csv", "item_id" + own + "user_id\nc" + own + "u\nb" + own + "w\na" + own + "u\n", options) ==
-          expected);
+    const std::string separator = options.format.separator;
+    CHECK(read_as("h.data", "who" + separator + "what\nu" + separator + "c\nw" + separator + "b\nu" + separator + "a\n",
+                  options) == expected);
+    CHECK(read_as("h.csv",
+                  "item_id" + separator + "user_id\nc" + separator + "u\nb" + separator + "w\na" + separator + "u\n",
+                  options) == expected);
     CHECK(read_as("h.csv", "\"who\",what:token\nu,c\nw,b\nu,\"a\"\n", options) == expected);
     CHECK(read_as("h.tsv", "\xEF\xBB\xBFuser_id\titem_id\nu\tc\nw\tb\nu\ta\n", options) == expected);
     CHECK(read_as("h.inter.gz", tally::gzip("user_id:token\titem_id:token\nu\tc\nw\tb\nu\ta\n"), options) == expected);

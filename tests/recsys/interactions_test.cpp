@@ -227,10 +227,10 @@ TEST_CASE("histories are packed whole, and sliced", "[data]") {
   CHECK(second.users.to_doubles() == std::vector<double>{2});
   CHECK(second.items.shares_storage_with(packed.items));
   CHECK_THROWS_AS(packed.slice(1, 3), IndexError);
-  const Sequences own = Sequences::from({{1, 2}, {}, {0}}, 3);
-  CHECK(own.count() == 3);
-  CHECK(own.sequence(1).empty());
-  CHECK_FALSE(own.users.defined());
+  const Sequences batch = Sequences::from({{1, 2}, {}, {0}}, 3);
+  CHECK(batch.count() == 3);
+  CHECK(batch.sequence(1).empty());
+  CHECK_FALSE(batch.users.defined());
   CHECK_THROWS_AS(Sequences::from({{3}}, 3), IndexError);
 }
 

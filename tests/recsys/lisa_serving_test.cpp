@@ -174,7 +174,7 @@ TEST_CASE("a served LISA model takes one event at a time", "[lisa-serving]") {
     const auto loaded = LisaServing::load(files / "model.safetensors").recurrent();
     CHECK(loaded->fingerprint() == recurrent->fingerprint());
     CHECK(loaded->load_state(state.save()).events() == 12);
-    // The trained model has the same face.
+    // The trained model has the same recurrent form.
     CHECK(model.recurrent()->fingerprint() == recurrent->fingerprint());
     LisaOptions other = one.options;
     other.items = kItems - 1;
@@ -238,7 +238,7 @@ TEST_CASE("scores of a served LISA model: sums in the order of codebooks, the sa
     CHECK(identical(served.score(pack_window(std::span(&history, 1))), together.slice(0, i, i + 1).contiguous()));
   }
 
-  // The ranker's face: exact top k, seen items left out.
+  // As a ranker: exact top k, seen items left out.
   const auto best = recommend(Ranker(served), histories, {.k = 5});
   REQUIRE(best.size() == 37);
   const float* row = together.data<float>() + 20 * kItems;

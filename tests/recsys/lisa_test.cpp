@@ -189,8 +189,9 @@ TEST_CASE("LISA's attention to positions, from its equations", "[lisa]") {
   for (std::size_t t = 0; t < positions.size(); ++t) {
     std::vector<double> attended(6, 0);
     for (std::size_t b = 0; b < 2; ++b) {
-      const std::vector<double>& own = assignments[t][b];
-      const auto code = static_cast<std::size_t>(std::max_element(own.begin(), own.end()) - own.begin());
+      const std::vector<double>& assignment = assignments[t][b];
+      const auto code =
+          static_cast<std::size_t>(std::max_element(assignment.begin(), assignment.end()) - assignment.begin());
       const std::vector<double> query = times(codebooks[b * 3 + code], wq, b * 6);
       double sum = 0;
       std::vector<double> out(6, 0);

@@ -176,7 +176,7 @@ TEST_CASE("given other embeddings, codebooks from k-means begin from those", "[l
     const Tensor targets = model.target_quantizer->codewords().value().clone();
     fill_normal(RngKey{18}, *nn::state(model).front().tensor, 0, 0.5);
     const double before = model.measures()[2].value;
-    model.weights_given(RngKey{19});
+    model.initialize_from_weights(RngKey{19});
     CHECK(identical(histories, model.quantizer.codewords().value()) == !kmeans);
     CHECK(identical(targets, model.target_quantizer->codewords().value()) == !kmeans);
     if (kmeans) CHECK(model.measures()[2].value < 0.7 * before);

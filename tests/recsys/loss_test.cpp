@@ -389,17 +389,17 @@ class AgainstTheNext final : public Loss {
 
 }  // namespace
 
-TEST_CASE("a loss of one's own trains a recommender", "[loss][own]") {
+TEST_CASE("a loss of one's own trains a recommender", "[loss][outside]") {
   const auto data = walks(48);
   // The loss of the tree, as a function of one's own: the same bits.
-  Run tree(settings()[0], data, 40), own(settings()[0], data, 40);
-  own.own_loss = loss_function("mine", [](const LossRows& rows) {
+  Run tree(settings()[0], data, 40), outside(settings()[0], data, 40);
+  outside.own_loss = loss_function("mine", [](const LossRows& rows) {
     return ops::item_cross_entropy(rows.hidden, rows.table, rows.shard.targets, {.reduction_scale = rows.scale});
   });
-  CHECK(own.own_loss->description() == "mine");
+  CHECK(outside.own_loss->description() == "mine");
   tree.train();
-  own.train();
-  CHECK(same_weights(*tree.model, *own.model));
+  outside.train();
+  CHECK(same_weights(*tree.model, *outside.model));
   CHECK_THROWS_AS(loss_function("nothing", {}), ConfigError);
   // Once for the whole batch, which has all sequences whatever the shards.
   const auto last = std::make_shared<LastCountsDouble>();

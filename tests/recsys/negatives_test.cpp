@@ -116,9 +116,9 @@ TEST_CASE("negatives follow their distribution and honour what is excluded", "[n
           for (std::int64_t s = 0; s < shard.inputs.count(); ++s) {
             const auto& user = data[static_cast<std::size_t>(shard.inputs.users.data<std::int32_t>()[s])];
             const std::set<std::int32_t> seen(user.begin(), user.end());
-            const bool own = scope == Scope::position;
-            const std::int64_t begin = own ? shard.inputs.offsets.at(s) : s;
-            const std::int64_t end = own ? shard.inputs.offsets.at(s + 1) : s + 1;
+            const bool each = scope == Scope::position;
+            const std::int64_t begin = each ? shard.inputs.offsets.at(s) : s;
+            const std::int64_t end = each ? shard.inputs.offsets.at(s + 1) : s + 1;
             for (std::int64_t row = begin; row < end; ++row) {
               const auto is_excluded = [&](std::int32_t item) {
                 if (exclude == Exclude::history) return seen.contains(item);

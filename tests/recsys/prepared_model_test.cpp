@@ -228,11 +228,11 @@ TEST_CASE("a loss over all items prepares those of its batch when candidates nee
         const StageResult step = training_step(some, batch, RngKey{5, 5}, loss);
         const StageResult expected = training_step(whole, batch, RngKey{5, 5}, loss);
         CHECK(step.loss == Approx(expected.loss).epsilon(1e-6));
-        const nn::ParameterList own = some.parameters(), reference = whole.parameters();
-        REQUIRE(own.size() == reference.size());
-        for (std::size_t p = 0; p < own.size(); ++p) {
-          INFO(own[p].path);
-          CHECK(relative_difference(step.gradients[own[p].parameter->id()],
+        const nn::ParameterList listed = some.parameters(), reference = whole.parameters();
+        REQUIRE(listed.size() == reference.size());
+        for (std::size_t p = 0; p < listed.size(); ++p) {
+          INFO(listed[p].path);
+          CHECK(relative_difference(step.gradients[listed[p].parameter->id()],
                                     expected.gradients[reference[p].parameter->id()]) < 1e-5);
         }
       }

@@ -42,8 +42,8 @@ M widened(M model, std::int64_t longer) {
 /// element.
 template <class M>
 double error_of_stream(const M& model, std::span<const std::int32_t> items) {
-  const SequenceModelOf<M> face("layers", model);
-  const auto recurrent = face.recurrent();
+  const SequenceModelOf<M> layers("layers", model);
+  const auto recurrent = layers.recurrent();
   ModelState state = recurrent->initial_state();
   for (const std::int32_t item : items) recurrent->append(state, item);
   std::vector<float> row(static_cast<std::size_t>(recurrent->width()));
@@ -126,8 +126,8 @@ TEST_CASE("beyond the window a stream keeps its tally and the last position", "[
              }),
              Catch::Matchers::Contains("without a counts_window"));
   // SASRec reads its last items again.
-  const auto rival = sasrec();
-  CHECK(difference(streamed(*rival->recurrent(), items), last_row(*rival, cut)) < 1e-5);
+  const auto windowed = sasrec();
+  CHECK(difference(streamed(*windowed->recurrent(), items), last_row(*windowed, cut)) < 1e-5);
   // A recurrent unit has no window.
   const auto unit = gru4rec(2);
   CHECK(difference(streamed(*unit->recurrent(), items), last_row(*unit, items)) < 1e-5);
@@ -155,9 +155,9 @@ TEST_CASE("layers with states stream without end, in double where it counts", "[
   // Positions that count from the end move with every event: the window is read again.
   SasRecOptions from_end = sasrec_options("linear_elu");
   from_end.alignment = PositionAlignment::end;
-  const auto rival = sasrec(from_end);
-  CHECK_THAT(rival->recurrent()->layout(), Catch::Matchers::Contains("the last 30 items"));
-  CHECK(difference(streamed(*rival->recurrent(), items), last_row(*rival, {items.end() - kWindow, items.end()})) <
+  const auto windowed = sasrec(from_end);
+  CHECK_THAT(windowed->recurrent()->layout(), Catch::Matchers::Contains("the last 30 items"));
+  CHECK(difference(streamed(*windowed->recurrent(), items), last_row(*windowed, {items.end() - kWindow, items.end()})) <
         1e-5);
 }
 

@@ -118,8 +118,8 @@ TEST_CASE("a state of another model is refused", "[recurrent]") {
     CHECK_THROWS_AS(other->step(state, 1, row), ValueError);
     CHECK_THAT(message_of<ValueError>([&] { other->load_state(state.save()); }),
                Catch::Matchers::Contains("another model"));
-    ModelState own = other->initial_state();
-    CHECK_THROWS_AS(other->merge(own, state), ValueError);
+    ModelState fresh = other->initial_state();
+    CHECK_THROWS_AS(other->merge(fresh, state), ValueError);
   }
   CHECK_THROWS_AS(recurrent->append(*std::make_unique<ModelState>(), 1), ValueError);
   // As builds with another hash wrote it.
@@ -138,7 +138,7 @@ TEST_CASE("a state of another model is refused", "[recurrent]") {
   CHECK_THAT(message_of<ValueError>([&] { recurrent->load_state(earlier); }),
              Catch::Matchers::Contains("or of this one in a build that keeps other states") &&
                  Catch::Matchers::Contains("its version 1") && Catch::Matchers::Contains("and version 2"));
-  // The model may go on training: its recurrent face does not change.
+  // The model may go on training: its recurrent form does not change.
   const std::vector<float> before = streamed(*recurrent, history(9));
   for (const auto& [path, tensor] : first->state()) tensor->mutable_data<float>()[0] += 1;
   CHECK(streamed(*recurrent, history(9)) == before);

@@ -20,13 +20,13 @@ TEST_CASE("a step over 54,542 items stays under 64 MB beyond parameters, gradien
   SasRec model = SasRec::make({.items = kItems, .width = 64, .blocks = 2, .window = kWindow}, RngKey{1});
   std::int64_t parameter_bytes = 0;
   for (const auto& [path, parameter] : nn::parameters(model)) parameter_bytes += parameter->value().bytes();
-  const SequenceModelOf<SasRec> face("sasrec", std::move(model));
+  const SequenceModelOf<SasRec> sasrec("sasrec", std::move(model));
   const TrainingBatches batches({histories.begin(), histories.end()},
                                 {.batch_size = kUsers, .window = kWindow, .shard_tokens = 2048}, RngKey{2});
   const TrainingBatch batch = batches.batch(0, 0);
   REQUIRE(batch.targets == kUsers * kWindow);
   const MemoryScope scope;
-  const StageResult result = training_step(face, batch, RngKey{3});
+  const StageResult result = training_step(sasrec, batch, RngKey{3});
   CHECK(std::isfinite(result.loss));
   const double beyond = static_cast<double>(scope.peak() - parameter_bytes) / 1e6;  // gradients are as large
   INFO("working memory " << beyond << " MB beside gradients of " << static_cast<double>(parameter_bytes) / 1e6

@@ -1,5 +1,5 @@
 // `checker OP...`: the contract of ops of the standard catalog, with the tests' naive references, up to the first thing
-// that breaks it; then the tests of its recurrent face, which no entry calls. Returns 1 when something is wrong. What
+// that breaks it; then the tests of its recurrent form, which no entry calls. Returns 1 when something is wrong. What
 // tools/mutants.sh runs: it links no room above ops, so that little is built.
 #define CATCH_CONFIG_RUNNER
 #include <catch2/catch.hpp>

@@ -1,4 +1,4 @@
-// What a stream's state holds after kills, failures and rivals.
+// What a stream's state holds after kills, failures and a second writer.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
