@@ -65,7 +65,23 @@ std::string JsonFields::path_of(std::string_view name) const {
 
 const Json* JsonFields::look_up(const std::string& name) {
   if (std::find(known_.begin(), known_.end(), name) == known_.end()) known_.push_back(name);
-  return object_->find(name);
+  if (const Json* value = object_->find(name)) return value;
+  for (const auto& [former, now] : former_) {
+    if (now != name) continue;
+    if (const Json* value = object_->find(former)) return value;
+  }
+  return nullptr;
+}
+
+void JsonFields::accept_former(const std::string& former, const std::string& name) {
+  if (object_->find(former) != nullptr) {
+    const auto given = [&](const auto& each) { return each.second == name && object_->find(each.first) != nullptr; };
+    const auto other = std::find_if(former_.begin(), former_.end(), given);
+    const std::string& beside = other == former_.end() ? name : other->first;
+    check<ConfigError>(other == former_.end() && object_->find(name) == nullptr, path_of(former),
+                       "is a former name of \"", name, "\", and \"", beside, "\" is given too; leave one of them out");
+  }
+  former_.emplace_back(former, name);
 }
 
 bool JsonFields::has(const std::string& name) { return look_up(name) != nullptr; }
@@ -86,6 +102,8 @@ JsonFields JsonFields::child(const std::string& name) {
 
 void JsonFields::finish() const {
   for (const JsonMember& member : object_->members()) {
+    const auto called_so = [&](const auto& each) { return each.first == member.name; };
+    if (std::any_of(former_.begin(), former_.end(), called_so)) continue;
     if (std::find(known_.begin(), known_.end(), member.name) == known_.end()) {
       fail<ConfigError>(path_of(member.name), "is not a known key", suggestion(member.name, known_));
     }

@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tally/core/io/json.h"
@@ -28,6 +29,10 @@ class JsonFields {
  public:
   /// `object` must outlive this. `path` is empty for the top of a document.
   explicit JsonFields(const Json& object, std::string path = "");
+
+  /// From here on a member called `former` is read as `name`. Throws ConfigError for an object that has two of such
+  /// names.
+  void accept_former(const std::string& former, const std::string& name);
 
   bool has(const std::string& name);
   /// The member's value, or `fallback` when it is absent. Numbers must be finite.
@@ -59,6 +64,7 @@ class JsonFields {
   const Json* object_;
   std::string path_;
   std::vector<std::string> known_;
+  std::vector<std::pair<std::string, std::string>> former_;  ///< and the name of today
 };
 
 template <class T>

@@ -12,6 +12,7 @@ std::string type_of(const Option& option) {
   }
   for (const std::string& phrase : option.domain) text += ", " + phrase;
   if (!option.effect.needs.empty()) text += "; with " + option.effect.needs;
+  for (const std::string& former : option.former) text += "; formerly " + former;
   return text;
 }
 

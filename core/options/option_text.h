@@ -9,7 +9,7 @@
 
 namespace tally {
 
-/// "integer, at least 1", "`a` or `b`", and what an option needs to have an effect.
+/// "integer, at least 1", "`a` or `b`", what an option needs to have an effect, and its former names.
 std::string type_of(const Option& option);
 /// A line for each option: name, default, type, what it is.
 std::string options_text(const OptionList& list);

@@ -138,6 +138,10 @@ class OptionWalker {
     option.effect = effect;
   }
   template <class T>
+  static void add(Option& option, T&, const Formerly& former) {
+    option.former.push_back(former.name);
+  }
+  template <class T>
   static void add(Option& option, T& member, const Domain& domain) {
     add_check(option, domain.phrase, [&member, domain](const std::string& path) {
       const auto hold = [&](auto value) {

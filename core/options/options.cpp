@@ -1,5 +1,6 @@
 #include "tally/core/options/options.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -19,8 +20,18 @@ std::string any_of(const std::vector<std::string>& words) {
   return text;
 }
 
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
 bool has(const std::vector<KnownOption>& known, const std::string& key) {
   return std::any_of(known.begin(), known.end(), [&](const KnownOption& each) { return each.key == key; });
+}
+
+/// Is one of them called so, or was it?
+bool knows(const std::vector<KnownOption>& known, const std::string& name) {
+  return std::any_of(known.begin(), known.end(),
+                     [&](const KnownOption& each) { return each.key == name || contains(each.former, name); });
 }
 
 /// The other rows of a choice that bring an option of this name: as they are, or also `by_choices` of their own.
@@ -29,7 +40,7 @@ std::vector<std::string> rows_with(const Option& choice, const std::string& name
   const std::string chosen = choice.value().as_string();
   for (const std::string& row : choice.choices) {
     const OptionList list = choice.other(row);
-    const bool brings = by_choices ? has(known_options(list), name) : list.find(name) != nullptr;
+    const bool brings = by_choices ? knows(known_options(list), name) : list.find_written(name) != nullptr;
     if (brings && row != chosen) rows.push_back(row);
   }
   return rows;
@@ -58,6 +69,12 @@ std::optional<Effect> effect_of_other_rows(const OptionList& list, const std::st
   return std::nullopt;
 }
 
+void accept_former_names(const Option& option, const OptionList& list, JsonFields& fields) {
+  for (const std::string& former : option.former) {
+    if (list.find(former) == nullptr) fields.accept_former(former, option.name);
+  }
+}
+
 /// Reads every value, with those that turn out to have no effect.
 void read_values(const Lister& lister, JsonFields& fields) {
   // Choices first: they decide what else there is, further choices among it.
@@ -67,6 +84,7 @@ void read_values(const Lister& lister, JsonFields& fields) {
     again = false;
     for (const Option& option : list.options) {
       if (!option.other || !chosen.insert(option.name).second) continue;
+      accept_former_names(option, list, fields);
       option.read(fields);
       list = lister();
       again = true;
@@ -74,6 +92,7 @@ void read_values(const Lister& lister, JsonFields& fields) {
     }
   }
   for (const Option& option : list.options) {
+    if (!option.other) accept_former_names(option, list, fields);
     if (option.section) {
       JsonFields child = fields.child(option.name);
       read_values(option.section, child);
@@ -91,7 +110,7 @@ void read_values(const Lister& lister, JsonFields& fields) {
 /// Throws for a key that a user wrote and that has no effect.
 void refuse_without_effect(const OptionList& list, const Json& given, const std::string& section) {
   for (const JsonMember& member : given.members()) {
-    const Option* option = list.find(member.name);
+    const Option* option = list.find_written(member.name);
     if (option != nullptr && option->section) {
       refuse_without_effect(option->section(), member.value, path_of(section, member.name));
       continue;
@@ -132,6 +151,8 @@ Domain even() {
   return {"an even number", [](double value) { return std::fmod(value, 2) == 0; }};
 }
 
+Formerly formerly(std::string name) { return {std::move(name)}; }
+
 OneOf one_of(std::vector<std::string> words) { return {std::move(words)}; }
 
 Effect only_if(bool condition, std::string needs) { return {condition, "", std::move(needs)}; }
@@ -147,11 +168,18 @@ const Option* OptionList::find(const std::string& name) const {
   return found == options.end() ? nullptr : &*found;
 }
 
+const Option* OptionList::find_written(const std::string& name) const {
+  if (const Option* option = find(name)) return option;
+  const auto found =
+      std::find_if(options.begin(), options.end(), [&](const Option& each) { return contains(each.former, name); });
+  return found == options.end() ? nullptr : &*found;
+}
+
 void OptionWalker::effect(const std::string& section, const std::string& name, const Effect& effect) {
   for (Option& option : list.options) {
     if (option.name != section) continue;
-    option.section = [inner = option.section, name, effect] {
-      OptionList all = inner();
+    option.section = [listed = option.section, name, effect] {
+      OptionList all = listed();
       for (Option& each : all.options) {
         if (each.name == name && each.effect.now) each.effect = effect;
       }
@@ -193,8 +221,10 @@ void read_options(const Lister& lister, JsonFields& fields, const Json* given) {
 }
 
 void set_option(const Lister& lister, const std::string& section, const std::string& key, const Json& value) {
-  Json given = to_json(lister());
-  given.set(key, value);
+  const OptionList list = lister();
+  const Option* const option = list.find_written(key);
+  Json given = to_json(list);
+  given.set(option == nullptr ? key : option->name, value);
   JsonFields fields(given, section);
   const Json only = Json::object({{key, value}});
   read_options(lister, fields, &only);
@@ -220,6 +250,19 @@ Json to_json(const OptionList& list) {
   return json;
 }
 
+std::vector<const KnownOption*> meant_by(const std::string& key, const std::vector<KnownOption>& known) {
+  const auto last = [](const std::string& dotted) { return dotted.substr(dotted.rfind('.') + 1); };
+  std::vector<const KnownOption*> whole, ends, before;
+  for (const KnownOption& each : known) {
+    if (each.key == key) whole.push_back(&each);
+    if (last(each.key) == key) ends.push_back(&each);
+    const bool was = std::any_of(each.former.begin(), each.former.end(),
+                                 [&](const std::string& former) { return former == key || last(former) == key; });
+    if (was) before.push_back(&each);
+  }
+  return !whole.empty() ? whole : !ends.empty() ? ends : before;
+}
+
 std::vector<KnownOption> known_options(const OptionList& list, const std::string& section) {
   std::vector<KnownOption> known;
   const auto add = [&](KnownOption option) {
@@ -230,7 +273,9 @@ std::vector<KnownOption> known_options(const OptionList& list, const std::string
     if (option.section) {
       for (KnownOption& each : known_options(option.section(), path + option.name)) add(std::move(each));
     } else {
-      add({path + option.name, option.value()});
+      KnownOption one{path + option.name, option.value()};
+      for (const std::string& former : option.former) one.former.push_back(path + former);
+      add(std::move(one));
     }
   }
   for (const Option& option : list.options) {

@@ -59,6 +59,12 @@ Among<E> among(std::vector<std::string> words) {
   return {std::move(words)};
 }
 
+/// A name that an option had before: configs that have it are read, and written with the name of today.
+struct Formerly {
+  std::string name;
+};
+Formerly formerly(std::string name);
+
 /// Whether an option has an effect with the others as they are: a key without one is refused.
 struct Effect {
   bool now = true;
@@ -82,6 +88,7 @@ struct Option {
   std::string type;                  ///< "integer", "number", "a | b", ...
   std::vector<std::string> choices;  ///< of words and of rows of a table
   std::vector<std::string> domain;   ///< "at least 1"
+  std::vector<std::string> former;   ///< names that it had before
   Effect effect;
   std::function<Json()> value;
   std::function<void(JsonFields&)> read;                    ///< throws ConfigError for another type
@@ -95,14 +102,16 @@ struct OptionList {
   std::vector<std::function<void(const std::string& section)>> checks;
   std::shared_ptr<void> owner;  ///< of the values, where that is not the caller
   const Option* find(const std::string& name) const;
+  /// The option that a config means by a name, one of earlier times where none has it today.
+  const Option* find_written(const std::string& name) const;
 };
 
 /// Lists the options of an object as they are now; a choice or a condition among them may change the list.
 using Lister = std::function<OptionList()>;
 
 /// Reads a section. Every key of `fields` must be one of the list. `given` are the members that a user wrote: such a
-/// key without effect is an error that says which setting it needs. Others without effect are left alone: what a
-/// protocol or a recorded config has to say of them. Null: nothing was written by a user.
+/// key without effect is an error that says which setting it needs; so is a key beside its former name. Others without
+/// effect are left alone: what a protocol or a recorded config has to say of them. Null: nothing was written by a user.
 void read_options(const Lister& list, JsonFields& fields, const Json* given);
 /// Sets one option, as a user's section with this key alone does. Throws ConfigError for a key that the list has not.
 void set_option(const Lister& list, const std::string& section, const std::string& key, const Json& value);
@@ -113,10 +122,14 @@ Json to_json(const OptionList& list);
 
 /// An option that an object may have, now or with other choices.
 struct KnownOption {
-  std::string key;  ///< dotted
-  Json value;       ///< where it is of another choice, the default
+  std::string key;                       ///< dotted
+  Json value;                            ///< where it is of another choice, the default
+  std::vector<std::string> former = {};  ///< keys that it had before, dotted
 };
 /// All options of a list, of its sections, and of the rows that are not chosen; each key once.
 std::vector<KnownOption> known_options(const OptionList& list, const std::string& section = "");
+/// Those that a key may mean: the one of this dotted key; or else those whose key ends in it; or else those that were
+/// called so before.
+std::vector<const KnownOption*> meant_by(const std::string& key, const std::vector<KnownOption>& known);
 
 }  // namespace tally

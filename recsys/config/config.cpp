@@ -6,18 +6,6 @@
 namespace tally::recsys {
 namespace {
 
-/// The values of a config over those of its protocol.
-Json over_protocol(const Json& json, const Protocol& protocol) {
-  Json all = json;
-  for (const auto& [key, value] : protocol.values.members()) {
-    const std::size_t dot = key.find('.');
-    const Json* section = all.find(key.substr(0, dot));
-    const bool is_section = section == nullptr || section->is(Json::Kind::object);
-    if (is_section && (section == nullptr || section->find(key.substr(dot + 1)) == nullptr)) all.set_at(key, value);
-  }
-  return all;
-}
-
 /// The value at a dotted path, or null.
 const Json* find_at(const Json& json, const std::string& key) {
   const std::size_t dot = key.find('.');
@@ -25,10 +13,45 @@ const Json* find_at(const Json& json, const std::string& key) {
   return here == nullptr || dot == std::string::npos ? here : find_at(*here, key.substr(dot + 1));
 }
 
+/// Does a config give a key, by this name or by one that it had before?
+bool gives(const Json& json, const std::string& key, const std::vector<KnownOption>& keys) {
+  if (find_at(json, key) != nullptr) return true;
+  return std::any_of(keys.begin(), keys.end(), [&](const KnownOption& each) {
+    return each.key == key && std::any_of(each.former.begin(), each.former.end(),
+                                          [&](const std::string& former) { return find_at(json, former) != nullptr; });
+  });
+}
+
+/// The values of a config over those of its protocol.
+Json over_protocol(const Json& json, const Protocol& protocol, const std::vector<KnownOption>& keys) {
+  Json all = json;
+  for (const auto& [key, value] : protocol.values.members()) {
+    const Json* section = all.find(key.substr(0, key.find('.')));
+    const bool is_section = section == nullptr || section->is(Json::Kind::object);
+    if (is_section && !gives(all, key, keys)) all.set_at(key, value);
+  }
+  return all;
+}
+
+/// Without the member at a dotted path.
+Json without(const Json& json, const std::string& key) {
+  if (!json.is(Json::Kind::object)) return json;
+  const std::size_t dot = key.find('.');
+  Json rest = Json::object();
+  for (const auto& [name, value] : json.members()) {
+    if (name != key.substr(0, dot)) {
+      rest.set(name, value);
+    } else if (dot != std::string::npos) {
+      rest.set(name, without(value, key.substr(dot + 1)));
+    }
+  }
+  return rest;
+}
+
 RunConfig read_values(const Json& json, const Json* given, const Tables& tables) {
   check<ConfigError>(json.is(Json::Kind::object), "config", "needs a JSON object");
   const std::string protocol = JsonFields(json).get("protocol", "");
-  const Json all = protocol.empty() ? json : over_protocol(json, tables.protocols.at(protocol));
+  const Json all = protocol.empty() ? json : over_protocol(json, tables.protocols.at(protocol), config_keys(tables));
   RunConfig config(tables);
   JsonFields fields(all);
   read_options([&config] { return list_options(config); }, fields, given);
@@ -82,7 +105,7 @@ std::vector<std::pair<std::string, Json>> flattened(const Json& config) {
       values.emplace_back(name, value);
       continue;
     }
-    for (auto& [inner, inner_value] : flattened(value)) values.emplace_back(name + '.' + inner, inner_value);
+    for (auto& [below, its_value] : flattened(value)) values.emplace_back(name + '.' + below, its_value);
   }
   return values;
 }
@@ -116,15 +139,15 @@ namespace {
 
 /// The dotted path of a key: itself, or the one place where a config has it.
 std::string resolve_key(const std::string& key, const std::vector<KnownOption>& keys) {
-  if (key.find('.') != std::string::npos) return key;
-  std::vector<std::string> homes, known;
+  const std::vector<const KnownOption*> homes = meant_by(key, keys);
+  if (key.find('.') != std::string::npos) return homes.size() == 1 ? homes[0]->key : key;
+  std::vector<std::string> known;
   for (const KnownOption& each : keys) {
     const std::size_t dot = each.key.find('.');
     const std::string bare = dot == std::string::npos ? each.key : each.key.substr(dot + 1);
     check<ConfigError>(dot == std::string::npos || key != each.key.substr(0, dot), "--" + key,
                        "is a section; name a key in it, e.g. --", each.key);
     known.push_back(bare);
-    if (bare == key) homes.push_back(each.key);
   }
   if (homes.empty()) {
     const std::string nearest = nearest_name(key, known);
@@ -132,8 +155,8 @@ std::string resolve_key(const std::string& key, const std::vector<KnownOption>& 
                       nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?");
   }
   check<ConfigError>(homes.size() == 1, "--" + key, "stands in several sections; write the section too, e.g. --",
-                     homes[0]);
-  return homes[0];
+                     homes[0]->key);
+  return homes[0]->key;
 }
 
 /// JSON when it is JSON, else text: the reader of the config says which kind of value the key needs.
@@ -153,6 +176,12 @@ void apply_override(Json& config, const std::string& assignment, const Tables& t
   const std::vector<KnownOption> keys = config_keys(tables);
   const std::string key = resolve_key(assignment.substr(0, equals), keys);
   const std::string text = assignment.substr(equals + 1);
+  for (const KnownOption& each : keys) {
+    if (each.key != key) continue;
+    for (const std::string& former : each.former) {
+      if (meant_by(former, keys).front() == &each) config = without(config, former);
+    }
+  }
   // What is text in a config is text here, quotes or not: a user id of 42, say.
   const bool is_text = std::any_of(keys.begin(), keys.end(), [&](const KnownOption& each) {
     return each.key == key && each.value.is(Json::Kind::string);
@@ -217,12 +246,13 @@ std::vector<ConfigValue> explain_config(const std::filesystem::path& path, const
   }
   const RunConfig config = parse_config(all, tables);
   const Protocol* protocol = config.protocol.empty() ? nullptr : &tables.protocols.at(config.protocol);
+  const std::vector<KnownOption> keys = config_keys(tables);
   std::vector<ConfigValue> values;
   for (auto& [key, value] : flattened(to_json(config))) {
     std::string origin = "default";
     if (find_at(command_line, key) != nullptr) {
       origin = "--" + key;
-    } else if (find_at(file, key) != nullptr) {
+    } else if (gives(file, key, keys)) {
       origin = path.string();
     } else if (protocol != nullptr && protocol->values.find(key) != nullptr) {
       origin = "protocol " + config.protocol;

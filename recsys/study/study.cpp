@@ -29,17 +29,15 @@ std::string bare(const std::string& key) { return key.substr(key.rfind('.') + 1)
 
 /// The dotted key of a config that `key` names, dotted or bare.
 std::string resolve(const std::string& key, const std::string& where, const Tables& tables) {
-  std::vector<std::string> known, matches;
-  for (const auto& [name, value] : config_keys(tables)) {
-    known.push_back(name);
-    if (name == key) return name;
-    if (bare(name) == key) matches.push_back(name);
-  }
+  const std::vector<KnownOption> keys = config_keys(tables);
+  const std::vector<const KnownOption*> matches = meant_by(key, keys);
+  std::vector<std::string> known;
+  for (const KnownOption& each : keys) known.push_back(each.key);
   const std::string nearest = nearest_name(key, known);
   check<ConfigError>(!matches.empty(), where, "\"", key, "\" is no key of a config",
                      nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?");
   check<ConfigError>(matches.size() == 1, where, "\"", key, "\" stands in several sections; write the section too");
-  return matches[0];
+  return matches[0]->key;
 }
 
 /// Data paths in overrides are relative to the study, as those of its base are.

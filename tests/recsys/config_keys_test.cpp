@@ -124,7 +124,9 @@ namespace {
 struct MeanOptions {
   std::int64_t items = 0;
   std::int64_t width = 8;
-  static void keys(auto& o, auto&& key) { key("mean_width", o.width, at_least(2), "width of everything"); }
+  static void keys(auto& o, auto&& key) {
+    key("mean_width", o.width, at_least(2), formerly("mean_size"), "width of everything");
+  }
 };
 
 /// Scores by the mean of nothing: an item's own embedding.
@@ -176,4 +178,34 @@ TEST_CASE("a program adds rows to a copy of the tables", "[config]") {
   CHECK_THROWS_WITH(parse_config(json_of({"mean_width=6"}, tables), tables), Contains("it needs model.name mean"));
   CHECK(standard().models.find("mean") == nullptr);
   CHECK_THROWS_WITH(json_of({"mean_width=6"}), Contains("is no key of a config"));
+}
+
+TEST_CASE("a key by a former name counts like today's, from a file, the command line and beside a protocol",
+          "[config]") {
+  Tables tables = standard();
+  tables.models.add(model_row<Mean>("mean", "an item's own embedding", MeanOptions{}));
+  tables.protocols.add({"mine", "width 4", "nobody", Json::object({{"model.mean_width", 4}})});
+  const Json file = parse_json(R"({"data": {"path": "ratings.csv"}, "model": {"name": "mean", "mean_size": 6}})");
+  const auto width = [&](const Json& json) {
+    const Json written = to_json(parse_config(json, tables));
+    CHECK(written.at("model").find("mean_size") == nullptr);
+    return written.at("model").at("mean_width").as<int>();
+  };
+  const auto with = [&](Json json, const std::string& assignment) {
+    apply_override(json, assignment, tables);
+    return json;
+  };
+  CHECK(width(file) == 6);
+  CHECK(width(with(file, "mean_width=8")) == 8);  // the command line takes the place of the file's
+  CHECK(width(with(file, "model.mean_size=8")) == 8);
+  CHECK(width(with(with(file, "mean_size=8"), "mean_width=10")) == 10);
+  CHECK(width(with(file, "protocol=mine")) == 6);
+  CHECK(width(with(json_of({"model.name=mean"}, tables), "protocol=mine")) == 4);
+  Json both = file;
+  both.set_at("model.mean_width", 8);
+  CHECK_THROWS_WITH(parse_config(both, tables), Contains("[model.mean_size] is a former name of \"mean_width\""));
+  CHECK_THROWS_WITH(parse_config(with(file, "mean_size=1"), tables), Contains("needs at least 2; got 1"));
+  RunConfig config = parse_config(file, tables);
+  config.model.set("mean_size", 12);
+  CHECK(to_json(config).at("model").at("mean_width") == Json(12));
 }

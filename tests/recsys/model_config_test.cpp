@@ -177,7 +177,7 @@ TEST_CASE("every key of a model's config reaches the model", "[config]") {
 TEST_CASE("no key of a model's config is left out of that test", "[config]") {
   std::set<std::string> tested;
   for (const auto& [base, changed] : cases()) tested.insert("model." + changed.substr(0, changed.find('=')));
-  for (const auto& [key, value] : config_keys()) {
+  for (const auto& [key, value, former] : config_keys()) {
     if (!key.starts_with("model.")) continue;
     INFO(key);
     CHECK(tested.count(key) == 1);
