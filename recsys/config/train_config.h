@@ -53,9 +53,7 @@ struct TrainConfig {
     key("warmup_steps", o.warmup_steps, at_least(0), "steps from 0 to the learning rate");
     key("decay", o.decay, "of the learning rate");
     key("train_samples", o.train_samples,
-        "`shifted`: one sample a user, all positions; `prefix`: loss at the end of each prefix; `window`: windows of "
-        "the "
-        "history, from its end; `pieces`: LISA's pieces without overlap");
+        "what a sample is: a whole history, a prefix, a window, or one of LISA's pieces");
     key("prefixes_per_user", o.prefixes_per_user, at_least(0), with({Samples::prefix}),
         "prefixes drawn each epoch; 0: all");
     key("window_stride", o.window_stride, at_least(0), with({Samples::window, Samples::pieces}),
