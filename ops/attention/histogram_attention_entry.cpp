@@ -99,6 +99,7 @@ std::vector<OpSample> samples() {
   add("several tiles", {{140, 9}, 1, 2, 1, true, 0.1}, {{"mask", bidirectional}, {"window", std::int64_t{20}}});
   // Products of about +-10^4: the largest of a row is often not present, and exponentials underflow.
   add("extreme", {{6, 9}, 2, 5, 3, false, 0.0, 10000}, {{"scale", 1.0}}, false);
+  add("extreme whole vectors", {{7}, 1, 16, 3, false, 0.0, 10000}, {{"scale", 1.0}}, false);
   add("extreme decayed", {{12}, 2, 5, 3, true, 0.5, 10000}, {{"scale", 1.0}}, false);
   add("extreme assignments", {{4, 3}, 2, 5, 3, true, 0, 1, 200}, {{"assignment", soft}}, false);
   std::vector<Tensor> ties = inputs_of({{4, 3}, 2, 4, 3}, stream);

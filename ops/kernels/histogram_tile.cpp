@@ -332,12 +332,7 @@ void decay_counts_f32(float* x, float factor, std::int64_t n) {
   const F d;
   const std::int64_t lanes = lanes_of(d);
   const V f = hn::Set(d, factor);
-  std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) hn::StoreU(flushed(d, hn::Mul(f, hn::LoadU(d, x + i))), d, x + i);
-  for (; i < n; ++i) {
-    x[i] *= factor;
-    if (std::abs(x[i]) < std::numeric_limits<float>::min()) x[i] = 0;
-  }
+  for (std::int64_t i = 0; i < n; i += lanes) hn::StoreU(flushed(d, hn::Mul(f, hn::LoadU(d, x + i))), d, x + i);
 }
 
 }  // namespace

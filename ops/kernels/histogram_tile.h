@@ -96,7 +96,8 @@ void codeword_softmax_backward(const CodewordTables<float>& tables, const float*
 void codeword_softmax_backward(const CodewordTables<double>& tables, const double* assignments, const double* gradients,
                                std::int64_t rows, double* logit_gradients);
 
-/// x[i] = factor x[i], 0 where that is below the smallest normal number: old counts would become denormal and slow.
+/// x[i] = factor x[i], 0 where that is below the smallest normal number: old counts would become denormal and slow. n
+/// is a multiple of kCodewordPadding.
 void decay_counts(float* x, float factor, std::int64_t n);
 void decay_counts(double* x, double factor, std::int64_t n);
 
