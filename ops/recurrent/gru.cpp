@@ -105,6 +105,7 @@ std::vector<OpSample> samples() {
       {"many sequences", sample_inputs({1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3}, 2, true, true, 29)});
   all.push_back({"long", sample_inputs({60}, 2, true, false, 33)});
   all.push_back({"several vectors", sample_inputs({2, 1, 3, 2, 1}, 37, true, true, 37)});
+  all.push_back({"whole vectors", sample_inputs({2, 1}, 32, true, true, 57)});
   all.push_back({"above every vector", sample_inputs({2, 1}, 67, true, true, 53)});
   // Gates that are 0 or 1 to the last bit.
   OpSample extreme{"extreme", sample_inputs({6, 2}, 4, true, true, 41, 200)};
