@@ -1,5 +1,7 @@
 #include "tally/ops/attention/lsh_attention.h"
 
+#include <algorithm>
+
 #include "tally/autograd/tape.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
@@ -89,6 +91,10 @@ std::vector<OpSample> samples() {
     all.push_back({"scale", sample_inputs({7}, 4, 2, {1, 2, 2}, 25), scaled});
     all.push_back({"wide", sample_inputs({9}, 134, 66, {2, 2, 67}, 59), two});
     all.push_back({"long", sample_inputs({300}, 2, 2, {1, 1, 2}, 29), {{"mask", std::string(mask)}}, false});
+    // Its key has no direction and stays zero, and the lowest bucket takes it.
+    OpSample zeros{"a row of zeros", sample_inputs({9}, 4, 2, {1, 1, 2}, 37), two, false};
+    std::fill_n(zeros.inputs[0].mutable_data<double>() + 16, 4, 0.0);
+    all.push_back(std::move(zeros));
     all.push_back({"extreme", sample_inputs({6, 40}, 8, 2, {1, 2, 4}, 33, 60), short_chunks, false});
   }
   return all;

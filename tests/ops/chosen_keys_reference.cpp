@@ -129,8 +129,8 @@ std::vector<Tensor> lsh(std::span<const Tensor> in, const ops::OpOptions& option
           const std::int64_t apart = rank[r][i] / chunk - rank[r][j] / chunk;
           if (bucket[r][i] != bucket[r][j] || apart < 0 || apart > 1) continue;
           const double norm = std::sqrt(product(queries[j], queries[j]));
-          scores.push_back(i == j ? -1000
-                                  : scale_of(options, queries[i].size()) * product(queries[i], queries[j]) / norm);
+          const double cosine = norm > 0 ? product(queries[i], queries[j]) / norm : 0;
+          scores.push_back(i == j ? -1000 : scale_of(options, queries[i].size()) * cosine);
           seen.push_back(values[j]);
         }
       }
