@@ -83,9 +83,9 @@ TEST_CASE("eight threads really run, on two cores too", "[parallel]") {
       const std::lock_guard lock(mutex);
       seen.insert(std::this_thread::get_id());
     }
-    // Blocks wait for company (for a second at most), so that one quick thread cannot take them all.
+    // Blocks wait for company (for half a minute at most), so that one quick thread cannot take them all.
     ++inside;
-    for (int i = 0; i < 1000 && inside < 8; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    for (int i = 0; i < 30000 && inside < 8; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   });
   CHECK(seen.size() == 8);
 }
