@@ -1,6 +1,5 @@
 // A recommender of one's own, outside the tree: an attention, a loss and a model, each a struct and a row of a table.
-// The rows alone bring all commands: own_model train | evaluate | recommend | study | gradcheck --model | bench |
-// models ...
+// With the rows come all commands: own_model train, evaluate, recommend, study, gradcheck --model, bench, models ...
 #include <cmath>
 
 #include "tally/nn/blocks/transformer.h"
@@ -43,8 +42,7 @@ struct AgeAttention {
                   ops::decayed_sum(ones, log_rate, sequence.offsets));
   }
   std::string layout() const { return ""; }
-  // The recurrent form, by which models stream: sums of the values, and last of the weights.
-  using State = nn::SumsState;
+  using State = nn::SumsState;  // the recurrent form, by which models stream: sums of the values, then of the weights
   State initial_state() const { return {std::vector<double>(static_cast<std::size_t>(value.weight.shape()[0] + 1))}; }
   Var step(State& state, const Var&, const Var& source, const nn::Event&) const {
     const double kept = std::exp(-std::exp(log_rate.value().item()));
