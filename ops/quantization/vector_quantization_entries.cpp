@@ -207,6 +207,8 @@ std::vector<OpSample> samples() {
     all.push_back({"sixteen words", inputs({7, 3, 16, 20}, 118), options});
   }
   all.push_back({"two tiles", inputs({520, 2, 3, 2}, 121)});
+  // Of tiles, and of the bands that backward takes.
+  all.push_back({"two bands of groups", inputs({2100, 2, 3, 2}, 156), {{"books_together", std::int64_t{1}}}});
   for (const std::string assignment : {"hard", "soft"}) {
     for (const std::int64_t together : {1, 2, 3, 5}) {
       const OpOptions options{{"assignment", assignment}, {"books_together", together}};
@@ -255,6 +257,8 @@ std::vector<OpError> errors() {
   std::vector<Tensor> bad_row = inputs({5, 2, 3, 2}, 1), bad_word = inputs({5, 2, 3, 2}, 1);
   bad_row[0].mutable_data<double>()[7] = std::numeric_limits<double>::quiet_NaN();
   bad_word[1].mutable_data<double>()[9] = std::numeric_limits<double>::infinity();
+  std::vector<Tensor> late_row = inputs({2060, 1, 2, 1}, 1);
+  late_row[0].mutable_data<double>()[2053] = std::numeric_limits<double>::infinity();
   std::vector<Tensor> bad_matrix = inputs({5, 2, 3, 2}, 1), other_width = inputs({5, 2, 3, 2}, 1);
   bad_matrix[2] = sample_normal({2, 3}, 4);
   other_width[0] = sample_normal({5, 3}, 4);
@@ -264,6 +268,7 @@ std::vector<OpError> errors() {
       {"no word", inputs({5, 2, 0, 2}, 1), {}, "with B and W of at least 1; got [2, 0, 2]"},
       {"width", other_width, {}, "got x [5, 3] and codebooks [2, 3, 2]"},
       {"row", bad_row, {}, "row 3 of x is not"},
+      {"row of a later slice", late_row, {}, "row 2053 of x is not"},
       {"codeword", bad_word, {}, "codeword 1 of codebook 1 is not"},
       {"no matrix", inputs({5, 2, 3, 2}, 1, false), {}, "needs a matrix for bilinear similarity"},
       {"matrix without use", inputs({5, 2, 3, 2}, 1), dot, "needs no bilinear matrix"},
