@@ -130,6 +130,8 @@ if [ "$list" = yes ]; then cat "$work/chosen.tsv"; exit 0; fi
 
 lock() { if [ -n "${BUILD_LOCK:-}" ]; then exec 9>"$BUILD_LOCK" && flock 9; fi; }
 unlock() { if [ -n "${BUILD_LOCK:-}" ]; then exec 9>&-; fi; }
+# Whoever holds the lock should not hold it for long.
+polite() { if [ -n "${BUILD_LOCK:-}" ]; then "$@"; else nice "$@"; fi; }
 
 # The committed tree, of which only what changed is written again; one SIMD target (SSE4, and not scalar code, which has
 # no ends of vectors) and little optimisation, so that a file compiles in seconds.
@@ -145,7 +147,7 @@ lock
 cmake -S "$work/tree" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTALLY_BUILD_EXAMPLES=OFF \
   -DTALLY_UNITY=OFF >"$work/configure.log" \
   -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DHWY_COMPILE_ONLY_STATIC ${FLAGS:--march=x86-64-v2 -maes -mpclmul}" 2>&1
-nice cmake --build "$work/build" --target checker --parallel "${JOBS:-1}" >"$work/build.log" 2>&1 ||
+polite cmake --build "$work/build" --target checker --parallel "${JOBS:-1}" >"$work/build.log" 2>&1 ||
   { tail "$work/build.log"; exit 1; }
 unlock
 checker=$work/build/tests/checker
@@ -177,7 +179,7 @@ build_batch() {
       <(printf '%s\n' "$text") "$work/tree/$file" >"$batch/$i.cpp"
   done <"$batch.tsv"
   lock
-  seq "$i" | nice xargs -P "${JOBS:-1}" -I '{}' bash "$work/build_one.sh" "$batch/{}" >"$work/build.log" 2>&1 || true
+  seq "$i" | polite xargs -P "${JOBS:-1}" -I '{}' bash "$work/build_one.sh" "$batch/{}" >"$work/build.log" 2>&1 || true
   unlock
 }
 

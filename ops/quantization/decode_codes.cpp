@@ -118,6 +118,7 @@ void entries::add_decode_codes(Catalog& catalog) {
               add("i32", {2, 5, 3}, 4, DType::i32);
               add("one", {1, 1, 1}, 1, DType::u8);
               add("wide", {2, 3, 70}, 3, DType::u8);
+              add("many slices", {1, 3, 1}, 16500, DType::u8);  // of rows, whose sums are added in rounds
               add("empty", {2, 3, 2}, 0, DType::u8);
               add("no width", {2, 3, 0}, 2, DType::u8);
             }
