@@ -122,6 +122,9 @@ void entries::add_item_cross_entropy(Catalog& catalog) {
                                 sample_integers({130}, 24, 4),
                                 sample_normal({4}, 25),
                                 {}}});
+            samples.push_back(
+                {"groups of tiles",
+                 {sample_normal({8200, 1}, 34), sample_normal({2, 1}, 35), sample_integers({8200}, 36, 2), {}, {}}});
             samples.push_back({"two blocks",
                                {sample_normal({2, 2}, 28),
                                 sample_normal({515, 2}, 29),
