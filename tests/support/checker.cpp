@@ -1,6 +1,6 @@
 // `checker OP...`: the contract of ops of the standard catalog, with the tests' naive references, up to the first thing
-// that breaks it; then the tests of its recurrent form, which no entry calls. Returns 1 when something is wrong. What
-// tools/mutants.sh runs: it links no room above ops, so that little is built.
+// that breaks it; then the tests of what no entry calls (recurrent forms, helpers) or no small sample reaches. Returns
+// 1 when something is wrong. What tools/mutants.sh runs: it links no room above ops, so that little is built.
 #define CATCH_CONFIG_RUNNER
 #include <catch2/catch.hpp>
 #include <iostream>
@@ -53,7 +53,7 @@ int main(int argc, char** argv) {
     } catch (const std::exception& error) {
       complaint = std::string("it throws: ") + error.what();
     }
-    tags += (tags.empty() ? "[" : ",[") + entry.name + "]";
+    tags += (tags.empty() ? "[" : ",[") + entry.name + "]~[slow]";
     if (complaint.empty()) continue;
     std::cout << entry.name << ": " << complaint << '\n';
     return 1;
