@@ -52,6 +52,7 @@ void entries::add_layer_norm(Catalog& catalog) {
                 {"no rows", inputs({0, 4})},
                 {"many rows", inputs({70, 2}), {{"epsilon", 0.1}}},
                 {"wide", inputs({2, 1100})},
+                {"wider than a block of rows", inputs({2, 4100}), {}, false},
                 {"constant rows",
                  {Tensor::full({3, 17}, 1234.5, DType::f64), sample_normal({17}, 9), sample_normal({17}, 10)},
                  {},
