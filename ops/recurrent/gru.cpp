@@ -104,6 +104,7 @@ std::vector<OpSample> samples() {
   all.push_back(
       {"many sequences", sample_inputs({1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3}, 2, true, true, 29)});
   all.push_back({"long", sample_inputs({60}, 2, true, false, 33)});
+  all.push_back({"blocks of rows", sample_inputs({150, 110}, 1, true, true, 61)});
   all.push_back({"several vectors", sample_inputs({2, 1, 3, 2, 1}, 37, true, true, 37)});
   all.push_back({"whole vectors", sample_inputs({2, 1}, 32, true, true, 57)});
   all.push_back({"above every vector", sample_inputs({2, 1}, 67, true, true, 53)});
