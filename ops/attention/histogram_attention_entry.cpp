@@ -86,8 +86,8 @@ std::vector<OpSample> samples() {
   add("wide soft", {{4, 2}, 3, 17, 66, true, 0.3}, {{"assignment", soft}, {"mask", bidirectional}});
   add("many codebooks", {{3, 1}, 17, 3, 5, true, 0.1}, {{"window", std::int64_t{2}}});
   // Codebooks of a number of vectors for which counts stay in registers on no target.
-  add("many codewords", {{4, 2}, 1, 40, 2});
-  add("many codewords decayed", {{5}, 1, 40, 1, false, 0.3});
+  add("many codewords", {{4, 2}, 2, 40, 2});
+  add("many codewords decayed", {{150}, 1, 40, 1, false, 0.02});
   // Several tiles and segments.
   add("long", {{150, 1, 140}, 1, 2, 1, true, 0.02});
   add("long soft", {{300}, 1, 2, 1, true, 0.02}, {{"assignment", soft}});
@@ -100,6 +100,7 @@ std::vector<OpSample> samples() {
   // Products of about +-10^4: the largest of a row is often not present, and exponentials underflow.
   add("extreme", {{6, 9}, 2, 5, 3, false, 0.0, 10000}, {{"scale", 1.0}}, false);
   add("extreme whole vectors", {{7}, 1, 16, 3, false, 0.0, 10000}, {{"scale", 1.0}}, false);
+  add("extreme many codewords", {{7}, 1, 40, 1, false, 0.0, 10000}, {{"scale", 1.0}}, false);
   add("extreme decayed", {{12}, 2, 5, 3, true, 0.5, 10000}, {{"scale", 1.0}}, false);
   add("extreme assignments", {{4, 3}, 2, 5, 3, true, 0, 1, 200}, {{"assignment", soft}}, false);
   std::vector<Tensor> ties = inputs_of({{4, 3}, 2, 4, 3}, stream);
