@@ -9,11 +9,13 @@
 # line of build-mutants/log.tsv, which a later run goes on with: found, survived, slow (more than 60 s) or not compiled,
 # and what the checker said. --from takes mutants in the form that --list prints, and logs to build-mutants/from.tsv anew.
 # BUILD_LOCK names a file to lock while building, BATCH (8) mutants at a time, on JOBS (1) cores; FLAGS are the compiler's
-# (of another SIMD target, of a sanitizer). Known survivors, and why each computes the same: docs/mutants.md.
+# (of another SIMD target), MUTANT_FLAGS those of the mutated file alone and the linker, such as -fsanitize=address. Known
+# survivors, and why each computes the same: docs/mutants.md.
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/.."
 
+export MUTANT_FLAGS=${MUTANT_FLAGS:-}
 count=200 seed=1 commit=HEAD list=no from="" files=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -22,7 +24,7 @@ while [ $# -gt 0 ]; do
     --commit) commit=$2; shift 2 ;;
     --from) from=$2; shift 2 ;;
     --list) list=yes; shift ;;
-    --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) files+=("$1"); shift ;;
   esac
 done
@@ -155,15 +157,15 @@ checker=$work/build/tests/checker
 # A mutant is compiled as the sources of ops are, and linked before their library, which then has nothing to add.
 {
   grep -m 1 'command.*tally_ops\.dir' "$work/build/compile_commands.json" |
-    sed 's/^[^:]*: "//; s/ -o .*/ -w -o "$1.o" -c "$1.cpp" || exit 1/; s/\\"/"/g'
+    sed 's/^[^:]*: "//; s/ -o .*/ -w $MUTANT_FLAGS -o "$1.o" -c "$1.cpp" || exit 1/; s/\\"/"/g'
   echo 'cd "$(dirname "$0")/build" || exit 1'
-  ninja -C "$work/build" -t commands tests/checker | tail -1 | sed 's/^: && //; s/ && :$//; s/-o tests.checker/-o "$1" "$1.o"/'
+  ninja -C "$work/build" -t commands tests/checker | tail -1 | sed 's/^: && //; s/ && :$//; s/-o tests.checker/$MUTANT_FLAGS -o "$1" "$1.o"/'
 } >"$work/build_one.sh"
 # A mutant may loop for ever, or ask for all memory: there are limits. A sanitizer maps more than there is.
 run_checker() (
   ulimit -c 0 -t 60
-  case ${FLAGS:-} in *sanitize*) ;; *) ulimit -v 6000000 ;; esac
-  exec timeout 1200 nice "$@" </dev/null
+  case "${FLAGS:-} ${MUTANT_FLAGS:-}" in *sanitize*) ;; *) ulimit -v 6000000 ;; esac
+  exec timeout 300 nice "$@" </dev/null
 )
 # shellcheck disable=SC2046  # ops are separate words
 run_checker "$checker" $(for file in "${files[@]}"; do ops_of "$file"; done | tr ' ' '\n' | sort -u) \
