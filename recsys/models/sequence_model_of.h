@@ -23,8 +23,8 @@ namespace tally::recsys {
 ///     Var candidate_table(const Values&) const;                 // and num_items(), width()
 ///
 /// and, if it likes, `looks_ahead` (false where it is missing), `prepares_candidates` (true), `auxiliary_loss` (with
-/// the struct too), `initialize_from_weights`, `epoch_begins`, `item_tensors` (items.table and output, where the module has them)
-/// and `measures` as above, and
+/// the struct too), `initialize_from_weights`, `epoch_begins`, `item_tensors` (items.table and output, where the module
+/// has them) and `measures` as above, and
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
 ///
