@@ -2,6 +2,7 @@
 // that breaks it; then the tests of what no entry calls (recurrent forms, helpers) or no small sample reaches. Returns
 // 1 when something is wrong. What tools/mutants.sh runs: it links no room above ops, so that little is built.
 #define CATCH_CONFIG_RUNNER
+#define CATCH_CONFIG_NO_POSIX_SIGNALS  // a mutant that spoils the heap would hang in the handler
 #include <catch2/catch.hpp>
 #include <iostream>
 #include <iterator>
