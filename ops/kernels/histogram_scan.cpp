@@ -254,9 +254,8 @@ void HistogramScan<T>::count_past(const Segment& segment, const T* dense, T* out
   for (std::int64_t i = 0; i < segment.rows; ++i) {
     T* row = out + i * n;
     if (i > 0) step(state);
-    if (sights_.past == Sight::others) add_into(row, state, n);
     add_row(state, dense, segment.row + i, i, 0);
-    if (sights_.past == Sight::inclusive) add_into(row, state, n);
+    add_into(row, state, n);
     if (near != nullptr) add_scaled(row, near, i + 1);
   }
   if (segment.previous < 0) return;

@@ -54,7 +54,7 @@ struct TallySource {
 /// Which rows a row sees.
 enum class Sight { none, others, inclusive };  ///< others: without the row itself
 struct Sights {
-  Sight past = Sight::none, future = Sight::none;
+  Sight past = Sight::none, future = Sight::none;  ///< never the past of others alone
 };
 
 /// Buffers of one task.
