@@ -183,6 +183,7 @@ void entries::add_gru(Catalog& catalog) {
                 {"weight", replaced(1, sample_normal({6, 3}, 1)), {}, "weight [6, 3]"},
                 {"bias", replaced(2, sample_normal({2}, 1)), {}, "bias [2]"},
                 {"initial", replaced(3, sample_normal({3, 2}, 1)), {}, "initial [3, 2] and 2 sequences"},
+                {"no width", sample_inputs({2, 3}, 0, true, true, 1), {}, "products [5, 0], weight [0, 0]"},
                 {"types", replaced(1, sample_normal({6, 2}, 1).to(DType::f32)), {}, "one floating type"},
                 {"offsets", replaced(4, Offsets::single(6).tensor()), {}, "initial [2, 2] and 1 sequences"},
                 {"rows", replaced(4, Tensor::from<std::int64_t>({0, 2, 6}, {3})), {}, "number of rows 5; got 6"},
