@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tally/core/bytes.h"
+#include "tally/core/tensor.h"
+
+namespace tally::ops {
+
+/// The fixed-size representation of one document, C = sum_t w_t f_t f_t^T with w_t = b_t prod_(u > t) a_u: the
+/// recurrent form of outer_sums() (de Brébisson & Vincent, arXiv 1609.05866). A row is appended, and a query answered,
+/// in O(k^2), however long the document. C is symmetric: its lower triangle is kept by rows, k (k + 1) / 2 numbers in
+/// double, so that sums over a million rows are as good as over a hundred. A plain value: copy it, merge it, save it.
+class Representation {
+ public:
+  /// Of rows of `width` k, none appended yet. Throws ValueError below 1.
+  explicit Representation(std::int64_t width);
+
+  std::int64_t width() const { return width_; }
+  /// Rows appended, those of merged documents included, less those removed.
+  std::int64_t rows() const { return rows_; }
+  /// Product of all decays: what is left of a row that stood before the first.
+  double decay() const { return decay_; }
+  /// [k (k + 1) / 2] the lower triangle of C by rows.
+  std::span<const double> packed() const { return packed_; }
+  std::size_t heap_bytes() const { return packed_.capacity() * sizeof(double); }
+
+  /// C = decay C + gain row row^T, row [k]. Throws ShapeError; ValueError for a decay or gain outside [0, 1] and for
+  /// elements that are not finite, before anything changes.
+  void append(std::span<const float> row, double decay = 1, double gain = 1);
+  /// Takes a row back that was appended with this gain. Throws ShapeError; ValueError as append(), when no row is left,
+  /// and when there was a decay below 1: what is left of a row is not known then.
+  void remove(std::span<const float> row, double gain = 1);
+  /// Appends another document: C = decay_later C + C_later. Throws ShapeError for another width.
+  void merge(const Representation& later);
+
+  /// out [k] = C query, query [k]. Throws ShapeError; ValueError for elements that are not finite.
+  void look_up(std::span<const float> query, std::span<float> out) const;
+  /// query^T C query: sum_t w_t (f_t . query)^2. Throws as look_up().
+  double score(std::span<const float> query) const;
+  /// f32 [1, k (k + 1) / 2], as outer_sums() returns it.
+  Tensor to_tensor() const;
+
+  /// The value as bytes of a fixed little-endian layout, with a version and a fingerprint against damage.
+  std::string save() const;
+  /// Throws IoError for bytes that are cut off, damaged, or of another version; ShapeError for another width. Allocates
+  /// only what `width` needs.
+  static Representation load(std::string_view bytes, std::int64_t width);
+
+  friend bool operator==(const Representation&, const Representation&) = default;
+
+ private:
+  /// In double. Throws ShapeError, ValueError.
+  std::vector<double> finite_row(std::string_view what, std::span<const float> row) const;
+
+  std::int64_t width_;
+  std::int64_t rows_ = 0;
+  double decay_ = 1;
+  std::vector<double> packed_;
+};
+
+}  // namespace tally::ops
