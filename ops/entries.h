@@ -33,6 +33,7 @@
   EACH(softmax)                        \
   EACH(softmax_attention)              \
   EACH(softmax_attention_materialized) \
+  EACH(softmax_lookup)                 \
   EACH(sampled_softmax)                \
   EACH(shape)                          \
   EACH(sinkhorn_attention)             \

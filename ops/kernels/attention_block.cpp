@@ -42,8 +42,16 @@ template <class T>
 void AttentionBlock<T>::score(MatrixRows<const T> queries, std::int64_t rows, const KeySet<T>& set) {
   blas::gemm(Transpose::no, Transpose::yes, rows, set.count, width_, scale_, queries.data, queries.stride,
              set.keys.data, set.keys.stride, T{0}, scores_, stride_);
+  hide(rows, set, -std::numeric_limits<T>::infinity(), scores_);
   if (set.self < 0) return;
   for (std::int64_t r = 0; r < rows; ++r) scores_[r * stride_ + set.self + r] = static_cast<T>(kSelfScore);
+}
+
+template <class T>
+void AttentionBlock<T>::hide(std::int64_t rows, const KeySet<T>& set, T value, T* tile) const {
+  if (set.visible == nullptr) return;
+  for (std::int64_t r = 0; r < rows; ++r)
+    std::fill(tile + r * stride_ + set.visible[r], tile + r * stride_ + set.count, value);
 }
 
 template <class T>
@@ -84,6 +92,8 @@ void AttentionBlock<T>::backward(MatrixRows<const T> queries, std::int64_t rows,
                gradient.stride, T{1}, to.values.data, to.values.stride);
   }
   if (!scored) return;
+  // Their probabilities are 0 already, and 0 times infinity is not.
+  hide(rows, set, T{0}, products_);
   if (set.self >= 0) {
     for (std::int64_t r = 0; r < rows; ++r) products_[r * stride_ + set.self + r] = 0;
   }

@@ -24,6 +24,8 @@ struct KeySet {
   std::int64_t count = 0;
   TileBand band = kWholeTile;
   std::int64_t self = -1;  ///< row r's own key is at self + r and has the score kSelfScore; negative: none is special
+  /// Row r sees the first visible[r] keys; null: all. A row's first set after start() must show it one.
+  const std::int64_t* visible = nullptr;
 };
 
 /// Where the gradients of a set of keys are added; either may be null.
@@ -58,6 +60,8 @@ class AttentionBlock {
 
  private:
   void score(MatrixRows<const T> queries, std::int64_t rows, const KeySet<T>& set);
+  /// Puts a value where the rows of a tile see nothing.
+  void hide(std::int64_t rows, const KeySet<T>& set, T value, T* tile) const;
 
   std::int64_t stride_, width_, value_width_;
   T scale_;

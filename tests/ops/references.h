@@ -22,6 +22,7 @@
   EACH(item_cross_entropy)     \
   EACH(linear_attention)       \
   EACH(linear)                 \
+  EACH(lookup)                 \
   EACH(matmul)                 \
   EACH(memory)                 \
   EACH(norm)                   \

@@ -1,0 +1,47 @@
+#include <algorithm>
+#include <cmath>
+
+#include "tests/ops/references.h"
+
+namespace tally::testing {
+namespace {
+
+/// The first row of the document that row `place` belongs to.
+std::size_t document_begin(const std::vector<double>& bounds, double place) {
+  std::size_t begin = 0;
+  for (std::size_t d = 0; d + 1 < bounds.size(); ++d) {
+    if (bounds[d] <= place && place < bounds[d + 1]) begin = static_cast<std::size_t>(bounds[d]);
+  }
+  return begin;
+}
+
+}  // namespace
+
+void add_lookup_references(References& references) {
+  references["softmax_lookup"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const std::vector<double> q = in[0].to_doubles(), keys = in[1].to_doubles(), values = in[2].to_doubles(),
+                              places = in[3].to_doubles(), bounds = in[4].to_doubles();
+    const auto width = static_cast<std::size_t>(in[0].dim(1)), columns = static_cast<std::size_t>(in[2].dim(1));
+    const double scale = options.number("scale", 1);
+    std::vector<double> out(places.size() * columns);
+    for (std::size_t j = 0; j < places.size(); ++j) {
+      const std::size_t begin = document_begin(bounds, places[j]), last = static_cast<std::size_t>(places[j]);
+      std::vector<double> scores;
+      for (std::size_t t = begin; t <= last; ++t) {
+        double score = 0;
+        for (std::size_t c = 0; c < width; ++c) score += scale * q[j * width + c] * keys[t * width + c];
+        scores.push_back(score);
+      }
+      const double largest = *std::max_element(scores.begin(), scores.end());
+      double sum = 0;
+      for (const double score : scores) sum += std::exp(score - largest);
+      for (std::size_t t = begin; t <= last; ++t) {
+        const double weight = std::exp(scores[t - begin] - largest) / sum;
+        for (std::size_t c = 0; c < columns; ++c) out[j * columns + c] += weight * values[t * columns + c];
+      }
+    }
+    return {Tensor::from(out, {in[0].dim(0), in[2].dim(1)})};
+  };
+}
+
+}  // namespace tally::testing
