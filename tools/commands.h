@@ -31,6 +31,7 @@
   EACH(similar)              \
   TALLY_OP_COMMANDS(EACH)    \
   EACH(bench_lengths)        \
+  EACH(bench_lookups)        \
   EACH(bench_sessions)       \
   EACH(bench_reading)
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "tally/ops/kernels/packed_symmetric.h"
+#include "tally/ops/kernels/scratch.h"
 #include "tally/ops/kernels/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -15,7 +16,12 @@ namespace tally::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr std::int64_t kRows = 4;  // that are read together: x and out are loaded once for all of them
+constexpr std::int64_t kSmall = 512;  // elements of vectors whose copies need no memory of their own
+
+/// Rows that are read together, so that x and out are loaded once for them. Floating-point numbers come from memory at
+/// its own rate when they are read strictly in order, one row after the other; bytes are fewer than the work on them.
+template <class E>
+constexpr int kRows = sizeof(E) == 1 ? 2 : 1;
 
 /// A whole vector of elements, as numbers of the type of D.
 template <class D>
@@ -42,7 +48,7 @@ HWY_INLINE hn::Vec<D> load_elements(D d, const E* from, std::int64_t count, cons
 }
 
 /// Rows [first, first + R) against the columns before `first`: adds x's part to the sums of those rows, and, for a
-/// product, the rows' part to `out` of the columns.
+/// product, the rows' part to `out` of the columns. Whole vectors of x and out are read, and of out written.
 template <int R, bool kProduct, class E, class T>
 HWY_INLINE void walk_rows(const E* packed, const E* end, std::int64_t first, const T* x, T* out, T (&totals)[R]) {
   const hn::ScalableTag<T> d;
@@ -54,17 +60,27 @@ HWY_INLINE void walk_rows(const E* packed, const E* end, std::int64_t first, con
     factors[r] = hn::Set(d, x[first + r]);
   }
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const auto step = [&](std::int64_t j, std::int64_t count) {
-    const auto xs = load_lanes(d, x + j, count);
-    auto ys = kProduct ? load_lanes(d, out + j, count) : hn::Zero(d);
+  std::int64_t j = 0;
+  for (; j + lanes <= first; j += lanes) {
+    const auto xs = hn::LoadU(d, x + j);
+    auto ys = kProduct ? hn::LoadU(d, out + j) : hn::Zero(d);
     for (int r = 0; r < R; ++r) {
-      const auto elements = count == lanes ? load_elements(d, rows[r] + j) : load_elements(d, rows[r] + j, count, end);
+      const auto elements = load_elements(d, rows[r] + j);
       sums[r] = hn::MulAdd(elements, xs, sums[r]);
       if constexpr (kProduct) ys = hn::MulAdd(elements, factors[r], ys);
     }
-    if constexpr (kProduct) store_lanes(ys, d, out + j, count);
-  };
-  for_each_vector(d, first, step);
+    if constexpr (kProduct) hn::StoreU(ys, d, out + j);
+  }
+  if (j < first) {
+    const auto xs = hn::LoadU(d, x + j);
+    auto ys = kProduct ? hn::LoadU(d, out + j) : hn::Zero(d);
+    for (int r = 0; r < R; ++r) {
+      const auto elements = load_elements(d, rows[r] + j, first - j, end);
+      sums[r] = hn::MulAdd(elements, xs, sums[r]);
+      if constexpr (kProduct) ys = hn::MulAdd(elements, factors[r], ys);
+    }
+    if constexpr (kProduct) hn::StoreU(ys, d, out + j);
+  }
   for (int r = 0; r < R; ++r) totals[r] = hn::GetLane(hn::SumOfLanes(d, sums[r]));
 }
 
@@ -90,20 +106,29 @@ HWY_INLINE T close_rows(const E* packed, std::int64_t first, const T* x, T* out,
 }
 
 template <bool kProduct, class E, class T>
-HWY_INLINE T walk(const E* packed, const T* x, std::int64_t width, T* out) {
+HWY_INLINE T walk(const E* packed, const T* query, std::int64_t width, T* product) {
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(hn::ScalableTag<T>()));
+  const std::int64_t room = (width + lanes - 1) / lanes * lanes;  // copies may be read in whole vectors
+  HWY_ALIGN T small[2 * kSmall];
+  Scratch<T> large;
+  if (room > kSmall) large = Scratch<T>(2 * room);
+  T *x = room > kSmall ? large.data() : small, *out = x + room;
+  std::fill_n(x, 2 * room, T{0});
+  std::copy_n(query, width, x);
   const E* end = packed + packed_symmetric_size(width);
   T form = 0;
   std::int64_t first = 0;
-  for (; first + kRows <= width; first += kRows) {
-    T totals[kRows];
-    walk_rows<kRows, kProduct>(packed, end, first, x, out, totals);
-    form += close_rows<kRows, kProduct>(packed, first, x, out, totals);
+  for (; first + kRows<E> <= width; first += kRows<E>) {
+    T totals[kRows<E>];
+    walk_rows<kRows<E>, kProduct>(packed, end, first, x, out, totals);
+    form += close_rows<kRows<E>, kProduct>(packed, first, x, out, totals);
   }
   for (; first < width; ++first) {
     T totals[1];
     walk_rows<1, kProduct>(packed, end, first, x, out, totals);
     form += close_rows<1, kProduct>(packed, first, x, out, totals);
   }
+  if constexpr (kProduct) std::copy_n(out, width, product);
   return form;
 }
 
