@@ -7,6 +7,7 @@
 #define TALLY_OP_ENTRIES(EACH)         \
   EACH(binary_cross_entropy)           \
   EACH(causal_dispatcher_attention)    \
+  EACH(causal_lookup)                  \
   EACH(decayed_sum)                    \
   EACH(decode_codes)                   \
   EACH(dispatcher_attention)           \

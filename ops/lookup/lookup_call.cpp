@@ -26,6 +26,18 @@ Tensor checked_gate(std::string_view op, std::string_view name, std::string_view
 
 }  // namespace
 
+void check_one_type(std::string_view op, std::initializer_list<std::pair<std::string_view, const Var*>> inputs) {
+  const DType dtype = inputs.begin()->second->dtype();
+  bool good = is_floating(dtype);
+  std::string types;
+  for (const auto& [name, input] : inputs) {
+    if (!input->defined()) continue;
+    good = good && input->dtype() == dtype;
+    types += tally::detail::join(types.empty() ? "" : ", ", name, ' ', input->dtype());
+  }
+  check<DTypeError>(good, op, "needs inputs of one floating type; got ", types);
+}
+
 void check_finite_rows(std::string_view op, std::string_view name, const Tensor& x) {
   const std::int64_t row = dispatch_floating(x.dtype(), op, [&]<class T>(T) {
     return kernels::first_row_not_finite(x.strided_data<T>(), x.dim(0), x.dim(1), x.stride(0));
@@ -68,7 +80,7 @@ std::vector<std::int64_t> sample_places(std::int64_t count, std::int64_t rows, s
 
 Tensor sample_log_decay(std::int64_t rows, std::uint64_t stream, double strength) {
   Tensor values = sample_normal({rows}, stream);
-  for (double& value : values.mutable_span<double>()) value = -strength * (0.1 + std::abs(value));
+  for (double& value : values.mutable_span<double>()) value = -0.01 - strength * std::abs(value);
   return values;
 }
 

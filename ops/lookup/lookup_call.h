@@ -1,6 +1,8 @@
 #pragma once
 
+#include <initializer_list>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tally/core/offsets.h"
@@ -13,6 +15,9 @@ struct LookupOrder;
 }
 
 namespace tally::ops::detail {
+
+/// Throws DTypeError unless the inputs that are given are of one floating type; the first one is.
+void check_one_type(std::string_view op, std::initializer_list<std::pair<std::string_view, const Var*>> inputs);
 
 /// Throws ValueError, naming the row, unless every element of x [rows, columns] (dense rows) is finite.
 void check_finite_rows(std::string_view op, std::string_view name, const Tensor& x);
@@ -35,7 +40,8 @@ class SortedLookups {
 
 /// For samples: `count` places in [0, rows), in any order.
 std::vector<std::int64_t> sample_places(std::int64_t count, std::int64_t rows, std::uint64_t stream);
-/// For samples: log_decay = -strength (0.1 + |normal|), and gains in [0.05, 0.95], of so many rows.
+/// For samples: log_decay = -0.01 - strength |normal|, and gains in [0.05, 0.95], of so many rows: inside their bounds,
+/// so that derivatives can be measured.
 Tensor sample_log_decay(std::int64_t rows, std::uint64_t stream, double strength);
 Tensor sample_gain(std::int64_t rows, std::uint64_t stream);
 

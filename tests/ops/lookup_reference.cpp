@@ -42,6 +42,25 @@ void add_lookup_references(References& references) {
     }
     return {Tensor::from(out, {in[0].dim(0), in[2].dim(1)})};
   };
+  // For every lookup, every row it sees, by the product of the decays in between.
+  references["causal_lookup"] = [](std::span<const Tensor> in, const ops::OpOptions&) -> std::vector<Tensor> {
+    const std::vector<double> q = in[0].to_doubles(), k = in[1].to_doubles(), v = in[2].to_doubles(),
+                              places = in[5].to_doubles(), bounds = in[6].to_doubles();
+    const std::vector<double> log_decay = in[3].defined() ? in[3].to_doubles() : std::vector<double>();
+    const std::vector<double> gain = in[4].defined() ? in[4].to_doubles() : std::vector<double>();
+    const auto width = static_cast<std::size_t>(in[0].dim(1)), columns = static_cast<std::size_t>(in[2].dim(1));
+    std::vector<double> out(places.size() * columns);
+    for (std::size_t j = 0; j < places.size(); ++j) {
+      const std::size_t begin = document_begin(bounds, places[j]), last = static_cast<std::size_t>(places[j]);
+      for (std::size_t t = begin; t <= last; ++t) {
+        double weight = gain.empty() ? 1 : gain[t], product = 0;
+        for (std::size_t u = t + 1; u <= last && !log_decay.empty(); ++u) weight *= std::exp(log_decay[u]);
+        for (std::size_t c = 0; c < width; ++c) product += q[j * width + c] * k[t * width + c];
+        for (std::size_t c = 0; c < columns; ++c) out[j * columns + c] += weight * product * v[t * columns + c];
+      }
+    }
+    return {Tensor::from(out, {in[0].dim(0), in[2].dim(1)})};
+  };
 }
 
 }  // namespace tally::testing
