@@ -25,6 +25,7 @@
   EACH(linformer_attention)            \
   EACH(lsh_attention)                  \
   EACH(matmul)                         \
+  EACH(outer_sums)                     \
   EACH(product_key_memory)             \
   EACH(product_keys)                   \
   EACH(product_attention)              \

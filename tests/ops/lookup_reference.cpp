@@ -61,6 +61,29 @@ void add_lookup_references(References& references) {
     }
     return {Tensor::from(out, {in[0].dim(0), in[2].dim(1)})};
   };
+  // The recurrence itself, row by row, with whole matrices.
+  references["outer_sums"] = [](std::span<const Tensor> in, const ops::OpOptions&) -> std::vector<Tensor> {
+    const std::vector<double> f = in[0].to_doubles(), bounds = in[4].to_doubles();
+    const auto optional = [&](std::size_t i) { return in[i].defined() ? in[i].to_doubles() : std::vector<double>(); };
+    const std::vector<double> log_decay = optional(1), gain = optional(2), initial = optional(3);
+    const auto width = static_cast<std::size_t>(in[0].dim(1)), packed = width * (width + 1) / 2;
+    std::vector<double> out;
+    for (std::size_t d = 0; d + 1 < bounds.size(); ++d) {
+      std::vector<double> c(packed);
+      for (std::size_t i = 0; i < packed && !initial.empty(); ++i) c[i] = initial[d * packed + i];
+      for (auto t = static_cast<std::size_t>(bounds[d]); t < static_cast<std::size_t>(bounds[d + 1]); ++t) {
+        std::size_t at = 0;
+        for (std::size_t i = 0; i < width; ++i) {
+          for (std::size_t j = 0; j <= i; ++j, ++at) {
+            if (!log_decay.empty()) c[at] *= std::exp(log_decay[t]);
+            c[at] += (gain.empty() ? 1 : gain[t]) * f[t * width + i] * f[t * width + j];
+          }
+        }
+      }
+      out.insert(out.end(), c.begin(), c.end());
+    }
+    return {Tensor::from(out, {in[4].dim(0) - 1, static_cast<std::int64_t>(packed)})};
+  };
 }
 
 }  // namespace tally::testing
