@@ -39,6 +39,7 @@
   EACH(sampled_softmax)                \
   EACH(shape)                          \
   EACH(sinkhorn_attention)             \
+  EACH(symmetric_lookup)               \
   EACH(vector_quantization)
 
 namespace tally::ops::entries {

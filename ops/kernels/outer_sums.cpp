@@ -149,7 +149,8 @@ void backward_segment(const OuterSumsPlan<T>& plan, const OuterSumsBackward<T>& 
 template <class T>
 void backward_gates(const OuterSumsPlan<T>& plan, const OuterSumsBackward<T>& data, const Weights<T>& weights,
                     std::int64_t document, const double* slopes) {
-  const std::int64_t size = packed_symmetric_size(plan.width), end = plan.bounds[static_cast<std::size_t>(document + 1)];
+  const std::int64_t size = packed_symmetric_size(plan.width),
+                     end = plan.bounds[static_cast<std::size_t>(document + 1)];
   const T* gradient = data.gradient_output + document * size;
   const double share = weights.of_initial(document);
   double before = 0;  // what rows before the one at hand have brought about

@@ -84,6 +84,22 @@ void add_lookup_references(References& references) {
     }
     return {Tensor::from(out, {in[4].dim(0) - 1, static_cast<std::int64_t>(packed)})};
   };
+  references["symmetric_lookup"] = [](std::span<const Tensor> in, const ops::OpOptions&) -> std::vector<Tensor> {
+    const std::vector<double> packed = in[0].to_doubles(), q = in[1].to_doubles(), bounds = in[2].to_doubles();
+    const auto width = static_cast<std::size_t>(in[1].dim(1)), size = width * (width + 1) / 2;
+    std::vector<double> out(q.size());
+    for (std::size_t d = 0; d + 1 < bounds.size(); ++d) {
+      for (auto row = static_cast<std::size_t>(bounds[d]); row < static_cast<std::size_t>(bounds[d + 1]); ++row) {
+        for (std::size_t i = 0; i < width; ++i) {
+          for (std::size_t j = 0; j < width; ++j) {
+            const std::size_t high = std::max(i, j), low = std::min(i, j);
+            out[row * width + i] += packed[d * size + high * (high + 1) / 2 + low] * q[row * width + j];
+          }
+        }
+      }
+    }
+    return {Tensor::from(out, in[1].shape())};
+  };
 }
 
 }  // namespace tally::testing
