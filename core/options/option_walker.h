@@ -78,6 +78,7 @@ class OptionWalker {
   static void describe(Option& option, std::vector<std::int64_t>& member) {
     read_as(option, member, "list of integers");
   }
+  static void describe(Option& option, std::vector<double>& member) { read_as(option, member, "list of numbers"); }
   static void describe(Option& option, std::vector<std::string>& member) { read_as(option, member, "list of texts"); }
   /// Sections in a list.
   template <Listed O>
