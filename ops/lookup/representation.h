@@ -24,7 +24,7 @@ class Representation {
   /// Rows appended, those of merged documents included, less those removed.
   std::int64_t rows() const { return rows_; }
   /// Product of all decays: what is left of a row that stood before the first.
-  double decay() const { return decay_; }
+  double decay() const;
   /// [k (k + 1) / 2] the lower triangle of C by rows.
   std::span<const double> packed() const { return packed_; }
   std::size_t heap_bytes() const { return packed_.capacity() * sizeof(double); }
@@ -35,6 +35,11 @@ class Representation {
   /// Takes a row back that was appended with this gain. Throws ShapeError; ValueError as append(), when no row is left,
   /// and when there was a decay below 1: what is left of a row is not known then.
   void remove(std::span<const float> row, double gain = 1);
+  /// Takes the newest row back, which was appended with this decay and gain: C = (C - gain row row^T) / decay. That
+  /// divides the rounding errors of C by the decay too, so that the product of decays taken back in a document's life
+  /// may not fall below 1e-6, where errors are still below 1e-9 of C. Throws as append(); ValueError beyond that, for a
+  /// decay of 0, and when no row is left. Nothing changes then.
+  void take_back(std::span<const float> row, double decay = 1, double gain = 1);
   /// Appends another document: C = decay_later C + C_later. Throws ShapeError for another width.
   void merge(const Representation& later);
 
@@ -59,7 +64,8 @@ class Representation {
 
   std::int64_t width_;
   std::int64_t rows_ = 0;
-  double decay_ = 1;
+  double log_decay_ = 0;   ///< of the product of all decays
+  double taken_back_ = 0;  ///< logarithm of the product of decays that were taken back
   std::vector<double> packed_;
 };
 

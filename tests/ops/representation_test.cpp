@@ -126,6 +126,38 @@ TEST_CASE("representations merge as if one document had followed the other, and 
   }
 }
 
+TEST_CASE("the newest rows are taken back, as far as errors stay small", "[representation]") {
+  constexpr std::int64_t width = 7;
+  Representation document(width);
+  for (std::uint64_t t = 0; t < 60; ++t) document.append(row_of(width, t), 0.95, 0.8);
+  const Representation before = document;
+  for (std::uint64_t t = 60; t < 160; ++t) document.append(row_of(width, t), 0.95, 0.8);
+  for (std::uint64_t t = 160; t-- > 60;) document.take_back(row_of(width, t), 0.95, 0.8);
+  CHECK(document.rows() == before.rows());
+  CHECK(document.decay() == Approx(before.decay()));
+  for (std::size_t i = 0; i < before.packed().size(); ++i) {
+    CHECK(document.packed()[i] == Approx(before.packed()[i]).margin(1e-9 * document.packed()[0]));
+  }
+  // .95^100 was .006; 169 more would be below 1e-6.
+  const std::vector<float> row = row_of(width, 1);
+  std::int64_t taken = 0;
+  const auto take_all = [&] {
+    for (; taken < 400; ++taken) {
+      document.append(row, 0.95);
+      document.take_back(row, 0.95);
+    }
+  };
+  CHECK_THROWS_WITH(take_all(), Catch::Contains("below 1e-06"));
+  CHECK(taken == 169);
+  document.append(row, 0);
+  CHECK_THROWS_AS(document.take_back(row, 0), ValueError);
+  CHECK_THROWS_WITH(Representation(width).take_back(row), Catch::Contains("no row"));
+  Representation whole(width);
+  whole.append(row);
+  whole.take_back(row);
+  CHECK(whole == Representation(width));
+}
+
 TEST_CASE("a representation refuses what does not fit, and stays as it was", "[representation]") {
   Representation document(3);
   document.append(std::vector<float>{1, 2, 3});
