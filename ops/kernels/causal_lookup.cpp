@@ -1,6 +1,7 @@
 #include "tally/ops/kernels/causal_lookup.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "tally/core/blas.h"
 #include "tally/core/kernels.h"
@@ -29,6 +30,7 @@ struct Walk {
   T* products;   ///< [kGroup, kChunk], of queries and keys
   T* slopes;     ///< [kGroup, kChunk], of gradients and values
   T* weighted;   ///< [kChunk, width]: keys, or a gradient
+  T* of_shared;  ///< [kChunk, value_width]: the values' part of a gradient of both keys and values
   double* read;  ///< of each lookup of the document: what it reads of rows before its chunk, times its gradient
 
   /// Rows [row, row + rows) and the lookups [first, end) there.
@@ -160,7 +162,8 @@ struct Walk {
 
   void backward_rows() const {
     const bool decays = data.gradient_log_decay != nullptr,
-               keyed = data.gradient_keys != nullptr || data.gradient_gain != nullptr;
+               keyed = data.gradient_keys != nullptr || data.gradient_gain != nullptr,
+               shared = data.gradient_values != nullptr && data.gradient_values == data.gradient_keys;
     const std::int64_t width = plan.width, value_width = plan.value_width;
     double crossing = 0;  // what lookups after the chunk read of rows up to its end, times their gradients
     for (std::int64_t i = chunks() - 1; i >= 0; --i) {
@@ -168,7 +171,9 @@ struct Walk {
       open(c);
       // G_t v_t for its rows t, and G_t^T k_t: by lookups after the chunk, then by those within.
       T* of_keys = data.gradient_keys == nullptr ? weighted : data.gradient_keys + c.row * width;
-      T* of_values = data.gradient_values == nullptr ? nullptr : data.gradient_values + c.row * value_width;
+      T* of_values = shared                            ? of_shared
+                     : data.gradient_values == nullptr ? nullptr
+                                                       : data.gradient_values + c.row * value_width;
       PairSums sums;
       if (keyed || decays) {
         later(c, Transpose::yes, width, value_width, values(c), plan.values.stride, of_keys);
@@ -219,6 +224,7 @@ struct Walk {
         if (data.gradient_keys != nullptr) scale(of_keys + t * width, gates.gain(t), width);
         if (of_values != nullptr) scale(of_values + t * value_width, gates.gain(t), value_width);
       }
+      if (shared) add_into(of_keys, of_values, c.rows * width);
       if (decays) crossing = gates.slopes(sums, crossing, c.begins, data.gradient_log_decay + c.row);
     }
   }
@@ -245,15 +251,15 @@ void for_each_walk(const CausalLookupPlan<T>& plan, const CausalLookupBackward<T
     const LookedUp& at = documents[static_cast<std::size_t>(document)];
     const std::int64_t state = plan.width * plan.value_width, queries = kGroup * plan.width,
                        gradients = kGroup * plan.value_width, products = kGroup * kChunk;
-    static_assert(kGroup >= kChunk);  // weighted holds a chunk's rows or a group's
-    Scratch<T> room(state + 2 * queries + gradients + 2 * products);
+    static_assert(kGroup >= kChunk);  // what holds a group's rows holds a chunk's
+    Scratch<T> room(state + 2 * queries + 2 * gradients + 2 * products);
     Scratch<double> read;
     if (data.gradient_log_decay != nullptr) read = Scratch<double>(at.end - at.first);
-    T* const begin = room.data();
+    T* next = room.data();
+    const auto take = [&](std::int64_t size) { return std::exchange(next, next + size); };
     ChunkGates<T> gates;
-    body(Walk<T>{plan, data, at, gates, begin, begin + state, begin + state + queries,
-                 begin + state + queries + gradients, begin + state + queries + gradients + products,
-                 begin + state + queries + gradients + 2 * products, read.data()});
+    body(Walk<T>{plan, data, at, gates, take(state), take(queries), take(gradients), take(products), take(products),
+                 take(queries), take(gradients), read.data()});
   });
 }
 

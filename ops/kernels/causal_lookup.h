@@ -22,7 +22,7 @@ template <class T>
 void causal_lookup_forward(const CausalLookupPlan<T>& plan, T* output);
 
 /// What backward reads and writes: dense matrices. Gradients may be null; those of rows that no lookup sees are left as
-/// they are.
+/// they are. Where keys and values are the same rows, gradient_values may be gradient_keys, which then gets their sum.
 template <class T>
 struct CausalLookupBackward {
   const T* gradient_output = nullptr;

@@ -39,6 +39,7 @@ struct CausalLookupRule {
   Offsets offsets;
   Saved bounds;  // of the offsets: refuses ones that were overwritten
   std::array<Saved, kInputs> saved;
+  bool shared;  // k and v are one: so is their gradient
 
   void backward(BackwardContext& g) const {
     bounds.get();
@@ -54,9 +55,11 @@ struct CausalLookupRule {
         gradient = Tensor::zeros(inputs[static_cast<std::size_t>(i)].shape(), gy.dtype());
         return gradient.mutable_data<T>();
       };
-      kernels::causal_lookup_backward(plan_of<T>(lookups, offsets, inputs),
-                                      kernels::CausalLookupBackward<T>{gy.data<T>(), to(kQueries), to(kKeys),
-                                                                       to(kValues), to(kLogDecay), to(kGain)});
+      T* const of_keys = to(kKeys);
+      T* const of_values = shared ? of_keys : to(kValues);
+      kernels::causal_lookup_backward(
+          plan_of<T>(lookups, offsets, inputs),
+          kernels::CausalLookupBackward<T>{gy.data<T>(), to(kQueries), of_keys, of_values, to(kLogDecay), to(kGain)});
     });
     for (int i = 0; i < kInputs; ++i) {
       if (g.needs(i)) g.give(i, std::move(gradients[static_cast<std::size_t>(i)]));
@@ -84,9 +87,12 @@ Var causal_lookup(const Var& q, const Var& k, const Var& v, const Var& log_decay
   dispatch_floating(q.dtype(), kName, [&]<class T>(T) {
     kernels::causal_lookup_forward(plan_of<T>(lookups, offsets, inputs), output.mutable_data<T>());
   });
-  CausalLookupRule rule{lookups, offsets, Saved(offsets.tensor()), {}};
+  // The family of the paper has k = v = f: a gradient for each would be as much memory again.
+  const bool shared = &k == &v;
+  CausalLookupRule rule{lookups, offsets, Saved(offsets.tensor()), {}, shared};
   for (std::size_t i = 0; i < inputs.size(); ++i) rule.saved[i] = Saved(inputs[i], inputs[i].defined());
-  return record(std::move(rule), {&q, &k, &v, &log_decay, &gain}, std::move(output));
+  const Var none;
+  return record(std::move(rule), {&q, &k, shared ? &none : &v, &log_decay, &gain}, std::move(output));
 }
 
 }  // namespace tally::ops
