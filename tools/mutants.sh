@@ -54,6 +54,10 @@ ops_of() {
     layer_norm | rms_norm | residual_dropout_norm) basename "$1" .cpp ;;
     columns) echo "layer_norm gru linear" ;;
     softmax | softmax_rows) echo "softmax log_softmax" ;;
+    lookup_gates) echo causal_lookup ;;
+    lookup_order) echo "softmax_lookup causal_lookup" ;;
+    packed_square) echo "outer_sums symmetric_lookup" ;;
+    packed_symmetric) echo symmetric_lookup ;;
     *) basename "$1" .cpp ;;
   esac
 }
@@ -61,6 +65,7 @@ ops_of() {
 # The row of a mutant in the table of results.
 family_of() {
   case $1 in
+    *lookup* | *outer_sums* | *packed_*) echo lookups ;;
     *attention* | *histogram* | *sinkhorn* | *feature_map*) echo attention ;;
     *quantization* | *codewords* | *decode*) echo quantization ;;
     *losses* | *loss* | *table_*) echo losses ;;
@@ -74,7 +79,8 @@ if [ ${#files[@]} -eq 0 ]; then
   for name in softmax_attention attention_block attention_tile linear_attention linformer_attention lsh_attention \
     sinkhorn sinkhorn_attention histogram_attention histogram_scan histogram_tile residual_quantization \
     residual_quantization_backward codewords codeword_assignment logistic_loss \
-    table_rows table_softmax norm columns gru; do
+    table_rows table_softmax norm columns gru causal_lookup lookup_gates lookup_order outer_sums packed_square \
+    packed_symmetric softmax_lookup symmetric_lookup; do
     files+=("ops/kernels/$name.cpp")
   done
   files+=(ops/attention/{softmax,linear,lsh,sinkhorn,histogram}_attention.cpp
