@@ -80,6 +80,19 @@ TEST_CASE("a study's config is read strictly", "[study]") {
              Contains("at most 26 pairs"));
 }
 
+TEST_CASE("the configs that ship are sound", "[study]") {
+  std::size_t configs = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(TALLY_SOURCE_DIR "/examples/question_answering")) {
+    if (entry.path().extension() != ".json") continue;
+    INFO(entry.path());
+    const StudyConfig config = read_study_config(entry.path());
+    CHECK_FALSE(config.name.empty());
+    CHECK(config.readers.size() >= 3);
+    ++configs;
+  }
+  CHECK(configs == 5);
+}
+
 TEST_CASE("a reader's learning rate is the best on validation of the first seed", "[study]") {
   CHECK(chosen_rate({some_results()[1], some_results()[0]}) == 0.01);
   CHECK(chosen_rate({some_results()[4], some_results()[3]}) == 0.01);  // of two that are as good
