@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "tally/nn/attention/kind.h"
+#include "tally/nn/held_module.h"
 
 namespace tally::nn {
 
@@ -57,10 +58,6 @@ class Attention {
   Attention() = default;
   template <AttentionKind K>
   Attention(std::string name, K kind) : kind_(std::make_unique<KindOf<K>>(std::move(kind))), name_(std::move(name)) {}
-  Attention(const Attention& other) : kind_(other.kind_ ? other.kind_->clone() : nullptr), name_(other.name_) {}
-  Attention& operator=(const Attention& other) { return *this = Attention(other); }
-  Attention(Attention&&) noexcept = default;
-  Attention& operator=(Attention&&) noexcept = default;
 
   /// That it was made by.
   const std::string& name() const { return name_; }
@@ -85,34 +82,25 @@ class Attention {
   /// The kind, if it is this one.
   template <AttentionKind K>
   const K* as() const {
-    const auto* const held = dynamic_cast<const KindOf<K>*>(kind_.get());
-    return held == nullptr ? nullptr : &held->module;
+    return kind_.template as<KindOf<K>>();
   }
 
-  void enter(const std::string& path, const FieldVisitor<false>& visitor) {
-    if (kind_) kind_->enter(path, visitor);
-  }
-  void enter(const std::string& path, const FieldVisitor<true>& visitor) const {
-    if (kind_) std::as_const(*kind_).enter(path, visitor);
-  }
+  void enter(const std::string& path, const FieldVisitor<false>& visitor) { kind_.enter(path, visitor); }
+  void enter(const std::string& path, const FieldVisitor<true>& visitor) const { kind_.enter(path, visitor); }
 
  private:
-  struct Kind {
-    virtual ~Kind() = default;
-    virtual std::unique_ptr<Kind> clone() const = 0;
+  struct Kind : HeldModule<Kind> {
     virtual std::string layout() const = 0;
     virtual Var call(const Var& queries, const Var& source, const Sequence& sequence, const Context& context) const = 0;
     virtual bool has_state() const = 0;
     virtual AttentionState initial_state() const = 0;
     virtual Var step(AttentionState& state, const Var& query, const Var& source, const Event& event) const = 0;
-    virtual void enter(const std::string& path, const FieldVisitor<false>& visitor) = 0;
-    virtual void enter(const std::string& path, const FieldVisitor<true>& visitor) const = 0;
   };
 
   template <class K>
-  struct KindOf final : Kind {
-    explicit KindOf(K kept) : module(std::move(kept)) {}
-    std::unique_ptr<Kind> clone() const override { return std::make_unique<KindOf>(module); }
+  struct KindOf final : HeldModuleOf<Kind, KindOf<K>, K> {
+    using HeldModuleOf<Kind, KindOf<K>, K>::HeldModuleOf;
+    using HeldModuleOf<Kind, KindOf<K>, K>::module;
     std::string layout() const override { return module.layout(); }
     Var call(const Var& queries, const Var& source, const Sequence& sequence, const Context& context) const override {
       return module(queries, source, sequence, context);
@@ -144,34 +132,18 @@ class Attention {
         return {};
       }
     }
-    void enter(const std::string& path, const FieldVisitor<false>& visitor) override {
-      enter_module(module, path, visitor);
-    }
-    void enter(const std::string& path, const FieldVisitor<true>& visitor) const override {
-      enter_module(module, path, visitor);
-    }
     void check_state() const {
       check<ValueError>(has_state(), "Attention",
                         "of this kind has no state of a fixed size: it reads whole sequences");
     }
-    static void enter_module(auto& field, const std::string& path, const auto& visitor) {
-      walk(path, field, [&](const std::string& at, auto& found) {
-        if constexpr (std::is_same_v<std::remove_cvref_t<decltype(found)>, Parameter>) {
-          visitor.parameter(at, found);
-        } else {
-          visitor.buffer(at, found);
-        }
-      });
-    }
-    K module;
   };
 
   const Kind& kind() const {
-    check<ValueError>(kind_ != nullptr, "Attention", "has no kind: it was default-constructed or moved from");
+    check<ValueError>(static_cast<bool>(kind_), "Attention", "has no kind: it was default-constructed or moved from");
     return *kind_;
   }
 
-  std::unique_ptr<Kind> kind_;
+  Held<Kind> kind_;
   std::string name_;
 };
 
