@@ -93,7 +93,7 @@ TEST_CASE("a cloze question has one answer, which its document gives", "[drawn]"
   for (const Document& document : set.training) {
     const auto text = text_of(set, document.words);
     CHECK(text.size() >= 750);
-    CHECK(text.size() < 750 + 13);
+    CHECK(text.size() < 750 + 33);
     CHECK(document.questions.size() == 8);
     std::set<std::vector<std::int32_t>> asked;
     for (const Question& question : document.questions) {
@@ -123,8 +123,11 @@ TEST_CASE("a cloze question has one answer, which its document gives", "[drawn]"
 }
 
 TEST_CASE("only the document answers a cloze question where markers are permuted", "[drawn]") {
-  const EntityClozeOptions world{
-      .drawn = {.training = 400, .validation = 1, .test = 100, .questions = 8}, .words = 200, .permuted = false};
+  const EntityClozeOptions world{.drawn = {.training = 400, .validation = 1, .test = 100, .questions = 8},
+                                 .words = 200,
+                                 .least_fillers = 3,
+                                 .most_fillers = 10,
+                                 .permuted = false};
   EntityClozeOptions permuted = world;
   permuted.permuted = true;
   // 26 markers: chance is 0.038, of 800 questions with a deviation of 0.007.
@@ -145,5 +148,5 @@ TEST_CASE("cloze documents are those of their key, and can be drawn or are refus
   };
   CHECK_THAT(refused({.relations = 4}), Contains("more relations or entities"));
   CHECK_THAT(refused({.drawn = {.questions = 60}}), Contains("no more questions than sentences"));
-  CHECK_THAT(refused({.least_fillers = 11}), Contains("least_fillers; got 11 and 10"));
+  CHECK_THAT(refused({.least_fillers = 31}), Contains("least_fillers; got 31 and 30"));
 }

@@ -23,7 +23,9 @@ QuestionSet small_cloze() {
   return draw_entity_cloze({.drawn = {.training = 30, .validation = 4, .test = 4, .questions = 3},
                             .words = 60,
                             .entities = 8,
-                            .relations = 8});
+                            .relations = 8,
+                            .least_fillers = 3,
+                            .most_fillers = 10});
 }
 
 nn::ReaderChoice reader(const std::string& name = "linear") { return {nn::reader_kinds(), name}; }
