@@ -2,6 +2,7 @@
 
 #include "tally/nn/attention/dispatcher.h"
 #include "tally/nn/attention/histogram.h"
+#include "tally/nn/attention/lightsans.h"
 #include "tally/nn/attention/linear.h"
 #include "tally/nn/attention/linformer.h"
 #include "tally/nn/attention/linrec.h"
@@ -16,6 +17,10 @@ AttentionKinds standard() {
   AttentionRow linformer =
       multi_head_row<LinformerCore>("linformer", "softmax over projected keys; has no causal form", LinformerOptions{});
   linformer.causal = false;
+  AttentionRow lightsans = multi_head_row<LightSansCore>(
+      "lightsans", "softmax over interests that gather the history (LightSANs); has no causal form",
+      LightSansOptions{});
+  lightsans.causal = false;
   AttentionRow histogram = attention_row<HistogramKind>(
       "histogram", "LISA's tally of codewords, by codebooks of the layer's own", HistogramOptions{});
   histogram.smooth = false;
@@ -32,7 +37,7 @@ AttentionKinds standard() {
                                         SinkhornOptions{}),
            multi_head_row<LinRecCore>("linrec", "linear attention of normed elu features, without a softmax",
                                       LinRecOptions{}),
-           std::move(linformer), std::move(histogram),
+           std::move(linformer), std::move(lightsans), std::move(histogram),
            attention_row<DispatcherKind>("dispatcher", "experts gather the history, and rows read them (ELASTIC)",
                                          DispatcherOptions{})}};
 }

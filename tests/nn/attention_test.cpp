@@ -10,6 +10,7 @@
 #include "tally/nn/attention/attention_kinds.h"
 #include "tally/nn/attention/dispatcher.h"
 #include "tally/nn/attention/histogram.h"
+#include "tally/nn/attention/lightsans.h"
 #include "tally/nn/attention/linear.h"
 #include "tally/nn/attention/linformer.h"
 #include "tally/nn/attention/linrec.h"
@@ -48,6 +49,7 @@ nn::AttentionChoice choice(const std::string& name, const nn::AttentionKinds& ki
                            {"random_features", 7},
                            {"lsh_buckets", 4},
                            {"projected_keys", 2},
+                           {"k_interests", 3},
                            {"codebooks", 3},
                            {"codewords", 4},
                            {"counts_decay", 0.1},
@@ -227,6 +229,22 @@ Rows by_products(const nn::MultiHead<nn::LinRecCore>& kind, const Tensor& querie
   return out;
 }
 
+/// LightSANs: interests gather the projected keys, and the values, of all rows, which read them head by head.
+Rows by_interests(const nn::MultiHead<nn::LightSansCore>& kind, const Tensor& queries, const Tensor& source) {
+  const auto gathered = [&](const nn::Linear& layer, const nn::Parameter& interests) {
+    Rows asking = rows_of(interests.value());
+    for (std::vector<double>& query : asking) {
+      for (double& x : query) x *= std::sqrt(double{kWidth});  // which attend() divides by
+    }
+    const Rows rows = testing::linear_rows(layer, rows_of(source));
+    return testing::attend(asking, rows, rows, 1);
+  };
+  const Rows asked = testing::linear_rows(kind.query, rows_of(queries));
+  return testing::linear_rows(kind.output,
+                              testing::attend(asked, gathered(kind.key, kind.attention.key_interests),
+                                              gathered(kind.value, kind.attention.value_interests), kHeads));
+}
+
 /// What a kind's definition gives; empty where another test holds it.
 Rows defined(const std::string& name, const nn::Attention& attention, const Tensor& queries, const Tensor& source) {
   if (const auto* kind = attention.as<nn::MultiHead<nn::SoftmaxCore>>()) {
@@ -241,6 +259,7 @@ Rows defined(const std::string& name, const nn::Attention& attention, const Tens
     });
   }
   if (const auto* kind = attention.as<nn::MultiHead<nn::LinRecCore>>()) return by_products(*kind, queries, source);
+  if (const auto* kind = attention.as<nn::MultiHead<nn::LightSansCore>>()) return by_interests(*kind, queries, source);
   if (const auto* kind = attention.as<nn::HistogramKind>()) return by_codewords(*kind, source, 0.1);
   if (const auto* kind = attention.as<nn::DispatcherKind>()) {
     return testing::dispatched_by_definition(*kind, queries, source, kind->experts.value());
@@ -377,4 +396,21 @@ TEST_CASE("linrec's keys by token and by column, both ways", "[attention]") {
       CHECK(difference(steps, expected) < 2e-5);
     }
   }
+}
+
+TEST_CASE("lightsans reads the interests of each row's own sequence", "[attention]") {
+  const Holder holder = make("lightsans", false);
+  const auto& kind = *holder.attention.as<nn::MultiHead<nn::LightSansCore>>();
+  const Tensor queries = normal(9, 1), source = normal(9, 2);
+  const Tensor together =
+      holder.attention(queries, source, {Offsets::from_lengths(std::vector<std::int64_t>{0, 4, 0, 1, 4, 0})}, {})
+          .value();
+  for (const auto& [begin, end] : {std::pair{0, 4}, std::pair{4, 5}, std::pair{5, 9}}) {
+    const Rows expected = by_interests(kind, queries.slice(0, begin, end), source.slice(0, begin, end));
+    CHECK(difference(rows_of(together.slice(0, begin, end).contiguous()), expected) < 2e-5);
+  }
+  const Tensor none = Tensor::zeros({0, kWidth});
+  CHECK(holder.attention(none, none, {Offsets::from_lengths(std::vector<std::int64_t>{0, 0})}, {}).shape() ==
+        none.shape());
+  CHECK_THROWS_WITH(nn::make_attention(choice("lightsans"), settings(), RngKey{4}), Contains("has no causal form"));
 }

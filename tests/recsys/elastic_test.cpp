@@ -60,6 +60,7 @@ TEST_CASE("every parameter of elastic has a right gradient", "[elastic]") {
   check({{"experts", 3}, {"expert_sharing", "layer"}, {"expert_heads", "own"}});
   check({{"experts", 3}, {"mask", "bidirectional"}, {"expert_sharing", "carried"}});
   check({{"mask", "bidirectional"}, {"attention", "linformer"}, {"projected_keys", 3}});
+  check({{"mask", "bidirectional"}, {"attention", "lightsans"}, {"k_interests", 3}});
 }
 
 TEST_CASE("experts of each layer: the causal elastic is sasrec with dispatcher attention", "[elastic]") {

@@ -102,6 +102,7 @@ const std::vector<Case>& cases() {
       {elastic, "mask=causal"},
       {frame, "attention=linear_elu"},
       {with(frame, {"mask=bidirectional", "attention=linformer"}), "projected_keys=3"},
+      {with(frame, {"mask=bidirectional", "attention=lightsans"}), "k_interests=3"},
       {elastic, "expert_sharing=layer"},
       {elastic, "expert_sharing=carried"},
       {elastic, "retrieval=rows"},
