@@ -57,11 +57,19 @@ Sequences pack(std::span<const std::span<const std::int32_t>> histories, std::sp
 
 Sequences concatenate(std::span<const Sequences> parts) {
   std::vector<std::int64_t> lengths;
+  std::vector<Sequences> before;
   for (const Sequences& part : parts) {
     for (std::int64_t i = 0; i < part.count(); ++i) lengths.push_back(part.offsets.length(i));
+    if (part.before.items.defined()) before.push_back({part.before.items, part.before.offsets, {}, {}});
   }
-  return {join<std::int32_t>(parts, &Sequences::items, DType::i32), Offsets::from_lengths(lengths),
-          join<std::int32_t>(parts, &Sequences::users, DType::i32), join<double>(parts, &Sequences::times, DType::f64)};
+  Sequences all{join<std::int32_t>(parts, &Sequences::items, DType::i32), Offsets::from_lengths(lengths),
+                join<std::int32_t>(parts, &Sequences::users, DType::i32),
+                join<double>(parts, &Sequences::times, DType::f64)};
+  if (!before.empty() && before.size() == parts.size()) {
+    Sequences joined = concatenate(before);
+    all.before = {std::move(joined.items), std::move(joined.offsets)};
+  }
+  return all;
 }
 
 Sequences Sequences::from(const std::vector<std::vector<std::int32_t>>& sequences, std::int64_t num_items) {
@@ -77,13 +85,16 @@ Sequences Sequences::from(const std::vector<std::vector<std::int32_t>>& sequence
 Sequences Sequences::slice(std::int64_t begin, std::int64_t end) const {
   check<IndexError>(begin >= 0 && begin <= end && end <= count(), "Sequences::slice", "needs a range within [0, ",
                     count(), "]; got [", begin, ", ", end, ")");
-  std::vector<std::int64_t> lengths;
-  for (std::int64_t i = begin; i < end; ++i) lengths.push_back(offsets.length(i));
-  Sequences result;
-  result.items = items.slice(0, offsets.at(begin), offsets.at(end));
-  result.offsets = Offsets::from_lengths(lengths);
+  const auto part_of = [&](const Tensor& all, const Offsets& packing) -> PackedItems {
+    std::vector<std::int64_t> lengths;
+    for (std::int64_t i = begin; i < end; ++i) lengths.push_back(packing.length(i));
+    return {all.slice(0, packing.at(begin), packing.at(end)), Offsets::from_lengths(lengths)};
+  };
+  PackedItems part = part_of(items, offsets);
+  Sequences result{std::move(part.items), std::move(part.offsets), {}, {}};
   if (users.defined()) result.users = users.slice(0, begin, end);
   if (times.defined()) result.times = times.slice(0, offsets.at(begin), offsets.at(end));
+  if (before.items.defined()) result.before = part_of(before.items, before.offsets);
   return result;
 }
 

@@ -60,12 +60,14 @@ Var CodeRouting::operator()(const Tensor& rows, const Offsets& offsets, const nn
     codes = quantizer(Var(rows.to(quantizer.codewords().dtype())), context).codes;
   }
   FrequentCodes frequent = most_frequent(codes, quantizer.options.codewords, offsets, experts);
-  // Shares of what was chosen, times their number: rows keep about their size.
+  // Shares of what was chosen, times their number: rows keep about their size. All are equal before the first event.
   auto* counts = frequent.counts.mutable_data<double>();
   for (std::int64_t i = 0; i < offsets.count(); ++i) {
     double* const of_history = counts + i * experts;
     const double total = std::accumulate(of_history, of_history + experts, 0.0);
-    for (std::int64_t j = 0; j < experts && total > 0; ++j) of_history[j] *= static_cast<double>(experts) / total;
+    for (std::int64_t j = 0; j < experts; ++j) {
+      of_history[j] = total > 0 ? of_history[j] * static_cast<double>(experts) / total : 1;
+    }
   }
   const Tensor weights = frequent.counts.reshape(Shape{offsets.count(), experts, 1}).to(values.value().dtype());
   return ops::embedding(values, frequent.slots) * Var(weights);

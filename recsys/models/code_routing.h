@@ -25,7 +25,8 @@ struct CodeRouting {
   static CodeRouting make(const RoutingOptions& options, std::int64_t experts, std::int64_t width, double deviation,
                           RngKey key);
 
-  /// [N, k, width] of histories whose rows [T, width] these are. In training, codebooks follow the rows.
+  /// [N, k, width] of histories whose rows [T, width] these are; of an empty one, the first k with weights of 1. In
+  /// training, codebooks follow the rows.
   Var operator()(const Tensor& rows, const Offsets& offsets, const nn::Context& context) const;
 
   /// Share of the codewords that some row of the last epochs chose, and KL from their use to uniform use.

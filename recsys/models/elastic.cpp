@@ -24,6 +24,13 @@ const nn::DispatcherKind& dispatcher_of(const nn::TransformerBlock& block) {
   return *kind;
 }
 
+/// The events before each sequence; where nothing is known of them, there were none.
+PackedItems before_of(const Sequences& batch) {
+  if (batch.before.items.defined()) return batch.before;
+  const std::vector<std::int64_t> none(static_cast<std::size_t>(batch.count()));
+  return {Tensor({0}, DType::i32), Offsets::from_lengths(none)};
+}
+
 }  // namespace
 
 Var CarriedExperts::operator()(const Var& experts, const Var& gathered) const {
@@ -57,7 +64,8 @@ Elastic Elastic::make(const ElasticOptions& options, RngKey key) {
                 .window = frame.window,
                 .alignment = frame.alignment,
                 .causal = options.causal,
-                .revive_epochs = options.retrieval.revive_epochs};
+                .revive_epochs = options.retrieval.revive_epochs,
+                .retrieval_window = retrieves && options.causal ? options.retrieval.events_before : 0};
   if (retrieves && options.retrieval.retrieval == Retrieval::rows &&
       options.retrieval.routing.routing == Routing::codes) {
     model.routing = CodeRouting::make(options.retrieval.routing, dispatcher->experts, layers.width,
@@ -80,30 +88,40 @@ Elastic Elastic::make(const ElasticOptions& options, RngKey key) {
   return model;
 }
 
+Var Elastic::item_rows(const Tensor& row_items) const {
+  return items(row_items, std::sqrt(static_cast<double>(items.table.shape()[1])));
+}
+
 Var Elastic::embed(const Tensor& row_items, const Tensor& row_positions, const nn::Context& context) const {
-  const double scale = std::sqrt(static_cast<double>(items.table.shape()[1]));
-  return dropout(items(row_items, scale) + positions(row_positions), context);
+  return dropout(item_rows(row_items) + positions(row_positions), context);
 }
 
-Tensor Elastic::item_rows(const Tensor& row_items) const {
-  const Paused paused;
-  return items(row_items, std::sqrt(static_cast<double>(items.table.shape()[1]))).value();
-}
-
-Var Elastic::encode(const Sequences& batch, const nn::Context& context) const {
-  if (!experts.defined() && !retrieval && !routing) return encode_layers(*this, batch, context);
+Var Elastic::encode(const Sequences& batch, const nn::Context& context, std::vector<LayerExperts>* seen) const {
+  const bool given = experts.defined() || retrieval || routing;
+  if (!given && seen == nullptr) return encode_layers(*this, batch, context);
   const nn::Sequence sequence{batch.offsets, batch.times};
   Var x = embed(batch.items, recsys::positions(batch.offsets, window, alignment), context.at("embedding"));
-  const Var asked = retrieval ? retrieval->ask(x, batch.offsets) : Var();
+  const PackedItems asking = causal ? before_of(batch) : PackedItems{batch.items, batch.offsets};
+  // What came before the window has no position in it.
+  const Var asked = retrieval ? retrieval->ask(causal ? item_rows(asking.items) : x, asking.offsets) : Var();
   Var read = experts;
-  if (routing) read = (*routing)(item_rows(batch.items), batch.offsets, context.at("routing"));
+  if (routing) {
+    const Tensor rows = [&] {
+      const Paused paused;  // codes are of constants
+      return item_rows(asking.items).value();
+    }();
+    read = (*routing)(rows, asking.offsets, context.at("routing"));
+  }
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     if (retrieval && b < retrieval->memories.size()) {
       read = retrieval->experts(asked, b, context.at("retrieval").at(b));
     }
+    const nn::DispatcherKind& dispatcher = dispatcher_of(blocks[b]);
+    if (!given) read = dispatcher.experts;
     nn::DispatcherKind::Dispatched dispatched;
     const auto attend = [&](const Var& queries, const Var& source) {
-      dispatched = dispatcher_of(blocks[b]).dispatch(queries, source, read, sequence);
+      if (seen != nullptr) seen->push_back({read, queries, source});
+      dispatched = dispatcher.dispatch(queries, source, read, sequence);
       return dispatched.output;
     };
     x = blocks[b].around(attend, x, context.at("blocks").at(b));
@@ -124,6 +142,12 @@ std::vector<Measure> Elastic::measures() const {
           {"memory_divergence", use.divergence},
           {"memory_query_norm", use.query_norm},
           {"memory_key_norm", use.key_norm}};
+}
+
+std::string Elastic::layout() const {
+  std::string words = retrieval ? retrieval->layout() : routing ? "experts by codes, " : "";
+  if (retrieval_window > 0) words += detail::join("of up to ", retrieval_window, " events before the window, ");
+  return words;
 }
 
 Elastic Elastic::for_events() const {

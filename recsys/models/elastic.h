@@ -25,9 +25,18 @@ struct CarriedExperts {
   Var operator()(const Var& experts, const Var& gathered) const;
 };
 
+/// What a layer of dispatcher attention is given.
+struct LayerExperts {
+  Var experts;          ///< [k, width] of all sequences, or [N, k, width]
+  Var queries, source;  ///< [T, width]
+};
+
 /// ELASTIC (Deng et al., arXiv 2408.09380; docs/elastic.md): SASRec's frame around layers in which k experts gather the
 /// history and its rows read them. Bidirectional as in the paper, or causal, which trains on all positions and streams.
 /// With another attention, it is a rival in the same frame and under the same mask.
+///
+/// Experts that are retrieved, or chosen by codes, are those of a sequence's own rows in the bidirectional model. A
+/// causal row must not read what a later one helped to choose: there they are those of the events before the sequence.
 struct Elastic {
   nn::Embedding items, positions;
   nn::Dropout dropout;
@@ -41,7 +50,8 @@ struct Elastic {
   std::int64_t window = 0;
   PositionAlignment alignment = PositionAlignment::start;
   bool causal = true;
-  std::int64_t revive_epochs = 0;  ///< of retrieval
+  std::int64_t revive_epochs = 0;     ///< of retrieval
+  std::int64_t retrieval_window = 0;  ///< events that choose a causal model's experts
   static constexpr void fields(auto& self, auto&& visit) {
     visit("items", self.items);
     visit("positions", self.positions);
@@ -57,21 +67,26 @@ struct Elastic {
     visit("alignment", self.alignment);
     visit("causal", self.causal);
     visit("revive_epochs", self.revive_epochs);
+    visit("retrieval_window", self.retrieval_window);
   }
 
   static Elastic make(const ElasticOptions& options, RngKey key);
   bool looks_ahead() const { return !causal; }
-  /// [T, width].
-  Var encode(const Sequences& batch, const nn::Context& context) const;
+  std::int64_t events_before() const { return retrieval_window; }
+  /// [T, width]. Appends what each layer is given to `seen`, for reports; without dispatcher attention that throws
+  /// ValueError.
+  Var encode(const Sequences& batch, const nn::Context& context, std::vector<LayerExperts>* seen = nullptr) const;
 
   // Its parts: layered_recurrence.h.
   Var embed(const Tensor& row_items, const Tensor& row_positions, const nn::Context& context) const;
   Var finish(const Var& x) const { return norm(x); }
   Var item_table() const { return output.defined() ? output.var() : items.table.var(); }
+  /// Chosen experts change as events leave the window.
+  bool streams() const { return !retrieval && !routing; }
   /// A copy with the experts in every layer.
   Elastic for_events() const;
   /// Settings in words that no tensor shows.
-  std::string layout() const { return retrieval ? retrieval->layout() : routing ? "experts by codes, " : ""; }
+  std::string layout() const;
 
   /// Dead slots begin anew, where that is asked for.
   void epoch_begins(std::int64_t epoch, RngKey key);
@@ -80,8 +95,8 @@ struct Elastic {
   std::vector<Measure> measures() const;
 
  private:
-  /// Embeddings alone [T, width], as constants: what codes are of.
-  Tensor item_rows(const Tensor& row_items) const;
+  /// Embeddings alone [T, width].
+  Var item_rows(const Tensor& row_items) const;
 };
 
 }  // namespace tally::recsys

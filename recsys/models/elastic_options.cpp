@@ -24,8 +24,6 @@ void ElasticOptions::check(const std::string& section) const {
   const auto key = [&](const char* name) { return section + '.' + name; };
   tally::check<ConfigError>(attention.name == "dispatcher", key("retrieval"), "needs attention dispatcher; got ",
                             attention.name);
-  tally::check<ConfigError>(!causal, key("retrieval"),
-                            "needs mask bidirectional: a causal row must not read what a later one helped to choose");
   const nn::ProductKeyMemoryOptions& memory = retrieval.memory;
   const std::int64_t all = memory.sub_keys * memory.sub_keys,
                      experts = layers.attention.options.as<nn::DispatcherOptions>().experts;

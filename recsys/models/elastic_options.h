@@ -65,6 +65,7 @@ struct RetrievalOptions {
   nn::ProductKeyMemoryOptions memory = {.slots = 8};  ///< k of rows follows from the experts
   std::int64_t revive_epochs = 0;
   RoutingOptions routing = {};
+  std::int64_t events_before = 1000;  ///< of the causal model
 
   static void keys(auto& o, auto&& key) {
     const auto with = [&](std::initializer_list<Retrieval> kinds) {
@@ -119,6 +120,11 @@ struct ElasticOptions {
     key("expert_sharing", o.sharing, only_with("attention", o.layers.attention.name(), {"dispatcher"}),
         "experts of each `layer`, `shared` by all, or `carried` from layer to layer (bidirectional only)");
     key(o.retrieval);
+    const std::string mask = o.causal ? "causal" : "bidirectional";
+    key("retrieval_window", o.retrieval.events_before, at_least(1),
+        o.causal ? only_with("retrieval", o.retrieval.retrieval, {Retrieval::rows, Retrieval::pooled})
+                 : only_with("mask", mask, {"causal"}),
+        "events before the window that choose a causal model's experts, as many as there are of them");
   }
   void check(const std::string& section) const;
 };

@@ -26,7 +26,8 @@ namespace tally::recsys {
 ///     std::int64_t window; PositionAlignment alignment;
 ///
 /// What layers share, a model puts into each of them where they are to stream by themselves: `M for_events() const`, if
-/// it has one. `std::string layout() const`: further settings in words.
+/// it has one. `std::string layout() const`: further settings in words. `bool streams() const`: whether what is not in
+/// its layers allows it.
 template <class M>
 concept LayeredModel = requires(const M& model, const Tensor& rows, const Var& x, const nn::Context& context) {
   { model.embed(rows, rows, context) } -> std::convertible_to<Var>;
@@ -60,6 +61,9 @@ std::string layout_of_layers(const M& model) {
 /// Can events be taken one at a time? Positions that count from the window's end move with every event.
 template <LayeredModel M>
 bool streams_by_layers(const M& model) {
+  if constexpr (requires { model.streams(); }) {
+    if (!model.streams()) return false;
+  }
   return model.alignment == PositionAlignment::start &&
          std::all_of(model.blocks.begin(), model.blocks.end(), [](const auto& block) { return block.has_state(); });
 }

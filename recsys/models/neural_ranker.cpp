@@ -105,9 +105,8 @@ namespace {
 
 /// Writes the last hidden state of a history, [width]. One history at a time: in a product with others its rows would
 /// be rounded differently.
-void last_state(const SequenceModel& model, const Prepared& prepared, std::span<const std::int32_t> history,
-                float* row) {
-  const Var hidden = model.encode(pack_window(std::span(&history, 1)), prepared, {});
+void last_state(const SequenceModel& model, const Prepared& prepared, const Sequences& history, float* row) {
+  const Var hidden = model.encode(history, prepared, {});
   const std::int64_t width = hidden.dim(1);
   std::memcpy(row, hidden.value().contiguous().data<float>() + (hidden.dim(0) - 1) * width,
               static_cast<std::size_t>(width) * sizeof(float));
@@ -124,7 +123,7 @@ std::int64_t NeuralRanker::num_items() const { return model_->model().num_items(
 Tensor NeuralRanker::score(const Sequences& all) const {
   const Paused paused;  // scoring while somebody records elsewhere on this thread must not be recorded
   const SequenceModel& model = model_->model();
-  const Sequences histories = cut_to_window(all, model.window());
+  const Sequences histories = cut_to_window(all, model.window(), model.events_before());
   const auto values = model_->values();
   const Tensor& table = values->table;
   const std::int64_t items = table.dim(0), width = table.dim(1), count = histories.count(), group = values->group;
@@ -136,7 +135,7 @@ Tensor NeuralRanker::score(const Sequences& all) const {
     float* rows = last.mutable_data<float>();
     for (std::int64_t i = begin; i < end; ++i) {
       if (histories.offsets.length(i) == 0) continue;
-      last_state(model, values->prepared, histories.sequence(i), rows + (i - begin) * width);
+      last_state(model, values->prepared, histories.slice(i, i + 1), rows + (i - begin) * width);
     }
     std::vector<float> block(static_cast<std::size_t>(group * items));
     score_group(group, rows, table, block.data());
@@ -153,14 +152,14 @@ Tensor NeuralRanker::item_vectors() const {
 Tensor NeuralRanker::user_vectors(const Sequences& all) const {
   const Paused paused;
   const SequenceModel& model = model_->model();
-  const Sequences histories = cut_to_window(all, model.window());
+  const Sequences histories = cut_to_window(all, model.window(), model.events_before());
   const auto values = model_->values();
   Tensor vectors = Tensor::zeros({histories.count(), values->table.dim(1)});
   float* const rows = vectors.mutable_data<float>();
   parallel_for(histories.count(), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       if (histories.offsets.length(i) == 0) continue;
-      last_state(model, values->prepared, histories.sequence(i), rows + i * vectors.dim(1));
+      last_state(model, values->prepared, histories.slice(i, i + 1), rows + i * vectors.dim(1));
     }
   });
   return vectors;

@@ -32,6 +32,9 @@ class SequenceModel {
   virtual std::int64_t width() const = 0;
   /// Longest history it reads; longer ones are cut to their last items.
   virtual std::int64_t window() const = 0;
+  /// How many events before its window it reads besides, in Sequences::before: mostly none. They may be fewer, or
+  /// absent.
+  virtual std::int64_t events_before() const = 0;
 
   /// Do rows see what follows them? Such a model is trained on prefix samples alone, whose loss is at the last row.
   virtual bool looks_ahead() const = 0;

@@ -22,9 +22,9 @@ namespace tally::recsys {
 ///     Var encode(const Sequences&, const Values&, const nn::Context&) const;
 ///     Var candidate_table(const Values&) const;                 // and num_items(), width()
 ///
-/// and, if it likes, `looks_ahead` (false where it is missing), `prepares_candidates` (true), `auxiliary_loss` (with
-/// the struct too), `initialize_from_weights`, `epoch_begins`, `item_tensors` (items.table and output, where the module
-/// has them) and `measures` as above, and
+/// and, if it likes, `looks_ahead` (false where it is missing), `events_before` (0), `prepares_candidates` (true),
+/// `auxiliary_loss` (with the struct too), `initialize_from_weights`, `epoch_begins`, `item_tensors` (items.table and
+/// output, where the module has them) and `measures` as above, and
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
 ///
@@ -52,6 +52,13 @@ class SequenceModelOf final : public SequenceModel {
     }
   }
   std::int64_t window() const override { return module_.window; }
+  std::int64_t events_before() const override {
+    if constexpr (requires { module_.events_before(); }) {
+      return module_.events_before();
+    } else {
+      return 0;
+    }
+  }
 
   bool looks_ahead() const override {
     if constexpr (requires { module_.looks_ahead(); }) {

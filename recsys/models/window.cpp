@@ -1,5 +1,6 @@
 #include "tally/recsys/models/window.h"
 
+#include <algorithm>
 #include <vector>
 
 namespace tally::recsys {
@@ -8,17 +9,23 @@ Sequences pack_window(std::span<const std::span<const std::int32_t>> histories, 
   return pack(histories, {}, window);
 }
 
-Sequences cut_to_window(const Sequences& sequences, std::int64_t window) {
+Sequences cut_to_window(const Sequences& sequences, std::int64_t window, std::int64_t events_before) {
   if (sequences.offsets.longest() <= window) return sequences;
-  std::vector<std::span<const std::int32_t>> histories;
+  std::vector<std::span<const std::int32_t>> histories, before;
   std::vector<std::span<const double>> times;
   histories.reserve(static_cast<std::size_t>(sequences.count()));
   for (std::int64_t i = 0; i < sequences.count(); ++i) {
-    histories.push_back(sequences.sequence(i));
+    const auto history = sequences.sequence(i);
+    histories.push_back(history);
     if (sequences.times.defined()) times.push_back(sequences.times_of(i));
+    const auto older = std::max<std::int64_t>(0, sequences.offsets.length(i) - window);
+    before.push_back(history.first(static_cast<std::size_t>(older)));
   }
   Sequences cut = pack(histories, times, window);
   cut.users = sequences.users;
+  if (events_before == 0) return cut;
+  Sequences older = pack(before, {}, events_before);
+  cut.before = {std::move(older.items), std::move(older.offsets)};
   return cut;
 }
 

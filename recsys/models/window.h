@@ -9,8 +9,8 @@ namespace tally::recsys {
 
 /// Packs histories end to end, the last `window` items of each, oldest first; 0 means all of them.
 Sequences pack_window(std::span<const std::span<const std::int32_t>> histories, std::int64_t window = 0);
-/// The last `window` items of each sequence.
-Sequences cut_to_window(const Sequences& sequences, std::int64_t window);
+/// The last `window` items of each sequence, and up to `events_before` that came before those, if that is not 0.
+Sequences cut_to_window(const Sequences& sequences, std::int64_t window, std::int64_t events_before = 0);
 
 /// Which end of the window position 0 counts from. Published protocols pad, and the side they pad decides it.
 enum class PositionAlignment {

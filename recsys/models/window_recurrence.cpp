@@ -61,8 +61,10 @@ std::shared_ptr<const RecurrentModel> recurrent_by_window(std::shared_ptr<const 
                                                           std::uint64_t weights, const std::string& settings) {
   const Paused paused;
   const Prepared prepared = model->prepare(BatchItems::all(model->num_items()));
+  const std::int64_t window = model->window(), before = model->events_before();
   WindowRecurrence recurrence(
-      settings, model->window(), [=](const Sequences& batch) { return model->encode(batch, prepared, {}).value(); },
+      settings, window + before,
+      [=](const Sequences& batch) { return model->encode(cut_to_window(batch, window, before), prepared, {}).value(); },
       ItemScorer::of_table(model->candidate_table(prepared).value()));
   return std::make_shared<RecurrentModelOf<WindowRecurrence>>(model->name(), weights, std::move(recurrence));
 }

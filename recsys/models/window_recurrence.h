@@ -16,9 +16,9 @@ namespace tally::recsys {
 
 class SequenceModel;
 
-/// Any model one event at a time: the state is the last `window` items, and a hidden row reads all of them again. It
-/// gives what encode() gives for a history cut to the window, at any length. For models whose states grow, or move with
-/// each event.
+/// Any model one event at a time: the state is the last items, as many as it reads, and a hidden row reads all of them
+/// again. It gives what encode() gives for a history cut to the window, at any length. For models whose states grow, or
+/// move with each event.
 class WindowRecurrence {
  public:
   static constexpr std::uint32_t kStateVersion = 2;  ///< 1: numbers for words in the layout
@@ -30,7 +30,8 @@ class WindowRecurrence {
     void save(std::string& to) const { write_values(to, std::span<const std::int32_t>(recent)); }
   };
 
-  /// `encode` gives the hidden rows f32 [T, D] of sequences; `model` says in words what no weight shows.
+  /// `window` counts all items that the model reads. `encode` gives the hidden rows f32 [T, D] of sequences of up to so
+  /// many, or of the end of them; `model` says in words what no weight shows.
   WindowRecurrence(std::string model, std::int64_t window, std::function<Tensor(const Sequences&)> encode,
                    ItemScorer scorer)
       : model_(std::move(model)), window_(window), encode_(std::move(encode)), scorer_(std::move(scorer)) {}

@@ -41,6 +41,10 @@ GradientReport check_model_gradients(const ModelConfig& config, const Choice<Los
   }
   const std::vector<std::vector<std::int32_t>> walks{{3, 1, 4, 1, 5}, {}, {9}, {2, 6, 5}};
   TrainingShard shard{cut_to_window(Sequences::from(walks, kItems), model->window()), {}};
+  if (model->events_before() > 0) {
+    Sequences before = Sequences::from({{7, 0, 7}, {}, {}, {11}}, kItems);
+    shard.inputs.before = {std::move(before.items), std::move(before.offsets)};
+  }
   shard.inputs.users = Tensor::from<std::int32_t>({0, 1, 2, 3}, {4});
   shard.targets = Tensor({shard.inputs.items.numel()}, DType::i32);
   const std::int64_t targets = shard.targets.numel();

@@ -19,8 +19,9 @@ TrainingBatches::TrainingBatches(std::vector<std::span<const std::int32_t>> hist
   check<ConfigError>(options.batch_size >= 1 && options.window >= 1 && options.shard_tokens >= 1, "batches",
                      "needs a batch size, window and shard budget of at least 1; got ", options.batch_size, ", ",
                      options.window, " and ", options.shard_tokens);
-  check<ConfigError>(options.prefixes_per_user >= 0, "batches", "needs no negative number of prefixes; got ",
-                     options.prefixes_per_user);
+  check<ConfigError>(options.prefixes_per_user >= 0 && options.events_before >= 0, "batches",
+                     "needs no negative number of prefixes, or of events before a sample; got ",
+                     options.prefixes_per_user, " and ", options.events_before);
   const bool pieces = options.samples == TrainingSamples::pieces;
   const std::int64_t largest = pieces ? longest_piece(options.window) : options.window;
   if (options_.stride == 0) options_.stride = largest;
@@ -111,13 +112,17 @@ TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) con
   const std::int64_t end = std::min(samples_per_epoch_, begin + options_.batch_size);
   const bool last_only = options_.samples == TrainingSamples::prefix;
   TrainingBatch batch;
-  std::vector<std::span<const std::int32_t>> inputs, targets;
+  std::vector<std::span<const std::int32_t>> inputs, targets, before;
   std::vector<std::span<const double>> times;
   std::vector<std::int32_t> users;
   std::int64_t rows = 0;
   const auto close_shard = [&] {
     if (inputs.empty()) return;
     TrainingShard shard{pack(inputs, times), pack(targets).items, batch.rows, rows > options_.shard_tokens};
+    if (options_.events_before > 0) {
+      Sequences older = pack(before, {}, options_.events_before);
+      shard.inputs.before = {std::move(older.items), std::move(older.offsets)};
+    }
     shard.inputs.users = Tensor::from(users, {static_cast<std::int64_t>(users.size())});
     if (last_only) {
       auto* target = shard.targets.mutable_data<std::int32_t>();
@@ -130,6 +135,7 @@ TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) con
     batch.shards.push_back(std::move(shard));
     inputs.clear();
     targets.clear();
+    before.clear();
     times.clear();
     users.clear();
     rows = 0;
@@ -141,6 +147,7 @@ TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) con
     if (rows + static_cast<std::int64_t>(length) > options_.shard_tokens) close_shard();
     inputs.push_back(history.subspan(first, length));
     targets.push_back(history.subspan(first + 1, length));
+    before.push_back(history.first(first));
     if (!times_.empty()) times.push_back(times_[static_cast<std::size_t>(sample.user)].subspan(first, length));
     users.push_back(sample.user);
     rows += static_cast<std::int64_t>(length);

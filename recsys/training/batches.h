@@ -60,6 +60,8 @@ class TrainingBatches {
     /// Of window samples: inputs between the ends of two windows, at most `window`. Of pieces: items in each, at most
     /// longest_piece(window). 0 is the largest.
     std::int64_t stride = 0;
+    /// How many of the user's events before a sample come with it, at most: Sequences::before.
+    std::int64_t events_before = 0;
   };
 
   /// `histories` are the users' training items and `times` when they were, or none; both must outlive this. Throws

@@ -34,6 +34,7 @@ BatchItems occurring(const TrainingBatch& batch, std::span<const Tensor> negativ
   };
   for (const TrainingShard& shard : batch.shards) {
     mark(shard.inputs.items);
+    if (shard.inputs.before.items.defined()) mark(shard.inputs.before.items);
     mark(shard.targets);
   }
   for (const Tensor& drawn : negatives) {

@@ -196,7 +196,7 @@ TEST_CASE("experts by the tally of codewords", "[code_routing]") {
   for (std::int64_t e = 0; e < 9; ++e) {
     const std::vector<double> counts = own.counts.slice(0, e / 3, e / 3 + 1).contiguous().to_doubles();
     const double total = counts[0] + counts[1] + counts[2],
-                 weight = total == 0 ? 0 : 3 * counts[static_cast<std::size_t>(e % 3)] / total;
+                 weight = total == 0 ? 1 : 3 * counts[static_cast<std::size_t>(e % 3)] / total;
     const float* value = routing.values.value().data<float>() + own.slots.data<std::int64_t>()[e] * kWidth;
     for (std::int64_t c = 0; c < kWidth; ++c) {
       CHECK(double{experts.data<float>()[e * kWidth + c]} == Approx(weight * double{value[c]}).margin(1e-6));
@@ -244,7 +244,9 @@ TEST_CASE("settings of retrieval that contradict each other are refused", "[inte
     ModelConfig config("elastic");
     for (const auto& [key, value] : settings) config.set(key, value);
   };
-  CHECK_THROWS_WITH(set({{"retrieval", "rows"}}), Contains("model.retrieval] needs mask bidirectional"));
+  CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"retrieval_window", 9}}),
+                    Contains("mask causal"));
+  CHECK_THROWS_WITH(set({{"retrieval_window", 9}}), Contains("retrieval"));
   CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"memory_heads", 3}}),
                     Contains("model.experts] needs a multiple of memory_heads 3"));
   CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"memory_sub_keys", 5}}),

@@ -46,6 +46,7 @@ std::vector<double> seen_of(const Overrides& overrides) {
   add(model->candidate_table(prepared));
   add(model->auxiliary_loss(batch, batch.items, prepared, context));
   all_numbers.push_back(static_cast<double>(model->window()));
+  all_numbers.push_back(static_cast<double>(model->events_before()));
   updates.apply();
   model->epoch_begins(2, RngKey{7});
   for (const Tensor& tensor : model->weights()) add(Var(tensor));
@@ -106,6 +107,7 @@ const std::vector<Case>& cases() {
       {elastic, "expert_sharing=layer"},
       {elastic, "expert_sharing=carried"},
       {elastic, "retrieval=rows"},
+      {with(rows, {"mask=causal"}), "retrieval_window=7"},
       {rows, "retrieval=pooled"},
       {with(elastic, {"retrieval=rows"}), "routing=codes"},
       {with(elastic, {"retrieval=rows", "routing=codes"}), "routing_codebooks=2"},

@@ -197,6 +197,7 @@ std::vector<Streaming> all_models() {
     add("elastic, both ways", elastic(false, sharing));
   }
   add("elastic, experts carried", elastic(false, ExpertSharing::carried));
+  add("elastic, rows retrieved before the window", elastic(true, ExpertSharing::shared, Retrieval::rows));
   add("elastic, rows retrieved", elastic(false, ExpertSharing::carried, Retrieval::rows));
   add("elastic, pooled", elastic(false, ExpertSharing::layer, Retrieval::pooled));
   return models;

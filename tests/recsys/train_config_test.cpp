@@ -41,6 +41,8 @@ TEST_CASE("a config's losses and samples", "[config]") {
   CHECK(batch_options(parse({"train_samples=window", "window_stride=20"}), 50).stride == 20);
   CHECK(batches.batch_size == 7);
   CHECK(batches.window == 50);
+  CHECK(batches.events_before == 0);
+  CHECK(batch_options(parse({}), 50, 4).events_before == 4);
   CHECK(batch_options(parse({"train_samples=pieces"}), 50).samples == TrainingSamples::pieces);
 }
 
