@@ -22,6 +22,7 @@
   EACH(evaluate)             \
   EACH(recommend)            \
   EACH(report)               \
+  EACH(experts)              \
   EACH(study)                \
   EACH(config)               \
   EACH(tables)               \

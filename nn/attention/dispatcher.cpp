@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "tally/autograd/tape.h"
 #include "tally/nn/initializers.h"
@@ -48,14 +49,18 @@ const Parameter& DispatcherKind::own_experts() const {
   return experts;
 }
 
+ops::DispatcherInputs DispatcherKind::inputs(const Var& queries, const Var& source, const Var& given) const {
+  return {.expert_queries = expert_query(given),
+          .keys = key(source),
+          .values = value(source),
+          .queries = query(queries),
+          .key_projection = expert_key,
+          .value_projection = expert_value};
+}
+
 DispatcherKind::Dispatched DispatcherKind::dispatch(const Var& queries, const Var& source, const Var& given,
                                                     const Sequence& sequence) const {
-  const ops::DispatcherInputs in{.expert_queries = expert_query(given),
-                                 .keys = key(source),
-                                 .values = value(source),
-                                 .queries = query(queries),
-                                 .key_projection = expert_key,
-                                 .value_projection = expert_value};
+  const ops::DispatcherInputs in = inputs(queries, source, given);
   const ops::DispatcherOptions options{.heads = heads};
   if (mask == ops::AttentionMask::causal) {
     return {output(ops::causal_dispatcher_attention(in, sequence.offsets, options)), Var()};
@@ -66,6 +71,45 @@ DispatcherKind::Dispatched DispatcherKind::dispatch(const Var& queries, const Va
 
 Var DispatcherKind::operator()(const Var& queries, const Var& source, const Sequence& sequence, const Context&) const {
   return dispatch(queries, source, own_experts(), sequence).output;
+}
+
+DispatcherKind::LastRead DispatcherKind::last_read(const Var& queries, const Var& source, const Var& given,
+                                                   const Sequence& sequence) const {
+  const Paused paused;
+  const Offsets& offsets = sequence.offsets;
+  const ops::DispatcherInputs in = inputs(queries, source, given);
+  const Tensor gathered = ops::dispatcher_attention(in, offsets, {.heads = heads}).experts.value();
+  const std::int64_t count = offsets.count(), k = gathered.dim(1), width = gathered.dim(2), d = width / heads;
+  const std::vector<double> asking = in.queries.value().to_doubles(), projection = expert_key.value().to_doubles(),
+                            all = gathered.to_doubles();
+  const bool mixed = expert_key.value().rank() == 2;
+  Tensor shares({count, heads, k}, DType::f64);
+  for (std::int64_t i = 0; i < count; ++i) {
+    check<ValueError>(offsets.length(i) > 0, kDispatcherAttention, "needs rows in each sequence; got none in number ",
+                      i);
+    const double* const row = asking.data() + (offsets.at(i + 1) - 1) * width;
+    for (std::int64_t h = 0; h < heads; ++h) {
+      // The projection goes to the side of the query: its columns of this head, and the rows that they read.
+      const std::int64_t first = mixed ? 0 : h * d, rows = mixed ? width : d;
+      std::vector<double> moved(static_cast<std::size_t>(rows));
+      for (std::int64_t r = 0; r < rows; ++r) {
+        const double* const from = projection.data() + (mixed ? r * width + h * d : (h * d + r) * d);
+        moved[static_cast<std::size_t>(r)] = std::inner_product(from, from + d, row + h * d, 0.0);
+      }
+      const std::span<double> read = shares.mutable_span<double>().subspan(
+          static_cast<std::size_t>((i * heads + h) * k), static_cast<std::size_t>(k));
+      for (std::int64_t e = 0; e < k; ++e) {
+        read[static_cast<std::size_t>(e)] =
+            std::inner_product(moved.begin(), moved.end(), all.data() + (i * k + e) * width + first, 0.0) /
+            std::sqrt(static_cast<double>(d));
+      }
+      const double largest = *std::max_element(read.begin(), read.end());
+      for (double& score : read) score = std::exp(score - largest);
+      const double total = std::accumulate(read.begin(), read.end(), 0.0);
+      for (double& weight : read) weight /= total;
+    }
+  }
+  return {shares, gathered};
 }
 
 std::string DispatcherKind::layout() const {

@@ -71,6 +71,14 @@ struct DispatcherKind {
   /// With experts [k, width] of all sequences, or [N, k, width].
   Dispatched dispatch(const Var& queries, const Var& source, const Var& given, const Sequence& sequence) const;
 
+  struct LastRead {
+    Tensor shares;    ///< f64 [N, heads, k] of each expert in what a head reads: they sum to 1
+    Tensor gathered;  ///< [N, k, width]
+  };
+  /// What the last row of each sequence reads, which sees all rows with either mask. Throws ValueError for a sequence
+  /// without rows.
+  LastRead last_read(const Var& queries, const Var& source, const Var& given, const Sequence& sequence) const;
+
   std::string layout() const;
 
   /// What the experts gathered, in double: its size does not depend on the history's length.
@@ -87,6 +95,7 @@ struct DispatcherKind {
   Var step(State& state, const Var& queries, const Var& source, const Event& event) const;
 
  private:
+  ops::DispatcherInputs inputs(const Var& queries, const Var& source, const Var& given) const;
   const Parameter& own_experts() const;
 };
 

@@ -53,7 +53,8 @@ CodeRouting CodeRouting::make(const RoutingOptions& options, std::int64_t expert
       .experts = experts};
 }
 
-Var CodeRouting::operator()(const Tensor& rows, const Offsets& offsets, const nn::Context& context) const {
+Var CodeRouting::operator()(const Tensor& rows, const Offsets& offsets, const nn::Context& context,
+                            Tensor* slots) const {
   Tensor codes;
   {
     const Paused paused;
@@ -68,6 +69,13 @@ Var CodeRouting::operator()(const Tensor& rows, const Offsets& offsets, const nn
     for (std::int64_t j = 0; j < experts; ++j) {
       of_history[j] = total > 0 ? of_history[j] * static_cast<double>(experts) / total : 1;
     }
+  }
+  if (slots != nullptr) {
+    std::vector<std::int64_t> chosen;
+    for (std::int64_t i = 0; i < frequent.slots.numel(); ++i) {
+      if (counts[i] > 0) chosen.push_back(frequent.slots.data<std::int64_t>()[i]);
+    }
+    *slots = Tensor::from(chosen, {static_cast<std::int64_t>(chosen.size())});
   }
   const Tensor weights = frequent.counts.reshape(Shape{offsets.count(), experts, 1}).to(values.value().dtype());
   return ops::embedding(values, frequent.slots) * Var(weights);

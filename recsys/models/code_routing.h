@@ -27,7 +27,8 @@ struct CodeRouting {
 
   /// [N, k, width] of histories whose rows [T, width] these are; of an empty one, the first k with weights of 1. In
   /// training, codebooks follow the rows.
-  Var operator()(const Tensor& rows, const Offsets& offsets, const nn::Context& context) const;
+  /// `slots`, if given, becomes the rows with a weight, those of all histories: i64.
+  Var operator()(const Tensor& rows, const Offsets& offsets, const nn::Context& context, Tensor* slots = nullptr) const;
 
   /// Share of the codewords that some row of the last epochs chose, and KL from their use to uniform use.
   double share_used() const;

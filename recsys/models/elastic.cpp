@@ -1,6 +1,7 @@
 #include "tally/recsys/models/elastic.h"
 
 #include <cmath>
+#include <utility>
 
 #include "tally/autograd/tape.h"
 #include "tally/nn/attention/dispatcher.h"
@@ -105,22 +106,23 @@ Var Elastic::encode(const Sequences& batch, const nn::Context& context, std::vec
   // What came before the window has no position in it.
   const Var asked = retrieval ? retrieval->ask(causal ? item_rows(asking.items) : x, asking.offsets) : Var();
   Var read = experts;
+  Tensor slots;
   if (routing) {
     const Tensor rows = [&] {
       const Paused paused;  // codes are of constants
       return item_rows(asking.items).value();
     }();
-    read = (*routing)(rows, asking.offsets, context.at("routing"));
+    read = (*routing)(rows, asking.offsets, context.at("routing"), &slots);
   }
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     if (retrieval && b < retrieval->memories.size()) {
-      read = retrieval->experts(asked, b, context.at("retrieval").at(b));
+      read = retrieval->experts(asked, b, context.at("retrieval").at(b), &slots);
     }
     const nn::DispatcherKind& dispatcher = dispatcher_of(blocks[b]);
     if (!given) read = dispatcher.experts;
     nn::DispatcherKind::Dispatched dispatched;
     const auto attend = [&](const Var& queries, const Var& source) {
-      if (seen != nullptr) seen->push_back({read, queries, source});
+      if (seen != nullptr) seen->push_back({read, queries, source, std::exchange(slots, {})});
       dispatched = dispatcher.dispatch(queries, source, read, sequence);
       return dispatched.output;
     };

@@ -29,6 +29,7 @@ struct CarriedExperts {
 struct LayerExperts {
   Var experts;          ///< [k, width] of all sequences, or [N, k, width]
   Var queries, source;  ///< [T, width]
+  Tensor slots;         ///< i64 that were read for these experts; undefined where none were
 };
 
 /// ELASTIC (Deng et al., arXiv 2408.09380; docs/elastic.md): SASRec's frame around layers in which k experts gather the

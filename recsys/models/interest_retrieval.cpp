@@ -85,12 +85,16 @@ Var InterestRetrieval::ask(const Var& rows, const Offsets& offsets) const {
   return hidden(ops::concat(parts, 1), ops::Activation::gelu);
 }
 
-Var InterestRetrieval::experts(const Var& asked, std::size_t layer, const nn::Context& context) const {
-  const nn::ProductKeyMemory& memory = memories.at(layer);
-  if (!base.defined()) return memory(asked, values, context).output;
+Var InterestRetrieval::experts(const Var& asked, std::size_t layer, const nn::Context& context, Tensor* slots) const {
+  const auto read_by = [&](const Var& rows) {
+    const ops::ProductKeyMemoryResult result = memories.at(layer)(rows, values, context);
+    if (slots != nullptr) *slots = result.slots;
+    return result.output;
+  };
+  if (!base.defined()) return read_by(asked);
   const std::int64_t count = asked.dim(0), k = base.shape()[0], width = base.shape()[1];
   const Var asking = ops::reshape(asked, Shape{count, 1, width}) + ops::reshape(base.var(), Shape{1, k, width});
-  const Var read = memory(ops::reshape(asking, Shape{count * k, width}), values, context).output;
+  const Var read = read_by(ops::reshape(asking, Shape{count * k, width}));
   return ops::reshape(read, Shape{count, k, width}) + base;
 }
 

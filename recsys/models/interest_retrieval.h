@@ -39,8 +39,9 @@ struct InterestRetrieval {
 
   /// [N, width] of each history, from its rows [T, width]; an empty history is as one row of zeros.
   Var ask(const Var& rows, const Offsets& offsets) const;
-  /// Experts [N, k, width] of a layer, for what ask() gave.
-  Var experts(const Var& asked, std::size_t layer, const nn::Context& context) const;
+  /// Experts [N, k, width] of a layer, for what ask() gave. `slots`, if given, becomes what was read of the memory:
+  /// i64.
+  Var experts(const Var& asked, std::size_t layer, const nn::Context& context, Tensor* slots = nullptr) const;
 
   /// Dead slots and sub-keys begin anew: nn::ProductKeyMemory::revive. Returns how many.
   std::int64_t revive(RngKey key);

@@ -127,3 +127,36 @@ TEST_CASE("a dispatcher's state is as good after many events", "[dispatcher_kind
   }
   CHECK(most < 1e-5);
 }
+
+TEST_CASE("shares that the last row reads make its output", "[dispatcher_kind]") {
+  const std::vector<std::int64_t> lengths{1, 7, 40};
+  const Offsets offsets = Offsets::from_lengths(lengths);
+  const Tensor queries = normal({48, 6}, 1, DType::f64), source = normal({48, 6}, 2, DType::f64);
+  for (const auto mask : {ops::AttentionMask::causal, ops::AttentionMask::bidirectional}) {
+    for (const auto heads : {nn::ExpertHeads::mixed, nn::ExpertHeads::own}) {
+      const nn::DispatcherKind kind = make({.experts = 4, .heads = heads}, mask);
+      const auto read = kind.last_read(queries, source, kind.experts, {offsets});
+      const Rows outputs = rows_in_double(kind(queries, source, {offsets}, {}).value());
+      for (std::int64_t i = 0; i < 3; ++i) {
+        const Rows values =
+            times(rows_in_double(read.gathered.slice(0, i, i + 1).contiguous()), kind.expert_value.value());
+        const Rows shares = rows_in_double(read.shares.slice(0, i, i + 1).contiguous());
+        Rows row(1, std::vector<double>(6));
+        for (std::size_t h = 0; h < 2; ++h) {
+          double total = 0;
+          for (std::size_t e = 0; e < 4; ++e) {
+            total += shares[h][e];
+            for (std::size_t c = 3 * h; c < 3 * h + 3; ++c) row[0][c] += shares[h][e] * values[e][c];
+          }
+          CHECK(total == Approx(1));
+        }
+        const Rows last{outputs[static_cast<std::size_t>(offsets.at(i + 1) - 1)]};
+        CHECK(largest_difference(linear_rows(kind.output, row), last) < 1e-12);
+      }
+    }
+  }
+  const nn::DispatcherKind kind = make({.experts = 4}, ops::AttentionMask::causal);
+  CHECK_THROWS_WITH(
+      kind.last_read(queries, source, kind.experts, {Offsets::from_lengths(std::vector<std::int64_t>{48, 0})}),
+      Contains("needs rows in each sequence"));
+}
