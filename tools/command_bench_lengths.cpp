@@ -184,8 +184,10 @@ void add_bench_lengths(CLI::App& app, const CommandContext& context) {
   command->add_option("--heads", options.heads, "Of softmax and dispatcher attentions; the others have one")
       ->capture_default_str();
   command
-      ->add_option("--blocks", arguments->blocks,
-                   "Above 0: encoders of so many blocks, with any of `tally attentions`; experts as codewords in all")
+      ->add_option(
+          "--blocks", arguments->blocks,
+          "Above 0: encoders of so many blocks, with any of `tally attentions`; as many experts, projected keys "
+          "and interests as codewords in all")
       ->capture_default_str();
   command->add_flag("--bidirectional", arguments->bidirectional, "Of encoders: rows see what follows them too");
   command->add_option("--codebooks", options.codebooks, "B")->capture_default_str();

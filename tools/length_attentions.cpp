@@ -183,10 +183,12 @@ ReadyAttention make_dispatcher(const LengthSequence& s, bool causal) {
           }};
 }
 
+/// With as many experts, or whatever stands for them, as there are codewords in all.
 nn::AttentionChoice sized_choice(const nn::AttentionKinds& kinds, const std::string& name, const AttentionSizes& s) {
   nn::AttentionChoice choice(kinds, name);
-  if (choice.options.list().find("experts") != nullptr) {
-    set_option([&choice] { return choice.options.list(); }, name, "experts", s.codebooks * s.codewords);
+  for (const char* key : {"experts", "projected_keys", "k_interests"}) {
+    if (choice.options.list().find(key) == nullptr) continue;
+    set_option([&choice] { return choice.options.list(); }, name, key, s.codebooks * s.codewords);
   }
   return choice;
 }
