@@ -57,10 +57,13 @@ bool train_all(const qa::StudyConfig& config, const qa::StudyData& data, const s
   for (const qa::ReaderSetting& reader : config.readers) {
     if (!only.empty() && reader.name != only) continue;
     std::vector<qa::RunResult> tried;
-    for (const double rate : config.learning_rates) {
-      const auto result = qa::run_training(config, data, {reader.name, rate, config.seeds[0]}, hooks);
-      if (!result) return false;
-      tried.push_back(*result);
+    for (std::int64_t i = 0; i < config.rate_seeds; ++i) {
+      for (const double rate : config.learning_rates) {
+        const std::int64_t seed = config.seeds[static_cast<std::size_t>(i)];
+        const auto result = qa::run_training(config, data, {reader.name, rate, seed}, hooks);
+        if (!result) return false;
+        tried.push_back(*result);
+      }
     }
     const double rate = qa::chosen_rate(tried);
     for (const std::int64_t seed : config.seeds) {

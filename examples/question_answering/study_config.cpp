@@ -35,6 +35,8 @@ void StudyConfig::check(const std::string&) const {
       std::set<double>(learning_rates.begin(), learning_rates.end()).size() == learning_rates.size() &&
           std::set<std::int64_t>(seeds.begin(), seeds.end()).size() == seeds.size(),
       "study", "needs learning rates and seeds that differ");
+  tally::check<ConfigError>(rate_seeds <= static_cast<std::int64_t>(seeds.size()), "study.rate_seeds", "needs at most ",
+                            seeds.size(), ", as many as there are seeds; got ", rate_seeds);
   for (const GapSetting& gap : gaps) {
     for (const std::string& side : {gap.better, gap.worse}) {
       tally::check<ConfigError>(names.contains(side), "gaps", "\"", side, "\" is no reader of this study",

@@ -60,7 +60,7 @@ struct TrainOptions {
   }
 };
 
-/// Readers times learning rates times seeds: every rate with the first seed, the best of them with the others.
+/// Readers times learning rates times seeds: every rate with the first `rate_seeds` seeds, the best of them with all.
 struct StudyConfig {
   std::string name;
   std::string output = "question_answering";
@@ -70,6 +70,7 @@ struct StudyConfig {
   std::vector<ReaderSetting> readers;
   std::vector<double> learning_rates = {1e-3, 3e-3, 1e-2};
   std::vector<std::int64_t> seeds = {1, 2, 3};
+  std::int64_t rate_seeds = 1;
   std::vector<GapSetting> gaps;
   static void keys(auto& o, auto&& key) {
     key("name", o.name, "title of tables and plots");
@@ -79,8 +80,10 @@ struct StudyConfig {
     key("train", o.train, "how it learns");
     key("readers", o.readers, "that are compared");
     key("learning_rates", o.learning_rates, tally::above(0),
-        "tried by each reader with the first seed; the one of the best validation is kept");
+        "tried by each reader with the first `rate_seeds` seeds; the one of the best mean validation is kept");
     key("seeds", o.seeds, tally::at_least(0), "of all random draws of a training");
+    key("rate_seeds", o.rate_seeds, tally::at_least(1),
+        "seeds that every learning rate is tried with; one is enough where trainings differ little");
     key("gaps", o.gaps, "differences that the study is about");
   }
   /// Throws ConfigError for lists without a member, names that are used twice or cannot be those of directories, and

@@ -67,12 +67,14 @@ Spread spread_of(const std::vector<double>& values) {
 
 double chosen_rate(const std::vector<RunResult>& runs) {
   tally::check<tally::ValueError>(!runs.empty(), "chosen_rate", "needs at least one run");
-  const RunResult* best = &runs[0];
-  for (const RunResult& each : runs) {
-    const bool as_good = each.validation == best->validation && each.run.learning_rate < best->run.learning_rate;
-    if (each.validation > best->validation || as_good) best = &each;
-  }
-  return best->run.learning_rate;
+  std::map<double, std::vector<double>> validations;
+  for (const RunResult& each : runs) validations[each.run.learning_rate].push_back(each.validation);
+  const auto mean = [](const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+  };
+  const auto best = std::max_element(validations.begin(), validations.end(),
+                                     [&](const auto& a, const auto& b) { return mean(a.second) < mean(b.second); });
+  return best->first;  // of rates that are as good the lowest
 }
 
 std::vector<ReaderResults> chosen_results(const StudyConfig& config, const std::vector<RunResult>& finished) {
@@ -80,7 +82,8 @@ std::vector<ReaderResults> chosen_results(const StudyConfig& config, const std::
   for (const ReaderSetting& reader : config.readers) {
     std::vector<RunResult> tried;
     for (const RunResult& each : finished) {
-      if (each.run.reader == reader.name && each.run.seed == config.seeds[0]) tried.push_back(each);
+      const auto place = std::find(config.seeds.begin(), config.seeds.end(), each.run.seed) - config.seeds.begin();
+      if (each.run.reader == reader.name && place < config.rate_seeds) tried.push_back(each);
     }
     if (tried.empty()) continue;
     ReaderResults results{reader.name, chosen_rate(tried), {}};

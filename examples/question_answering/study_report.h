@@ -25,8 +25,8 @@ struct ReaderResults {
   std::vector<RunResult> seeds;  ///< those that are finished
 };
 
-/// The rate of the best validation among runs of one reader and one seed; the smaller of two that are as good. There
-/// must be one.
+/// The rate of the best mean validation among runs of one reader; the smaller of two that are as good. There must be
+/// one.
 double chosen_rate(const std::vector<RunResult>& runs);
 
 /// Readers in the order of the config, those with a finished run: its runs at the rate that is best on validation.
