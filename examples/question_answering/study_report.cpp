@@ -247,6 +247,9 @@ std::string write_report(const StudyConfig& config, const QuestionSet& set, cons
             gaps.to_markdown() + '\n';
   }
   text += "All runs:\n\n" + runs.to_markdown() + "\n![learning](learning.svg)\n";
+  for (const RunResult& run : finished) {
+    if (!run.diverged.empty()) text += "\n`" + run.run.directory() + "` ended early: " + run.diverged + '\n';
+  }
   std::filesystem::create_directories(output);
   tally::write_file_atomically(output / "results.md", text);
   tally::write_file_atomically(output / "accuracy.csv", accuracy.to_csv());

@@ -46,6 +46,7 @@ Json to_json(const RunResult& result, const Json& settings) {
                        {"test", Json(result.test)},
                        {"validation_by_epoch", Json(result.validation_by_epoch)},
                        {"parameters", result.parameters},
+                       {"diverged", result.diverged},
                        {"seconds", result.seconds},
                        {"words_per_second", result.words_per_second},
                        {"first_loss", result.first_loss},
@@ -66,6 +67,7 @@ RunResult from_json(const Json& json, const StudyRun& run, const std::string& na
   result.words_per_second = fields.require<double>("words_per_second");
   result.first_loss = fields.require<double>("first_loss");
   result.last_loss = fields.require<double>("last_loss");
+  result.diverged = fields.get<std::string>("diverged", "");
   fields.finish();
   return result;
 }
@@ -172,8 +174,14 @@ std::optional<RunResult> run_training(const StudyConfig& config, const StudyData
   };
   nn::Trainer trainer(task, adam, options, hooks);
   nn::TrainerProgress progress = trainer.restore().value_or(nn::TrainerProgress{});
-  const nn::TrainingOutcome outcome = trainer.run(progress);
-  if (outcome == nn::TrainingOutcome::interrupted) return {};
+  std::string diverged;
+  try {
+    if (trainer.run(progress) == nn::TrainingOutcome::interrupted) return {};
+  } catch (const tally::ValueError& error) {
+    // A rate that was too high: a loss, a gradient or rows that are not finite. What was learned before counts.
+    if (progress.best_epoch == 0) throw;
+    diverged = error.what();
+  }
 
   nn::load_weights(options.files.best, task.state(), settings);
   RunResult result;
@@ -183,6 +191,7 @@ std::optional<RunResult> run_training(const StudyConfig& config, const StudyData
   result.parameters = nn::count_parameters(model);
   result.test =
       measure_accuracy(model, make_shards(data.set.test, config.train.shard_words), data.set.tasks.size()).by_task();
+  result.diverged = diverged;
   read_log(options.files.log, result);
   tally::write_file_atomically(directory / "result.json", to_json(result, settings).dump(1) + '\n');
   return result;

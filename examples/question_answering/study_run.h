@@ -30,6 +30,7 @@ struct RunResult {
   double seconds = 0;                    ///< of training, without validation
   double words_per_second = 0;           ///< of documents and questions, in training
   double first_loss = 0, last_loss = 0;  ///< of the first epoch and the last
+  std::string diverged;                  ///< what was not finite and ended the training; mostly empty
 
   double test_mean() const;
 };

@@ -201,6 +201,24 @@ TEST_CASE("a study's runs are trained once, and are not taken for others", "[stu
   CHECK(whole->test == trained->test);
   CHECK(whole->last_loss == trained->last_loss);
 
+  // A training that ends in what is not finite has learned what it had before; one that had nothing is an error.
+  const auto ends_at = [](int last) {
+    return [last, step = 0]() mutable {
+      tally::check<tally::ValueError>(++step < last, "loss", "is nan");
+      return false;
+    };
+  };
+  const StudyRun wild{"softmax", 0.1, 1};
+  CHECK_THROWS_AS(run_training(config, data, wild, {ends_at(2), {}}), tally::ValueError);
+  const auto ended = run_training(config, data, wild, {ends_at(8), {}});
+  REQUIRE(ended);
+  CHECK_THAT(ended->diverged, Contains("is nan"));
+  CHECK(ended->best_epoch == 1);
+  CHECK(ended->test.size() == 1);
+  CHECK(find_result(config, data, wild)->diverged == ended->diverged);
+  CHECK(trained->diverged.empty());
+  CHECK_THAT(write_report(config, data.set, {*ended}), Contains("`softmax-rate0.1-seed1` ended early: "));
+
   const std::string text = write_report(config, data.set, {*trained});
   CHECK_THAT(text, Contains("softmax") && Contains("words a second"));
   for (const char* name : {"results.md", "accuracy.csv", "gaps.csv", "runs.csv", "accuracy.svg", "learning.svg"}) {
