@@ -6,6 +6,7 @@
 /// static objects would vanish from a static library.)
 #define TALLY_OP_ENTRIES(EACH)         \
   EACH(binary_cross_entropy)           \
+  EACH(causal_conv1d)                  \
   EACH(causal_dispatcher_attention)    \
   EACH(causal_lookup)                  \
   EACH(decayed_sum)                    \
@@ -19,6 +20,7 @@
   EACH(histogram_attention)            \
   EACH(gru)                            \
   EACH(item_cross_entropy)             \
+  EACH(last_rows)                      \
   EACH(layer_norm)                     \
   EACH(linear)                         \
   EACH(linear_attention)               \

@@ -12,6 +12,7 @@
 #define TALLY_REFERENCES(EACH) \
   EACH(binary_cross_entropy)   \
   EACH(chosen_keys)            \
+  EACH(convolution)            \
   EACH(decayed_sum)            \
   EACH(dispatcher_attention)   \
   EACH(dropout)                \

@@ -1,0 +1,79 @@
+"""Writes the cases of ONNX's node suite that tally has ops for, one file an op: onnx_OP.safetensors of this folder.
+
+    pip install onnx==1.23.2 safetensors && python3 make_onnx_golden.py
+
+A case CASE is its inputs CASE/NAME and its results CASE/expected/NAME in the names and shapes of the op, and its options as
+JSON in the metadata. tests/tools/onnx_cases_test.cpp runs them through `tally apply`.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+from onnx.backend.test.case.node import collect_testcases
+from onnx.helper import get_attribute_value
+from onnx.numpy_helper import to_array
+from safetensors.numpy import save_file
+
+HERE = pathlib.Path(__file__).parent
+
+
+np.random.seed(27)
+# Once and of all ops: ONNX makes the cases while it imports them.
+with np.errstate(all="ignore"):
+    SUITE = collect_testcases(None)
+
+
+def cases(op_type):
+    """(name, attributes, inputs by name, outputs by name) of each case but those of the op's expansion."""
+    for case in SUITE:
+        if case.model.graph.node[0].op_type != op_type or case.name.endswith("_expanded"):
+            continue
+        node, ((inputs, outputs),) = case.model.graph.node[0], case.data_sets
+        array = lambda value: value if isinstance(value, np.ndarray) else to_array(value)
+        given = dict(zip((name for name in node.input if name), map(array, inputs)))
+        attributes = {a.name: get_attribute_value(a) for a in node.attribute}
+        yield case.name.removeprefix("test_"), attributes, given, dict(zip(node.output, map(array, outputs)))
+
+
+def save(op, made):
+    tensors, options = {}, {}
+    for name, (inputs, expected, case_options) in made.items():
+        options[name] = json.dumps(case_options)
+        tensors.update({f"{name}/{key}": np.ascontiguousarray(value) for key, value in inputs.items()})
+        tensors.update({f"{name}/expected/{key}": np.ascontiguousarray(value) for key, value in expected.items()})
+    save_file(tensors, HERE / f"onnx_{op}.safetensors", metadata={"options": json.dumps(options)})
+    print(op, len(made), "cases")
+
+
+def rows(x):
+    """[B, C, L], channels before time, as packed rows [B * L, C]."""
+    return x.transpose(0, 2, 1).reshape(-1, x.shape[1])
+
+
+def causal_convolutions():
+    convolutions, states = {}, {}
+    for name, attributes, given, results in cases("CausalConvWithState"):
+        x, weight = given["input"], given["weight"]
+        offsets = np.arange(x.shape[0] + 1, dtype=np.int64) * x.shape[2]
+        initial = {"initial": given["past_state"].transpose(0, 2, 1)} if "past_state" in given else {}
+        bias = {"bias": given["bias"]} if "bias" in given else {}
+        # ONNX's other name of it.
+        activation = attributes.get("activation", b"none").decode().replace("swish", "silu")
+        inputs = {"x": rows(x), "offsets": offsets} | initial
+        convolutions[name] = (
+            inputs | {"weight": weight[:, 0]} | bias,
+            {"y": rows(results["output"])},
+            {"activation": activation},
+        )
+        states[name] = (
+            inputs,
+            {"rows": results["present_state"].transpose(0, 2, 1)},
+            {"count": weight.shape[2] - 1},
+        )
+    save("causal_conv1d", convolutions)
+    save("last_rows", states)
+
+
+if __name__ == "__main__":
+    causal_convolutions()

@@ -1,0 +1,65 @@
+// ONNX's own node cases through `tally apply`; tests/golden/make_onnx_golden.py wrote them.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <map>
+
+#include "tally/core/io/json.h"
+#include "tally/core/io/safetensors.h"
+#include "tests/support/run_command.h"
+
+using namespace tally;
+
+namespace {
+
+struct OnnxCase {
+  std::map<std::string, Tensor> inputs, expected;
+};
+
+std::map<std::string, OnnxCase> cases_of(const TensorFile& file) {
+  std::map<std::string, OnnxCase> cases;
+  const std::string mark = "expected/";
+  for (const auto& [path, tensor] : file.tensors) {
+    const std::size_t slash = path.find('/');
+    const std::string name = path.substr(slash + 1);
+    OnnxCase& each = cases[path.substr(0, slash)];
+    if (name.rfind(mark, 0) == 0) {
+      each.expected[name.substr(mark.size())] = tensor;
+    } else {
+      each.inputs[name] = tensor;
+    }
+  }
+  return cases;
+}
+
+void check_close(const Tensor& got, const Tensor& expected, double tolerance) {
+  REQUIRE(got.shape() == expected.shape());
+  const std::vector<double> a = got.to_doubles(), b = expected.to_doubles();
+  for (std::size_t i = 0; i < a.size(); ++i) CHECK(std::abs(a[i] - b[i]) <= tolerance * std::max(1.0, std::abs(b[i])));
+}
+
+}  // namespace
+
+TEST_CASE("cases of ONNX's node suite", "[command][onnx]") {
+  const std::map<std::string, std::size_t> counts{{"causal_conv1d", 13}, {"last_rows", 13}};
+  for (const auto& [op, count] : counts) {
+    const TensorFile file = load_safetensors(TALLY_SOURCE_DIR "/tests/golden/onnx_" + op + ".safetensors");
+    const Json options = parse_json(file.metadata.at("options"), "options");
+    const std::map<std::string, OnnxCase> cases = cases_of(file);
+    CHECK(cases.size() == count);
+    for (const auto& [name, each] : cases) {
+      INFO(op << ' ' << name);
+      const test::TemporaryDirectory scratch;
+      save_safetensors(scratch / "input.safetensors", each.inputs);
+      const test::CommandResult result =
+          test::run_command(TALLY_COMMAND, {"apply", op, "--input", scratch / "input.safetensors", "--options",
+                                            options.at(name).as_string(), "--output", scratch / "output.safetensors"});
+      INFO(result.error);
+      REQUIRE(result.exit_code == 0);
+      // Cases in half precision are computed in f32: ONNX's own results are rounded to 11 bits.
+      const double tolerance = name.find("fp16") == std::string::npos ? 2e-6 : 1e-3;
+      const TensorFile output = load_safetensors(scratch / "output.safetensors");
+      REQUIRE_FALSE(each.expected.empty());
+      for (const auto& [result_name, tensor] : each.expected) check_close(output.at(result_name), tensor, tolerance);
+    }
+  }
+}
