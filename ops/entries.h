@@ -34,6 +34,7 @@
   EACH(residual_dropout_norm)          \
   EACH(rms_norm)                       \
   EACH(reduce)                         \
+  EACH(rotary)                         \
   EACH(softmax)                        \
   EACH(softmax_attention)              \
   EACH(softmax_attention_materialized) \

@@ -75,5 +75,30 @@ def causal_convolutions():
     save("last_rows", states)
 
 
+def rotary():
+    made = {}
+    for name, attributes, given, results in cases("RotaryEmbedding"):
+        x = given["input"]
+        # [B, heads, T, width], or [B, T, heads * width] with the heads as an attribute.
+        heads = x.shape[1] if x.ndim == 4 else attributes["num_heads"]
+        columns = x.shape[-1] * (heads if x.ndim == 4 else 1)
+        packed = lambda a: (a.transpose(0, 2, 1, 3) if a.ndim == 4 else a).reshape(-1, columns)
+        cosines, sines = given["cos_cache"], given["sin_cache"]
+        if "position_ids" in given:
+            positions = given["position_ids"].reshape(-1)
+        else:
+            # A row of the caches for each row of x.
+            cosines, sines = (cache.reshape(-1, cache.shape[-1]) for cache in (cosines, sines))
+            positions = np.arange(cosines.shape[0], dtype=np.int64)
+        pairs = "interleaved" if attributes.get("interleaved", 0) else "halves"
+        made[name] = (
+            {"x": packed(x), "positions": positions, "cosines": cosines, "sines": sines},
+            {"y": packed(results["output"])},
+            {"heads": int(heads), "pairs": pairs},
+        )
+    save("rotary", made)
+
+
 if __name__ == "__main__":
     causal_convolutions()
+    rotary()

@@ -29,6 +29,7 @@
   EACH(norm)                   \
   EACH(product_attention)      \
   EACH(reduce)                 \
+  EACH(rotary)                 \
   EACH(softmax_attention)      \
   EACH(softmax)                \
   EACH(sampled_softmax)        \

@@ -1,0 +1,216 @@
+// Compiled once per SIMD target (Highway re-includes this file).
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "tally/ops/kernels/rotary.cpp"
+#include <hwy/foreach_target.h>
+// Highway must come after foreach_target.
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <vector>
+
+#include "tally/core/parallel.h"
+#include "tally/ops/kernels/rotary.h"
+#include "tally/ops/kernels/scratch.h"
+#include "tally/ops/kernels/vectors-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tally::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+
+using F = hn::ScalableTag<float>;
+
+void turn_halves_f32(const float* x, float* y, const float* cosines, const float* sines, std::int64_t pairs) {
+  const F d;
+  for_each_vector(d, pairs, [&](std::int64_t j, std::int64_t lanes) HWY_ATTR {
+    const auto c = load_lanes(d, cosines + j, lanes), s = load_lanes(d, sines + j, lanes);
+    const auto a = load_lanes(d, x + j, lanes), b = load_lanes(d, x + pairs + j, lanes);
+    store_lanes(hn::NegMulAdd(b, s, hn::Mul(a, c)), d, y + j, lanes);
+    store_lanes(hn::MulAdd(a, s, hn::Mul(b, c)), d, y + pairs + j, lanes);
+  });
+}
+
+void turn_interleaved_f32(const float* x, float* y, const float* cosines, const float* sines, std::int64_t pairs) {
+  const F d;
+  const auto all = static_cast<std::int64_t>(hn::Lanes(d));
+  HWY_ALIGN float part[2 * HWY_MAX_BYTES / sizeof(float)] = {};
+  for_each_vector(d, pairs, [&](std::int64_t j, std::int64_t lanes) HWY_ATTR {
+    const auto c = load_lanes(d, cosines + j, lanes), s = load_lanes(d, sines + j, lanes);
+    const float* from = x + 2 * j;
+    float* to = y + 2 * j;
+    if (lanes < all) {
+      std::copy_n(from, 2 * lanes, part);
+      from = to = part;
+    }
+    hn::Vec<F> a, b;
+    hn::LoadInterleaved2(d, from, a, b);
+    hn::StoreInterleaved2(hn::NegMulAdd(b, s, hn::Mul(a, c)), hn::MulAdd(a, s, hn::Mul(b, c)), d, to);
+    if (lanes < all) std::copy_n(part, 2 * lanes, y + 2 * j);
+  });
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace tally::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tally::kernels {
+namespace {
+
+HWY_EXPORT(turn_halves_f32);
+HWY_EXPORT(turn_interleaved_f32);
+
+constexpr std::int64_t kRows = 64;     // of a task
+constexpr std::int64_t kFineBits = 6;  // a position's lowest bits
+constexpr std::int64_t kFine = 1 << kFineBits;
+
+struct Turn {
+  double cosine, sine;
+};
+
+/// The turns of positions. A position is a multiple of kFine and a rest, and its turn the product of theirs: tables of
+/// both cost two orders of magnitude less than the sines and cosines of all rows. Where a table would be larger than
+/// the rows, its entries are made as they are read, the same bits.
+class Turns {
+ public:
+  Turns(std::span<const std::int64_t> positions, std::int64_t pairs, double base)
+      : pairs_(pairs), frequencies_(static_cast<std::size_t>(pairs)) {
+    for (std::int64_t i = 0; i < pairs; ++i) {
+      frequencies_[static_cast<std::size_t>(i)] =
+          std::pow(static_cast<long double>(base), -static_cast<long double>(i) / static_cast<long double>(pairs));
+    }
+    const auto rows = static_cast<std::int64_t>(positions.size());
+    if (rows < kFine) return;
+    const auto [least, most] = std::minmax_element(positions.begin(), positions.end());
+    first_coarse_ = *least >> kFineBits;
+    const std::int64_t coarse = (*most >> kFineBits) - first_coarse_ + 1;
+    fine_ = table(0, 1, kFine);
+    if (coarse <= rows) coarse_ = table(first_coarse_ << kFineBits, kFine, coarse);
+  }
+
+  /// Of one position; `room` of 2 pairs turns is for those that no table has.
+  template <class T>
+  void of(std::int64_t position, bool inverse, Turn* room, T* cosines, T* sines) const {
+    const std::int64_t fine = position & (kFine - 1), coarse = position >> kFineBits;
+    const Turn* a = fine_.absent() ? made(fine, room) : fine_.data() + fine * pairs_;
+    const Turn* b = coarse_.absent() ? made(coarse << kFineBits, room + pairs_)
+                                     : coarse_.data() + (coarse - first_coarse_) * pairs_;
+    for (std::int64_t i = 0; i < pairs_; ++i) {
+      cosines[i] = static_cast<T>(a[i].cosine * b[i].cosine - a[i].sine * b[i].sine);
+      const double sine = a[i].sine * b[i].cosine + a[i].cosine * b[i].sine;
+      sines[i] = static_cast<T>(inverse ? -sine : sine);
+    }
+  }
+
+ private:
+  /// A table in the memory of kernels' buffers.
+  class Table {
+   public:
+    Table() = default;
+    explicit Table(std::int64_t turns) : doubles_(2 * turns) {}
+    bool absent() const { return doubles_.absent(); }
+    Turn* data() { return reinterpret_cast<Turn*>(doubles_.data()); }
+    const Turn* data() const { return reinterpret_cast<const Turn*>(doubles_.data()); }
+
+   private:
+    Scratch<double> doubles_;
+  };
+
+  const Turn* made(std::int64_t position, Turn* to) const {
+    constexpr long double kWhole = 2 * std::numbers::pi_v<long double>, kNear = 4096;
+    for (std::int64_t i = 0; i < pairs_; ++i) {
+      const long double angle = static_cast<long double>(position) * frequencies_[static_cast<std::size_t>(i)];
+      // Of many turns the rounding of 2 pi would show; the functions in extended precision know it to any length, but
+      // take longer.
+      if (std::abs(angle) < kNear) {
+        const auto rest = static_cast<double>(std::remainder(angle, kWhole));
+        to[i] = {std::cos(rest), std::sin(rest)};
+      } else {
+        to[i] = {static_cast<double>(std::cos(angle)), static_cast<double>(std::sin(angle))};
+      }
+    }
+    return to;
+  }
+
+  Table table(std::int64_t first, std::int64_t step, std::int64_t count) const {
+    Table table(count * pairs_);
+    Turn* to = table.data();
+    parallel_for(count, kFine / 8, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) made(first + i * step, to + i * pairs_);
+    });
+    return table;
+  }
+
+  std::int64_t pairs_, first_coarse_ = 0;
+  std::vector<long double> frequencies_;
+  Table fine_, coarse_;
+};
+
+void turn(bool interleaved, const float* x, float* y, const float* cosines, const float* sines, std::int64_t pairs) {
+  if (interleaved) {
+    HWY_DYNAMIC_DISPATCH(turn_interleaved_f32)(x, y, cosines, sines, pairs);
+  } else {
+    HWY_DYNAMIC_DISPATCH(turn_halves_f32)(x, y, cosines, sines, pairs);
+  }
+}
+
+void turn(bool interleaved, const double* x, double* y, const double* cosines, const double* sines,
+          std::int64_t pairs) {
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    const std::int64_t first = interleaved ? 2 * i : i, second = interleaved ? 2 * i + 1 : pairs + i;
+    const double a = x[first], b = x[second];
+    y[first] = a * cosines[i] - b * sines[i];
+    y[second] = b * cosines[i] + a * sines[i];
+  }
+}
+
+}  // namespace
+
+template <class T>
+void rotate(const RotaryPlan<T>& plan, bool inverse, const T* x, T* y) {
+  const std::int64_t pairs = plan.pairs, turned = 2 * pairs, width = plan.heads * plan.head_width;
+  const auto rows = static_cast<std::int64_t>(plan.positions.size());
+  const bool by_base = plan.cosines == nullptr;
+  const Turns turns(by_base ? plan.positions : std::span<const std::int64_t>(), pairs, plan.base);
+  parallel_for(rows, kRows, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<T> own(static_cast<std::size_t>(turned));
+    std::vector<Turn> room(static_cast<std::size_t>(by_base ? turned : 0));
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t position = plan.positions[static_cast<std::size_t>(row)];
+      const T *cosines = own.data(), *sines = own.data() + pairs;
+      if (by_base) {
+        turns.of(position, inverse, room.data(), own.data(), own.data() + pairs);
+      } else {
+        cosines = plan.cosines + position * pairs;
+        const T* given = plan.sines + position * pairs;
+        if (inverse) {
+          std::transform(given, given + pairs, own.data() + pairs, [](T sine) { return -sine; });
+        } else {
+          sines = given;
+        }
+      }
+      for (std::int64_t head = 0; head < plan.heads; ++head) {
+        const T* from = x + row * width + head * plan.head_width;
+        T* to = y + row * width + head * plan.head_width;
+        turn(plan.interleaved, from, to, cosines, sines, pairs);
+        if (from != to) std::copy(from + turned, from + plan.head_width, to + turned);
+      }
+    }
+  });
+}
+
+template void rotate(const RotaryPlan<float>&, bool, const float*, float*);
+template void rotate(const RotaryPlan<double>&, bool, const double*, double*);
+
+void packed_positions(std::span<const std::int64_t> bounds, const std::int64_t* starts, std::int64_t* positions) {
+  for (std::size_t i = 0; i + 1 < bounds.size(); ++i) {
+    const std::int64_t start = starts == nullptr ? 0 : starts[i];
+    for (std::int64_t t = bounds[i]; t < bounds[i + 1]; ++t) positions[t] = start + (t - bounds[i]);
+  }
+}
+
+}  // namespace tally::kernels
+#endif  // HWY_ONCE
