@@ -35,8 +35,7 @@ void add_study(CLI::App& app, const CommandContext& context) {
   command->add_option("--output", options->output, "Directory of the study (default: studies/NAME)");
   command->add_option("--only", options->only, "Names of runs, or of trainings (RUN-seedN)")->delimiter(',');
   CLI::Option* list = command->add_flag("--list", options->list, "Name the trainings and how far they are");
-  command
-      ->add_flag("--table-only", options->table_only, "Write tables and plots of what is there, train nothing")
+  command->add_flag("--table-only", options->table_only, "Write tables and plots of what is there, train nothing")
       ->excludes(list);
   const CLI::Option* threads =
       command->add_option("--threads", options->threads, "Threads to use (default: the CPUs of this process)");

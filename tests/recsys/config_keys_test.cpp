@@ -150,7 +150,7 @@ TEST_CASE("the configs of examples hold no key without effect", "[config]") {
   int configs = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(TALLY_SOURCE_DIR "/examples")) {
     if (entry.path().extension() != ".json") continue;
-    if (entry.path().filename().string().rfind("own_", 0) == 0) continue;  // of tables of the example's own
+    if (entry.path().filename().string().rfind("own_", 0) == 0) continue;         // of tables of the example's own
     if (entry.path().parent_path().filename() == "question_answering") continue;  // of no recommender, and its own test
     INFO(entry.path());
     ++configs;
