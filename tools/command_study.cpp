@@ -29,8 +29,7 @@ void add_study(CLI::App& app, const CommandContext& context) {
     int threads = 0;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_subcommand("study", "Train configs times seeds, compare them, write context.tables and plots");
+  CLI::App* command = app.add_subcommand("study", "Train configs times seeds, compare them, write tables and plots");
   command->add_option("file", options->file, "JSON study file")->required();
   command->add_option("--output", options->output, "Directory of the study (default: studies/NAME)");
   command->add_option("--only", options->only, "Names of runs, or of trainings (RUN-seedN)")->delimiter(',');
