@@ -7,6 +7,7 @@
 #include "tally/nn/attention/linformer.h"
 #include "tally/nn/attention/linrec.h"
 #include "tally/nn/attention/lsh.h"
+#include "tally/nn/attention/recgrela.h"
 #include "tally/nn/attention/sinkhorn.h"
 #include "tally/nn/attention/softmax.h"
 
@@ -39,7 +40,9 @@ AttentionKinds standard() {
                                       LinRecOptions{}),
            std::move(linformer), std::move(lightsans), std::move(histogram),
            attention_row<DispatcherKind>("dispatcher", "experts gather the history, and rows read them (ELASTIC)",
-                                         DispatcherOptions{})}};
+                                         DispatcherOptions{}),
+           attention_row<RecGrelaKind>("recgrela", "rotary linear attention, gated, with a local shortcut (RecGRELA)",
+                                       RecGrelaOptions{})}};
 }
 
 }  // namespace

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tally/nn/attention/visible_sums.h"
 #include "tally/ops/attention/product_attention.h"
 #include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/norms/rms_norm.h"
-#include "tally/ops/recurrent/decayed_sum.h"
 #include "tally/ops/tensor/shape.h"
 
 namespace tally::nn {
@@ -23,17 +23,6 @@ Var unit_heads(const Var& x, std::int64_t heads) {
       ops::rms_norm(ops::reshape(x, Shape{rows * heads, d}), {}, {.epsilon = kEpsilon / static_cast<double>(d)}) *
       (1 / root);
   return ops::reshape(unit, x.shape());
-}
-
-/// Sums of rows over the whole of each sequence, at each of its rows.
-Var sums_of_sequences(const Var& x, const Offsets& offsets) {
-  std::vector<std::int64_t> sequences;
-  for (std::int64_t i = 0; i < offsets.count(); ++i) {
-    sequences.insert(sequences.end(), static_cast<std::size_t>(offsets.length(i)), i);
-  }
-  const Tensor of_rows = Tensor::from(sequences, {x.dim(0)});
-  const Var zeros(Tensor::zeros({offsets.count(), x.dim(1)}, x.dtype()));
-  return ops::gather(ops::index_add(zeros, of_rows, x), of_rows);
 }
 
 double elu(double x) { return x > 0 ? x : std::expm1(x); }
@@ -54,10 +43,7 @@ Var LinRecCore::operator()(const Var& q, const Var& k, const Var& v, const Seque
     keys = unit_heads(keys, heads);
   } else {
     // A column's length divides the query's feature as well as the key's, and depends on the row in the causal form.
-    const Var squares = ops::square(keys);
-    const Var sums = mask == ops::AttentionMask::causal ? ops::decayed_sum(squares, {}, sequence.offsets)
-                                                        : sums_of_sequences(squares, sequence.offsets);
-    queries = queries / ops::sqrt(sums + kEpsilon);
+    queries = queries / ops::sqrt(visible_sums(ops::square(keys), sequence.offsets, mask) + kEpsilon);
   }
   return ops::product_attention(queries, keys, v, sequence.offsets, {.heads = heads, .mask = mask});
 }

@@ -58,6 +58,23 @@ Json sasrec2018() {
                        {"evaluation.test_users", 10000}});
 }
 
+/// RecBole 1.2 on sequences: its released defaults, one sample for each prefix with the loss at its last position, and
+/// items that a user saw ranked as all others (`repeatable`). Its order among tied scores is arbitrary: mean.
+Json recbole() {
+  return Json::object({{"data.split", "leave_one_out"},
+                       {"data.tie_rule", "file_order"},
+                       {"model.position_alignment", "start"},  // it pads on the right
+                       {"train.epochs", 300},
+                       {"train.eval_step", 1},
+                       {"train.stopping_step", 10},
+                       {"train.valid_metric", "MRR@10"},
+                       {"train.train_samples", "prefix"},
+                       {"evaluation.mode", "full"},
+                       {"evaluation.candidates", "all"},
+                       {"evaluation.filter_seen", "none"},
+                       {"evaluation.rank_ties", "mean"}});
+}
+
 }  // namespace
 
 ChoiceTable<Protocol> standard_protocols() {
@@ -68,7 +85,9 @@ ChoiceTable<Protocol> standard_protocols() {
        {"lisa", "last event held out, no validation, 200 epochs, 100 uniform negatives outside the user's items",
         "Wu et al., WWW 2021 (arXiv 2105.14068), released code", lisa()},
        {"sasrec2018", "leave-one-out, 100 uniform negatives outside the training items, validated every 20 epochs",
-        "Kang & McAuley, ICDM 2018 (arXiv 1808.09781), released code", sasrec2018()}});
+        "Kang & McAuley, ICDM 2018 (arXiv 1808.09781), released code", sasrec2018()},
+       {"recbole", "leave-one-out, full ranking, nothing filtered, trained at the ends of all prefixes, best MRR@10",
+        "RecBole 1.2, released code", recbole()}});
   return all;
 }
 

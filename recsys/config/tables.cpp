@@ -3,6 +3,7 @@
 #include "tally/recsys/models/elastic.h"
 #include "tally/recsys/models/gru4rec.h"
 #include "tally/recsys/models/lisa.h"
+#include "tally/recsys/models/recgrela.h"
 #include "tally/recsys/models/sasrec.h"
 
 namespace tally::recsys {
@@ -169,7 +170,9 @@ ChoiceTable<ModelRow> standard_models(const nn::AttentionKinds& attentions) {
                              SasRecOptions{.attention = {causal_attentions(attentions), "softmax"}}),
            std::move(lisa),
            model_row<Elastic>("elastic", "dispatcher attention by experts of the user's interests (arXiv 2408.09380)",
-                              elastic_options(attentions))}};
+                              elastic_options(attentions)),
+           model_row<RecGrela>("recgrela", "gated rotary linear attention with a local shortcut (arXiv 2506.13315)",
+                               recgrela_options(attentions))}};
 }
 
 }  // namespace

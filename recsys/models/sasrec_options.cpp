@@ -5,10 +5,7 @@
 
 namespace tally::recsys {
 
-void SasRecOptions::check(const std::string& section) const {
-  tally::check<ConfigError>(width % heads == 0, section + ".hidden_size", "needs a multiple of n_heads ", heads,
-                            "; got ", width);
-}
+void SasRecOptions::check(const std::string& section) const { check_heads(*this, section); }
 
 nn::AttentionKinds causal_attentions(const nn::AttentionKinds& kinds) {
   std::vector<nn::AttentionRow> rows;

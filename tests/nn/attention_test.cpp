@@ -18,7 +18,11 @@
 #include "tally/nn/attention/multi_head.h"
 #include "tally/nn/attention/sinkhorn.h"
 #include "tally/nn/attention/softmax.h"
+#include "tally/autograd/tape.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/tensor/reduce.h"
 #include "tests/nn/dispatcher_definition.h"
+#include "tests/nn/recgrela_definition.h"
 #include "tests/support/attention_choices.h"
 
 using namespace tally;
@@ -264,15 +268,22 @@ Rows defined(const std::string& name, const nn::Attention& attention, const Tens
   if (const auto* kind = attention.as<nn::DispatcherKind>()) {
     return testing::dispatched_by_definition(*kind, queries, source, kind->experts.value());
   }
+  if (const auto* kind = attention.as<nn::RecGrelaKind>()) {
+    return testing::recgrela_by_definition(*kind, queries, source);
+  }
   return {};
 }
 
+/// The largest difference, against the largest number of b where that is above 1.
 double difference(const Rows& a, const Rows& b) {
-  double most = a.size() == b.size() ? 0 : INFINITY;
+  double most = a.size() == b.size() ? 0 : INFINITY, scale = 1;
   for (std::size_t t = 0; t < std::min(a.size(), b.size()); ++t) {
-    for (std::size_t i = 0; i < a[t].size(); ++i) most = std::max(most, std::fabs(a[t][i] - b[t][i]));
+    for (std::size_t i = 0; i < a[t].size(); ++i) {
+      most = std::max(most, std::fabs(a[t][i] - b[t][i]));
+      scale = std::max(scale, std::fabs(b[t][i]));
+    }
   }
-  return most;
+  return most / scale;
 }
 
 }  // namespace
@@ -327,8 +338,8 @@ TEST_CASE("every attention's two forms agree with each other and with its defini
       CHECK(difference(steps, expected) < 2e-5);
     }
   }
-  CHECK(streaming ==
-        std::vector<std::string>{"local", "linear_elu", "linear_favor", "linrec", "histogram", "dispatcher"});
+  CHECK(streaming == std::vector<std::string>{"local", "linear_elu", "linear_favor", "linrec", "histogram",
+                                              "dispatcher", "recgrela"});
 }
 
 TEST_CASE("a state belongs to its kind", "[attention]") {
@@ -395,6 +406,41 @@ TEST_CASE("linrec's keys by token and by column, both ways", "[attention]") {
       }
       CHECK(difference(steps, expected) < 2e-5);
     }
+  }
+}
+
+TEST_CASE("recgrela with both activations of its shortcut, both ways", "[attention]") {
+  const Tensor queries = normal(37, 1), source = normal(37, 2);
+  for (const bool causal : {true, false}) {
+    for (const char* activation : {"none", "silu"}) {
+      const nn::Attention attention = nn::make_attention(
+          attention_choice(nn::attention_kinds(), "recgrela", {{"shortcut_act", activation}, {"shortcut_kernel", 3}}),
+          settings(causal), RngKey{4});
+      const Rows expected = testing::recgrela_by_definition(*attention.as<nn::RecGrelaKind>(), queries, source);
+      CHECK(difference(rows_of(attention(queries, source, {Offsets::single(37)}, {}).value()), expected) < 2e-5);
+      CHECK(attention.has_state() == causal);
+    }
+  }
+}
+
+TEST_CASE("recgrela keeps its denominator where no feature of the query meets one of the keys", "[attention]") {
+  // Queries have the first column alone, keys all others: e^-60 of a row's features meet.
+  Holder holder = make("recgrela");
+  nn::RecGrelaKind kind = *holder.attention.as<nn::RecGrelaKind>();
+  const auto set = [](nn::Linear& layer, bool first) {
+    layer.weight.mutable_value().fill(0);
+    auto bias = layer.bias.mutable_value().mutable_span<float>();
+    for (std::size_t i = 0; i < bias.size(); ++i) bias[i] = (i % 3 == 0) == first ? 1 : -60;
+  };
+  set(kind.query, true);
+  set(kind.key, false);
+  const Tensor rows = normal(20, 1);
+  const auto [loss, gradients] =
+      value_and_gradients([&] { return ops::sum(ops::square(kind(rows, rows, {Offsets::single(20)}, {}))); });
+  CHECK(std::isfinite(loss.item()));
+  for (const auto& [path, parameter] : nn::parameters(kind)) {
+    INFO(path);
+    for (const double x : gradients[parameter->id()].to_doubles()) CHECK(std::isfinite(x));
   }
 }
 

@@ -68,6 +68,8 @@ const std::vector<Case>& cases() {
   static const Overrides rows = {"name=elastic",      "hidden_size=8",    "MAX_ITEM_LIST_LENGTH=14",
                                  "experts=4",         "retrieval=rows",   "mask=bidirectional",
                                  "memory_sub_keys=6", "memory_key_size=8"};
+  static const Overrides recgrela = {"name=recgrela", "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14", "n_layers=1",
+                                     "n_heads=2"};
   static const Overrides gru4rec = {"name=gru4rec", "hidden_size=8", "MAX_ITEM_LIST_LENGTH=14"};
   const auto with = [](Overrides base, const Overrides& more) {
     base.insert(base.end(), more.begin(), more.end());
@@ -125,6 +127,20 @@ const std::vector<Case>& cases() {
       {rows, "memory_revive_epochs=2"},
       {with(elastic, {"retrieval=pooled"}), "memory_slots=3"},
       {with(elastic, {"retrieval=pooled"}), "memory_gate=swilu"},
+      {recgrela, "hidden_size=12"},
+      {recgrela, "n_layers=2"},
+      {recgrela, "n_heads=4"},
+      {recgrela, "inner_size=16"},
+      {recgrela, "MAX_ITEM_LIST_LENGTH=15"},
+      {recgrela, "hidden_dropout_prob=0.4"},
+      {recgrela, "hidden_act=relu"},
+      {recgrela, "initializer_range=0.2"},
+      {recgrela, "layer_norm_eps=0.1"},
+      {recgrela, "tie_embeddings=false"},
+      {recgrela, "attention=linear_elu"},
+      {recgrela, "mask=bidirectional"},
+      {recgrela, "shortcut_kernel=3"},
+      {recgrela, "shortcut_act=silu"},
       {lisa, "hidden_size=12"},
       {lisa, "n_layers=2"},
       {lisa, "inner_size=16"},

@@ -41,6 +41,11 @@ TEST_CASE("a protocol sets what decides comparisons, and its line says what was 
   CHECK(lisa.train.stopping_step == 0);
   CHECK(lisa.evaluation.topk == std::vector<std::int64_t>{5, 10});
 
+  const RunConfig recbole = config_of(R"({"protocol": "recbole", )" + kData + "}");
+  CHECK(recbole.train.train_samples == TrainingSamples::prefix);
+  CHECK(recbole.evaluation.filter_seen == SeenFilter::none);
+  CHECK(recbole.train.valid_metric == "MRR@10");
+
   const RunConfig changed = config_of(R"({"protocol": "klenitskiy", "train": {"epochs": 3, "learning_rate": 0.1},
                                           "evaluation": {"filter_seen": "none"}, )" +
                                       kData + "}");

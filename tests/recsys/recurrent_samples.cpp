@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "tally/recsys/models/gru4rec.h"
+#include "tally/recsys/models/recgrela.h"
 #include "tally/recsys/models/sequence_model_of.h"
 #include "tests/support/attention_choices.h"
 
@@ -183,7 +184,8 @@ std::vector<Streaming> all_models() {
   add("gru4rec untied", gru4rec(1, false));
   add("sasrec", sasrec());
   add("sasrec, positions from the end", sasrec(PositionAlignment::end));
-  for (const char* attention : {"linear_elu", "linear_favor", "linrec", "local", "histogram", "dispatcher"}) {
+  for (const char* attention :
+       {"linear_elu", "linear_favor", "linrec", "local", "histogram", "dispatcher", "recgrela"}) {
     for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::post, nn::NormPlacement::sasrec}) {
       add(attention, sasrec(sasrec_options(attention, norm)));
     }
@@ -199,6 +201,13 @@ std::vector<Streaming> all_models() {
   add("elastic, experts carried", elastic(false, ExpertSharing::carried));
   add("elastic, rows retrieved before the window", elastic(true, ExpertSharing::shared, Retrieval::rows));
   add("elastic, rows retrieved", elastic(false, ExpertSharing::carried, Retrieval::rows));
+  for (const bool causal : {true, false}) {
+    RecGrelaOptions options = recgrela_options();
+    options.items = kItems, options.width = kWidth, options.blocks = 2, options.heads = 2, options.inner = 12;
+    options.window = kWindow, options.causal = causal;
+    add(causal ? "recgrela, causal" : "recgrela, both ways",
+        std::make_unique<SequenceModelOf<RecGrela>>("recgrela", lively(RecGrela::make(options, RngKey{2}))));
+  }
   add("elastic, pooled", elastic(false, ExpertSharing::layer, Retrieval::pooled));
   return models;
 }

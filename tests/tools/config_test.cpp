@@ -30,7 +30,7 @@ TEST_CASE("config protocols lists what each protocol sets", "[config]") {
   const CommandResult listed = tally_command({"config", "protocols"});
   REQUIRE(listed.exit_code == 0);
   for (const char* part :
-       {"klenitskiy", "lisa", "sasrec2018", "evaluation.mode", "\"uni100\"", "train.stopping_step"}) {
+       {"klenitskiy", "lisa", "sasrec2018", "recbole", "evaluation.mode", "\"uni100\"", "train.stopping_step"}) {
     CHECK_THAT(listed.out, Contains(part));
   }
 }
