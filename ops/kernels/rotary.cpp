@@ -7,7 +7,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
+#include <memory>
+#include <mutex>
 #include <numbers>
+#include <optional>
 #include <vector>
 
 #include "tally/core/parallel.h"
@@ -71,33 +75,96 @@ struct Turn {
   double cosine, sine;
 };
 
-/// The turns of positions. A position is a multiple of kFine and a rest, and its turn the product of theirs: tables of
-/// both cost two orders of magnitude less than the sines and cosines of all rows. Where a table would be larger than
-/// the rows, its entries are made as they are read, the same bits.
-class Turns {
+/// Angles by which pairs turn from one position to the next, and turns that every call of such a base needs.
+class Frequencies {
  public:
-  Turns(std::span<const std::int64_t> positions, std::int64_t pairs, double base)
-      : pairs_(pairs), frequencies_(static_cast<std::size_t>(pairs)) {
+  Frequencies(std::int64_t pairs, double base)
+      : pairs_(pairs), base_(base), frequencies_(static_cast<std::size_t>(pairs)) {
     for (std::int64_t i = 0; i < pairs; ++i) {
       frequencies_[static_cast<std::size_t>(i)] =
           std::pow(static_cast<long double>(base), -static_cast<long double>(i) / static_cast<long double>(pairs));
     }
-    const auto rows = static_cast<std::int64_t>(positions.size());
-    if (rows < kFine) return;
-    const auto [least, most] = std::minmax_element(positions.begin(), positions.end());
-    first_coarse_ = *least >> kFineBits;
-    const std::int64_t coarse = (*most >> kFineBits) - first_coarse_ + 1;
-    fine_ = table(0, 1, kFine);
-    if (coarse <= rows) coarse_ = table(first_coarse_ << kFineBits, kFine, coarse);
+    fine_ = turns(0, 1);
+    coarse_ = turns(0, kFine);
   }
 
-  /// Of one position; `room` of 2 pairs turns is for those that no table has.
+  /// Those of the last calls are kept: their sines and cosines would cost as much as the rows of a small call.
+  static std::shared_ptr<const Frequencies> of(std::int64_t pairs, double base) {
+    static std::mutex mutex;
+    static std::deque<std::shared_ptr<const Frequencies>> kept;
+    const std::lock_guard lock(mutex);
+    for (const auto& each : kept) {
+      if (each->pairs_ == pairs && each->base_ == base) return each;
+    }
+    if (kept.size() == 8) kept.pop_front();
+    return kept.emplace_back(std::make_shared<const Frequencies>(pairs, base));
+  }
+
+  const Turn* fine(std::int64_t position) const { return fine_.data() + position * pairs_; }
+  /// Of a multiple of kFine; null where that is not kept.
+  const Turn* coarse(std::int64_t multiple) const {
+    return multiple >= 0 && multiple < kFine ? coarse_.data() + multiple * pairs_ : nullptr;
+  }
+
+  const Turn* made(std::int64_t position, Turn* to) const {
+    constexpr long double kWhole = 2 * std::numbers::pi_v<long double>, kNear = 4096;
+    for (std::int64_t i = 0; i < pairs_; ++i) {
+      const long double angle = static_cast<long double>(position) * frequencies_[static_cast<std::size_t>(i)];
+      // Of many turns the rounding of 2 pi would show; the functions in extended precision know it to any length, but
+      // take longer.
+      if (std::abs(angle) < kNear) {
+        const auto rest = static_cast<double>(std::remainder(angle, kWhole));
+        to[i] = {std::cos(rest), std::sin(rest)};
+      } else {
+        to[i] = {static_cast<double>(std::cos(angle)), static_cast<double>(std::sin(angle))};
+      }
+    }
+    return to;
+  }
+
+ private:
+  std::vector<Turn> turns(std::int64_t first, std::int64_t step) const {
+    std::vector<Turn> made_turns(static_cast<std::size_t>(kFine * pairs_));
+    for (std::int64_t i = 0; i < kFine; ++i) made(first + i * step, made_turns.data() + i * pairs_);
+    return made_turns;
+  }
+
+  std::int64_t pairs_;
+  double base_;
+  std::vector<long double> frequencies_;
+  std::vector<Turn> fine_, coarse_;  // of the first kFine positions, and of kFine multiples of kFine
+};
+
+/// The turns of positions. A position is a multiple of kFine and a rest, and its turn the product of theirs. Positions
+/// below kFine^2 find both; of others the multiples have a table of their own, or, where that would be larger than the
+/// rows, are made as they are read, the same bits.
+class Turns {
+ public:
+  Turns(std::span<const std::int64_t> positions, std::int64_t pairs, double base)
+      : pairs_(pairs), frequencies_(Frequencies::of(pairs, base)) {
+    if (positions.empty()) return;
+    const auto [least, most] = std::minmax_element(positions.begin(), positions.end());
+    first_coarse_ = *least >> kFineBits;
+    const std::int64_t last = *most >> kFineBits, count = last - first_coarse_ + 1;
+    if (frequencies_->coarse(first_coarse_) != nullptr && frequencies_->coarse(last) != nullptr) return;
+    if (count > static_cast<std::int64_t>(positions.size())) return;
+    coarse_ = Table(count * pairs_);
+    parallel_for(count, kFine / 8, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        frequencies_->made((first_coarse_ + i) << kFineBits, coarse_.data() + i * pairs_);
+      }
+    });
+  }
+
+  /// Of one position; `room` of `pairs` turns is for those that no table has.
   template <class T>
   void of(std::int64_t position, bool inverse, Turn* room, T* cosines, T* sines) const {
-    const std::int64_t fine = position & (kFine - 1), coarse = position >> kFineBits;
-    const Turn* a = fine_.absent() ? made(fine, room) : fine_.data() + fine * pairs_;
-    const Turn* b = coarse_.absent() ? made(coarse << kFineBits, room + pairs_)
-                                     : coarse_.data() + (coarse - first_coarse_) * pairs_;
+    const std::int64_t multiple = position >> kFineBits;
+    const Turn *a = frequencies_->fine(position & (kFine - 1)), *b = frequencies_->coarse(multiple);
+    if (b == nullptr) {
+      b = coarse_.absent() ? frequencies_->made(multiple << kFineBits, room)
+                           : coarse_.data() + (multiple - first_coarse_) * pairs_;
+    }
     for (std::int64_t i = 0; i < pairs_; ++i) {
       cosines[i] = static_cast<T>(a[i].cosine * b[i].cosine - a[i].sine * b[i].sine);
       const double sine = a[i].sine * b[i].cosine + a[i].cosine * b[i].sine;
@@ -119,34 +186,9 @@ class Turns {
     Scratch<double> doubles_;
   };
 
-  const Turn* made(std::int64_t position, Turn* to) const {
-    constexpr long double kWhole = 2 * std::numbers::pi_v<long double>, kNear = 4096;
-    for (std::int64_t i = 0; i < pairs_; ++i) {
-      const long double angle = static_cast<long double>(position) * frequencies_[static_cast<std::size_t>(i)];
-      // Of many turns the rounding of 2 pi would show; the functions in extended precision know it to any length, but
-      // take longer.
-      if (std::abs(angle) < kNear) {
-        const auto rest = static_cast<double>(std::remainder(angle, kWhole));
-        to[i] = {std::cos(rest), std::sin(rest)};
-      } else {
-        to[i] = {static_cast<double>(std::cos(angle)), static_cast<double>(std::sin(angle))};
-      }
-    }
-    return to;
-  }
-
-  Table table(std::int64_t first, std::int64_t step, std::int64_t count) const {
-    Table table(count * pairs_);
-    Turn* to = table.data();
-    parallel_for(count, kFine / 8, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) made(first + i * step, to + i * pairs_);
-    });
-    return table;
-  }
-
   std::int64_t pairs_, first_coarse_ = 0;
-  std::vector<long double> frequencies_;
-  Table fine_, coarse_;
+  std::shared_ptr<const Frequencies> frequencies_;
+  Table coarse_;
 };
 
 void turn(bool interleaved, const float* x, float* y, const float* cosines, const float* sines, std::int64_t pairs) {
@@ -174,15 +216,16 @@ void rotate(const RotaryPlan<T>& plan, bool inverse, const T* x, T* y) {
   const std::int64_t pairs = plan.pairs, turned = 2 * pairs, width = plan.heads * plan.head_width;
   const auto rows = static_cast<std::int64_t>(plan.positions.size());
   const bool by_base = plan.cosines == nullptr;
-  const Turns turns(by_base ? plan.positions : std::span<const std::int64_t>(), pairs, plan.base);
+  std::optional<Turns> turns;
+  if (by_base) turns.emplace(plan.positions, pairs, plan.base);
   parallel_for(rows, kRows, [&](std::int64_t begin, std::int64_t end) {
     std::vector<T> own(static_cast<std::size_t>(turned));
-    std::vector<Turn> room(static_cast<std::size_t>(by_base ? turned : 0));
+    std::vector<Turn> room(static_cast<std::size_t>(by_base ? pairs : 0));
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t position = plan.positions[static_cast<std::size_t>(row)];
       const T *cosines = own.data(), *sines = own.data() + pairs;
       if (by_base) {
-        turns.of(position, inverse, room.data(), own.data(), own.data() + pairs);
+        turns->of(position, inverse, room.data(), own.data(), own.data() + pairs);
       } else {
         cosines = plan.cosines + position * pairs;
         const T* given = plan.sines + position * pairs;
