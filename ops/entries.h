@@ -23,10 +23,10 @@
   EACH(last_rows)                      \
   EACH(layer_norm)                     \
   EACH(linear)                         \
-  EACH(linear_attention)               \
   EACH(linformer_attention)            \
   EACH(lsh_attention)                  \
   EACH(matmul)                         \
+  EACH(normalized_linear_attention)    \
   EACH(outer_sums)                     \
   EACH(product_key_memory)             \
   EACH(product_keys)                   \

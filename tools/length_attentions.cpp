@@ -10,9 +10,9 @@
 #include "tally/nn/initializers.h"
 #include "tally/nn/quantization.h"
 #include "tally/ops/attention/causal_dispatcher_attention.h"
-#include "tally/ops/attention/linear_attention.h"
 #include "tally/ops/attention/linformer_attention.h"
 #include "tally/ops/attention/lsh_attention.h"
+#include "tally/ops/attention/normalized_linear_attention.h"
 #include "tally/ops/attention/sinkhorn_attention.h"
 #include "tally/ops/attention/softmax_attention.h"
 #include "tally/ops/attention/softmax_attention_materialized.h"
@@ -116,7 +116,7 @@ LengthAttention linear_attention_of(ops::FeatureMap map) {
                 const Var directions =
                     elu ? Var() : Var(nn::orthogonal_directions(width, width, kParameters.fold_in("directions")));
                 return of_queries_keys_values(s, [=](const Var& q, const Var& k, const Var& v, const Offsets& offsets) {
-                  return ops::linear_attention(q, k, v, directions, offsets, {.feature_map = map});
+                  return ops::normalized_linear_attention(q, k, v, directions, offsets, {.feature_map = map});
                 });
               }};
 }

@@ -35,10 +35,10 @@ ops_of() {
   case $(basename "$1" .cpp) in
     attention_block) echo "linformer_attention lsh_attention sinkhorn_attention" ;;
     attention_tile) echo "$attention" ;;
-    attention_options) echo "softmax_attention linear_attention" ;;
+    attention_options) echo "softmax_attention normalized_linear_attention" ;;
     softmax_attention) echo softmax_attention ;;
     softmax_attention_materialized) echo softmax_attention_materialized ;;
-    linear_attention | feature_map) echo linear_attention ;;
+    normalized_linear_attention | feature_map) echo normalized_linear_attention ;;
     linformer_attention) echo linformer_attention ;;
     lsh_attention) echo lsh_attention ;;
     sinkhorn | sinkhorn_attention) echo sinkhorn_attention ;;
@@ -76,14 +76,14 @@ family_of() {
 }
 
 if [ ${#files[@]} -eq 0 ]; then
-  for name in softmax_attention attention_block attention_tile linear_attention linformer_attention lsh_attention \
-    sinkhorn sinkhorn_attention histogram_attention histogram_scan histogram_tile residual_quantization \
+  for name in softmax_attention attention_block attention_tile normalized_linear_attention linformer_attention \
+    lsh_attention sinkhorn sinkhorn_attention histogram_attention histogram_scan histogram_tile residual_quantization \
     residual_quantization_backward codewords codeword_assignment logistic_loss \
     table_rows table_softmax norm columns gru causal_lookup lookup_gates lookup_order outer_sums packed_square \
     packed_symmetric softmax_lookup symmetric_lookup; do
     files+=("ops/kernels/$name.cpp")
   done
-  files+=(ops/attention/{softmax,linear,lsh,sinkhorn,histogram}_attention.cpp
+  files+=(ops/attention/{softmax,normalized_linear,lsh,sinkhorn,histogram}_attention.cpp
     ops/quantization/{vector_quantization,vector_quantization_tables,product_quantization}.cpp
     ops/losses/{item_cross_entropy,binary_cross_entropy,sampled_softmax,sampled_scores}.cpp
     ops/norms/norm_family.cpp ops/recurrent/gru.cpp)

@@ -17,7 +17,7 @@ LinearAttentionCore LinearAttentionCore::make(const FavorOptions& options, const
   return core;
 }
 
-ops::LinearAttentionOptions LinearAttentionCore::options() const {
+ops::NormalizedLinearAttentionOptions LinearAttentionCore::options() const {
   return {.heads = heads,
           .mask = mask,
           .feature_map = directions.defined() ? ops::FeatureMap::positive_random : ops::FeatureMap::elu};
@@ -27,7 +27,7 @@ Var LinearAttentionCore::operator()(const Var& q, const Var& k, const Var& v, co
                                     const Context&) const {
   // In the type of the rows: checks run in f64.
   const Var drawn = directions.defined() ? Var(directions.value().to(q.dtype())) : Var();
-  return ops::linear_attention(q, k, v, drawn, sequence.offsets, options());
+  return ops::normalized_linear_attention(q, k, v, drawn, sequence.offsets, options());
 }
 
 void LinearAttentionCore::State::save(std::string& to) const {
@@ -47,15 +47,15 @@ void LinearAttentionCore::State::load(ByteReader& bytes, std::int64_t events) {
 
 LinearAttentionCore::State LinearAttentionCore::initial_state() const {
   const std::int64_t d = width / heads;
-  return {ops::linear_attention_state(heads, directions.defined() ? directions.value().dim(0) : d, d)};
+  return {ops::normalized_linear_attention_state(heads, directions.defined() ? directions.value().dim(0) : d, d)};
 }
 
 Var LinearAttentionCore::step(State& state, const Var& q, const Var& k, const Var& v, const Event&) const {
   const Tensor query = q.value().contiguous(), key = k.value().contiguous(), value = v.value().contiguous();
   Tensor row({1, width});
-  ops::linear_attention_step(state.sums, query.span<float>(), key.span<float>(), value.span<float>(),
-                             directions.defined() ? directions.value() : Tensor(), row.mutable_span<float>(),
-                             options());
+  ops::normalized_linear_attention_step(state.sums, query.span<float>(), key.span<float>(), value.span<float>(),
+                                        directions.defined() ? directions.value() : Tensor(), row.mutable_span<float>(),
+                                        options());
   return Var(row);
 }
 

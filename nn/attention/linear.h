@@ -4,7 +4,7 @@
 
 #include "tally/core/options/option_tables.h"
 #include "tally/nn/attention/attention.h"
-#include "tally/ops/attention/linear_attention.h"
+#include "tally/ops/attention/normalized_linear_attention.h"
 
 namespace tally::nn {
 
@@ -36,7 +36,7 @@ struct LinearAttentionCore {
 
   /// Sums over all keys so far, in double: their size does not depend on the history's length.
   struct State {
-    ops::LinearAttentionState sums;
+    ops::NormalizedLinearAttentionState sums;
 
     std::size_t heap_bytes() const { return sums.heap_bytes(); }
     void save(std::string& to) const;
@@ -47,7 +47,7 @@ struct LinearAttentionCore {
   Var step(State& state, const Var& q, const Var& k, const Var& v, const Event& event) const;
 
  private:
-  ops::LinearAttentionOptions options() const;
+  ops::NormalizedLinearAttentionOptions options() const;
 };
 
 }  // namespace tally::nn

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "tally/nn/initializers.h"
-#include "tally/ops/attention/linear_attention.h"
+#include "tally/ops/attention/normalized_linear_attention.h"
 
 using namespace tally;
 using ops::AttentionMask;
@@ -17,9 +17,10 @@ TEST_CASE("positive random features approach softmax attention", "[initializers]
   for (const AttentionMask mask : {AttentionMask::causal, AttentionMask::bidirectional}) {
     const Tensor exact = ops::softmax_attention(q, k, v, offsets, {.mask = mask}).value();
     const auto error = [&](std::int64_t count) {
-      const Tensor y = ops::linear_attention(q, k, v, nn::orthogonal_directions(count, width, RngKey{3}), offsets,
-                                             {.mask = mask, .feature_map = FeatureMap::positive_random})
-                           .value();
+      const Tensor y =
+          ops::normalized_linear_attention(q, k, v, nn::orthogonal_directions(count, width, RngKey{3}), offsets,
+                                           {.mask = mask, .feature_map = FeatureMap::positive_random})
+              .value();
       double squares = 0;
       for (std::int64_t i = 0; i < y.numel(); ++i)
         squares += std::pow(static_cast<double>(y.data<float>()[i] - exact.data<float>()[i]), 2);

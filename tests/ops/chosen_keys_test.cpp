@@ -2,9 +2,9 @@
 #include <catch2/catch.hpp>
 
 #include "tally/core/blas.h"
-#include "tally/ops/attention/linear_attention.h"
 #include "tally/ops/attention/linformer_attention.h"
 #include "tally/ops/attention/lsh_attention.h"
+#include "tally/ops/attention/normalized_linear_attention.h"
 #include "tally/ops/attention/sinkhorn_attention.h"
 #include "tests/ops/attention_cases.h"
 
@@ -181,10 +181,11 @@ TEST_CASE("attentions of linear time do twice the products for twice the rows", 
          return ops::softmax_attention(q, k, v, o, {.mask = AttentionMask::bidirectional, .window = 100});
        }},
       {"elu", [](const Var& q, const Var& k, const Var& v,
-                 const Offsets& o) { return ops::linear_attention(q, k, v, {}, o); }},
+                 const Offsets& o) { return ops::normalized_linear_attention(q, k, v, {}, o); }},
       {"positive random",
        [&](const Var& q, const Var& k, const Var& v, const Offsets& o) {
-         return ops::linear_attention(q, k, v, directions, o, {.feature_map = ops::FeatureMap::positive_random});
+         return ops::normalized_linear_attention(q, k, v, directions, o,
+                                                 {.feature_map = ops::FeatureMap::positive_random});
        }},
       {"linformer", [&](const Var& q, const Var& k, const Var& v,
                         const Offsets& o) { return ops::linformer_attention(q, k, v, projection, projection, o); }},

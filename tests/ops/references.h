@@ -9,31 +9,31 @@
 #include "tally/ops/catalog.h"
 
 /// One function for each file of references, add_NAME_references(): a new one is a line here.
-#define TALLY_REFERENCES(EACH) \
-  EACH(binary_cross_entropy)   \
-  EACH(chosen_keys)            \
-  EACH(convolution)            \
-  EACH(decayed_sum)            \
-  EACH(dispatcher_attention)   \
-  EACH(dropout)                \
-  EACH(elementwise)            \
-  EACH(embedding)              \
-  EACH(histogram_attention)    \
-  EACH(gru)                    \
-  EACH(item_cross_entropy)     \
-  EACH(linear_attention)       \
-  EACH(linear)                 \
-  EACH(lookup)                 \
-  EACH(matmul)                 \
-  EACH(memory)                 \
-  EACH(norm)                   \
-  EACH(product_attention)      \
-  EACH(reduce)                 \
-  EACH(rotary)                 \
-  EACH(softmax_attention)      \
-  EACH(softmax)                \
-  EACH(sampled_softmax)        \
-  EACH(shape)                  \
+#define TALLY_REFERENCES(EACH)      \
+  EACH(binary_cross_entropy)        \
+  EACH(chosen_keys)                 \
+  EACH(convolution)                 \
+  EACH(decayed_sum)                 \
+  EACH(dispatcher_attention)        \
+  EACH(dropout)                     \
+  EACH(elementwise)                 \
+  EACH(embedding)                   \
+  EACH(histogram_attention)         \
+  EACH(gru)                         \
+  EACH(item_cross_entropy)          \
+  EACH(linear)                      \
+  EACH(lookup)                      \
+  EACH(matmul)                      \
+  EACH(memory)                      \
+  EACH(norm)                        \
+  EACH(normalized_linear_attention) \
+  EACH(product_attention)           \
+  EACH(reduce)                      \
+  EACH(rotary)                      \
+  EACH(softmax_attention)           \
+  EACH(softmax)                     \
+  EACH(sampled_softmax)             \
+  EACH(shape)                       \
   EACH(vector_quantization)
 
 namespace tally::testing {

@@ -1,4 +1,4 @@
-#include "tally/ops/attention/linear_attention.h"
+#include "tally/ops/attention/normalized_linear_attention.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,12 +9,12 @@
 #include "tally/core/kernels.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
-#include "tally/ops/kernels/linear_attention.h"
+#include "tally/ops/kernels/normalized_linear_attention.h"
 
 namespace tally::ops {
 namespace {
 
-constexpr std::string_view kName = "linear_attention";
+constexpr std::string_view kName = "normalized_linear_attention";
 
 template <class T>
 kernels::MatrixRows<const T> rows_of(const Tensor& x) {
@@ -30,7 +30,7 @@ struct Sizes {
 
 /// Checks what a step and a whole call have in common.
 Sizes check_sizes(std::int64_t columns, std::int64_t value_columns, const Tensor& directions,
-                  const LinearAttentionOptions& options) {
+                  const NormalizedLinearAttentionOptions& options) {
   const bool random = options.feature_map == FeatureMap::positive_random;
   const std::int64_t width = columns / options.heads;
   check<ValueError>(random == directions.defined(), kName,
@@ -52,9 +52,9 @@ Sizes check_sizes(std::int64_t columns, std::int64_t value_columns, const Tensor
 }
 
 template <class T>
-kernels::LinearAttentionPlan<T> plan_of(const Sizes& sizes, std::span<const std::int64_t> bounds,
-                                        const Tensor& directions) {
-  kernels::LinearAttentionPlan<T> plan;
+kernels::NormalizedLinearAttentionPlan<T> plan_of(const Sizes& sizes, std::span<const std::int64_t> bounds,
+                                                  const Tensor& directions) {
+  kernels::NormalizedLinearAttentionPlan<T> plan;
   plan.bounds = bounds;
   plan.heads = sizes.heads;
   plan.width = sizes.width;
@@ -66,7 +66,7 @@ kernels::LinearAttentionPlan<T> plan_of(const Sizes& sizes, std::span<const std:
   return plan;
 }
 
-struct LinearAttentionRule {
+struct NormalizedLinearAttentionRule {
   static constexpr std::string_view name = kName;
   Sizes sizes;
   Offsets offsets;
@@ -83,7 +83,7 @@ struct LinearAttentionRule {
         to = Tensor(input.get().shape(), gy.dtype());
         return to.mutable_data<T>();
       };
-      kernels::LinearAttentionBackward<T> data;
+      kernels::NormalizedLinearAttentionBackward<T> data;
       data.q = rows_of<T>(q.get());
       data.k = rows_of<T>(k.get());
       data.v = rows_of<T>(v.get());
@@ -94,7 +94,7 @@ struct LinearAttentionRule {
       data.gradient_k = gradient(1, k, gk);
       data.gradient_v = gradient(2, v, gv);
       const Tensor drawn = directions.kept() ? directions.get() : Tensor();
-      kernels::linear_attention_backward(plan_of<T>(sizes, offsets.bounds(), drawn), data);
+      kernels::normalized_linear_attention_backward(plan_of<T>(sizes, offsets.bounds(), drawn), data);
     });
     if (g.needs(0)) g.give(0, std::move(gq));
     if (g.needs(1)) g.give(1, std::move(gk));
@@ -102,18 +102,18 @@ struct LinearAttentionRule {
   }
 };
 
-void check_state(const LinearAttentionState& state) {
+void check_state(const NormalizedLinearAttentionState& state) {
   const std::int64_t numbers = state.heads * state.features * (state.value_width + 1);
   check<ShapeError>(state.heads > 0 && static_cast<std::int64_t>(state.sums.size()) == numbers &&
                         static_cast<std::int64_t>(state.reference.size()) == state.heads,
-                    kName, "needs a state made by linear_attention_state(); got ", state.heads, " heads and ",
-                    state.sums.size(), " numbers");
+                    kName, "needs a state made by normalized_linear_attention_state(); got ", state.heads,
+                    " heads and ", state.sums.size(), " numbers");
 }
 
 }  // namespace
 
-Var linear_attention(const Var& q, const Var& k, const Var& v, const Var& directions, const Offsets& offsets,
-                     const LinearAttentionOptions& options) {
+Var normalized_linear_attention(const Var& q, const Var& k, const Var& v, const Var& directions, const Offsets& offsets,
+                                const NormalizedLinearAttentionOptions& options) {
   detail::check_attention(kName, q, k, v, offsets, {.heads = options.heads, .mask = options.mask});
   check<DTypeError>(!directions.defined() || directions.dtype() == q.dtype(), kName,
                     "needs directions of the type of q, ", q.dtype(), "; got ",
@@ -124,33 +124,35 @@ Var linear_attention(const Var& q, const Var& k, const Var& v, const Var& direct
                vt = detail::with_dense_rows(v.value());
   Tensor output({q.dim(0), v.dim(1)}, q.dtype()), denominators({q.dim(0), sizes.heads}, q.dtype());
   dispatch_floating(q.dtype(), kName, [&]<class T>(T) {
-    kernels::linear_attention_forward(plan_of<T>(sizes, offsets.bounds(), drawn), rows_of<T>(qt), rows_of<T>(kt),
-                                      rows_of<T>(vt), output.mutable_data<T>(), denominators.mutable_data<T>());
+    kernels::normalized_linear_attention_forward(plan_of<T>(sizes, offsets.bounds(), drawn), rows_of<T>(qt),
+                                                 rows_of<T>(kt), rows_of<T>(vt), output.mutable_data<T>(),
+                                                 denominators.mutable_data<T>());
   });
-  LinearAttentionRule rule{sizes,
-                           offsets,
-                           Saved(offsets.tensor()),
-                           Saved(qt),
-                           Saved(kt),
-                           Saved(vt),
-                           Saved(drawn, drawn.defined()),
-                           Saved(output),
-                           Saved(denominators)};
+  NormalizedLinearAttentionRule rule{sizes,
+                                     offsets,
+                                     Saved(offsets.tensor()),
+                                     Saved(qt),
+                                     Saved(kt),
+                                     Saved(vt),
+                                     Saved(drawn, drawn.defined()),
+                                     Saved(output),
+                                     Saved(denominators)};
   return record(std::move(rule), {&q, &k, &v}, std::move(output));
 }
 
-LinearAttentionState linear_attention_state(std::int64_t heads, std::int64_t features, std::int64_t value_width) {
-  check<ValueError>(heads > 0 && features > 0 && value_width > 0, "linear_attention_state",
+NormalizedLinearAttentionState normalized_linear_attention_state(std::int64_t heads, std::int64_t features,
+                                                                 std::int64_t value_width) {
+  check<ValueError>(heads > 0 && features > 0 && value_width > 0, "normalized_linear_attention_state",
                     "needs sizes above 0; got heads ", heads, ", features ", features, ", value width ", value_width);
-  LinearAttentionState state{heads, features, value_width, {}, {}};
+  NormalizedLinearAttentionState state{heads, features, value_width, {}, {}};
   state.sums.resize(static_cast<std::size_t>(heads * features * (value_width + 1)));
   state.reference.assign(static_cast<std::size_t>(heads), -std::numeric_limits<double>::infinity());
   return state;
 }
 
-void linear_attention_step(LinearAttentionState& state, std::span<const float> q, std::span<const float> k,
-                           std::span<const float> v, const Tensor& directions, std::span<float> output,
-                           const LinearAttentionOptions& options) {
+void normalized_linear_attention_step(NormalizedLinearAttentionState& state, std::span<const float> q,
+                                      std::span<const float> k, std::span<const float> v, const Tensor& directions,
+                                      std::span<float> output, const NormalizedLinearAttentionOptions& options) {
   check_state(state);
   const auto columns = static_cast<std::int64_t>(q.size()), value_columns = static_cast<std::int64_t>(v.size());
   const bool fits = options.heads == state.heads && columns % state.heads == 0 && k.size() == q.size() &&
@@ -171,9 +173,9 @@ void linear_attention_step(LinearAttentionState& state, std::span<const float> q
     kernels::map_features(plan, false, q.data() + head * sizes.width, sizes.width, 1, query.data(), &unused);
     kernels::map_features(plan, true, k.data() + head * sizes.width, sizes.width, 1, key.data(), &weight);
     std::copy_n(v.data() + head * state.value_width, state.value_width, value.data());
-    kernels::linear_attention_step(query.data(), key.data(), weight, value.data(), state.features, wide,
-                                   state.sums.data() + head * state.features * wide,
-                                   state.reference[static_cast<std::size_t>(head)], sums.data());
+    kernels::normalized_linear_attention_step(query.data(), key.data(), weight, value.data(), state.features, wide,
+                                              state.sums.data() + head * state.features * wide,
+                                              state.reference[static_cast<std::size_t>(head)], sums.data());
     const double denominator = sums.back();
     const bool vanishes = denominator < double{kernels::kSmallestDenominator<float>};
     for (std::int64_t i = 0; i < state.value_width; ++i) {
@@ -183,13 +185,13 @@ void linear_attention_step(LinearAttentionState& state, std::span<const float> q
   }
 }
 
-LinearAttentionState merge(const LinearAttentionState& a, const LinearAttentionState& b) {
+NormalizedLinearAttentionState merge(const NormalizedLinearAttentionState& a, const NormalizedLinearAttentionState& b) {
   check_state(a);
   check_state(b);
   check<ShapeError>(a.heads == b.heads && a.features == b.features && a.value_width == b.value_width, "merge",
                     "needs states of equal sizes; got heads ", a.heads, " and ", b.heads, ", features ", a.features,
                     " and ", b.features, ", value widths ", a.value_width, " and ", b.value_width);
-  LinearAttentionState merged = a;
+  NormalizedLinearAttentionState merged = a;
   const std::int64_t numbers = a.features * (a.value_width + 1);
   for (std::size_t head = 0; head < a.reference.size(); ++head) {
     const double reference = std::max(a.reference[head], b.reference[head]);
@@ -204,7 +206,7 @@ LinearAttentionState merge(const LinearAttentionState& a, const LinearAttentionS
 
 namespace {
 
-LinearAttentionOptions options_of(const OpOptions& options) {
+NormalizedLinearAttentionOptions options_of(const OpOptions& options) {
   const std::string map = options.text("feature_map", "elu");
   check<ConfigError>(map == "elu" || map == "positive_random", "option",
                      "'feature_map' needs 'elu' or 'positive_random'; got '", map, "'");
@@ -255,7 +257,7 @@ std::vector<OpSample> samples() {
 
 }  // namespace
 
-void entries::add_linear_attention(Catalog& catalog) {
+void entries::add_normalized_linear_attention(Catalog& catalog) {
   catalog.add({
       .name = std::string(kName),
       .summary = "Linear attention over packed sequences: phi(q) sum phi(k) v / phi(q) sum phi(k) per head, in chunks.",
@@ -275,7 +277,7 @@ void entries::add_linear_attention(Catalog& catalog) {
                   {"scale", 0.0, "of the scores that random features approximate; 0 for 1 / sqrt(d)"}},
       .outputs = {{"output", "[T, heads * e]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-        return {linear_attention(in[0], in[1], in[2], in[3], Offsets(in[4].value()), options_of(options))};
+        return {normalized_linear_attention(in[0], in[1], in[2], in[3], Offsets(in[4].value()), options_of(options))};
       },
       .samples = samples,
       .errors =

@@ -9,7 +9,7 @@ namespace tally::kernels {
 
 /// One call of linear attention over packed sequences: what forward and backward share.
 template <class T>
-struct LinearAttentionPlan {
+struct NormalizedLinearAttentionPlan {
   std::span<const std::int64_t> bounds;  ///< sequence i occupies rows [bounds[i], bounds[i + 1])
   std::int64_t heads = 1;
   std::int64_t width = 0;        ///< of a query's or key's head
@@ -22,18 +22,18 @@ struct LinearAttentionPlan {
 
 /// Features [rows, plan.features] of one head's rows and their log weights; `key`: with what cancels for queries.
 template <class T>
-void map_features(const LinearAttentionPlan<T>& plan, bool key, const T* x, std::int64_t stride, std::int64_t rows,
-                  T* features, T* log_weight);
+void map_features(const NormalizedLinearAttentionPlan<T>& plan, bool key, const T* x, std::int64_t stride,
+                  std::int64_t rows, T* features, T* log_weight);
 
 /// output [T, heads * value_width] and denominators [T, heads], relative to the running maximum of the keys' log
 /// weights; a denominator too small to divide by is stored as 0. Parallel over sequences and heads.
 template <class T>
-void linear_attention_forward(const LinearAttentionPlan<T>& plan, MatrixRows<const T> q, MatrixRows<const T> k,
-                              MatrixRows<const T> v, T* output, T* denominators);
+void normalized_linear_attention_forward(const NormalizedLinearAttentionPlan<T>& plan, MatrixRows<const T> q,
+                                         MatrixRows<const T> k, MatrixRows<const T> v, T* output, T* denominators);
 
 /// What backward reads and writes: dense matrices; gradients may be null.
 template <class T>
-struct LinearAttentionBackward {
+struct NormalizedLinearAttentionBackward {
   MatrixRows<const T> q, k, v;
   const T* output = nullptr;
   const T* denominators = nullptr;
@@ -45,12 +45,14 @@ struct LinearAttentionBackward {
 
 /// Queries walk forward with the state of what came before, keys and values back with the state of what came after.
 template <class T>
-void linear_attention_backward(const LinearAttentionPlan<T>& plan, const LinearAttentionBackward<T>& data);
+void normalized_linear_attention_backward(const NormalizedLinearAttentionPlan<T>& plan,
+                                          const NormalizedLinearAttentionBackward<T>& data);
 
 /// Adds a key and value (with a last element of 1) to a head's state [features, columns], held relative to
 /// exp(reference), then gives the query's sums [columns].
-void linear_attention_step(const float* query, const float* key, float log_weight, const float* value,
-                           std::int64_t features, std::int64_t columns, double* state, double& reference, double* sums);
+void normalized_linear_attention_step(const float* query, const float* key, float log_weight, const float* value,
+                                      std::int64_t features, std::int64_t columns, double* state, double& reference,
+                                      double* sums);
 
 /// Below this a denominator counts as 0.
 template <class T>

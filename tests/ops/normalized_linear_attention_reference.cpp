@@ -5,10 +5,10 @@
 
 namespace tally::testing {
 
-void add_linear_attention_references(References& references) {
+void add_normalized_linear_attention_references(References& references) {
   // All pairs of rows, as softmax attention with another weight; weights by their logarithms, so that none overflows.
-  references["linear_attention"] = [](std::span<const Tensor> in,
-                                      const ops::OpOptions& options) -> std::vector<Tensor> {
+  references["normalized_linear_attention"] = [](std::span<const Tensor> in,
+                                                 const ops::OpOptions& options) -> std::vector<Tensor> {
     const std::vector<double> q = in[0].to_doubles(), k = in[1].to_doubles(), v = in[2].to_doubles();
     const std::vector<double> w = in[3].defined() ? in[3].to_doubles() : std::vector<double>();
     const std::vector<double> bounds = in[4].to_doubles();

@@ -15,7 +15,7 @@ enum class FeatureMap {
   positive_random,  ///< FAVOR+ (Choromanski et al., arXiv 2009.14794): exp(<w_f, x> - |x|^2 / 2) for m directions w_f
 };
 
-struct LinearAttentionOptions {
+struct NormalizedLinearAttentionOptions {
   std::int64_t heads = 1;
   AttentionMask mask = AttentionMask::causal;
   FeatureMap feature_map = FeatureMap::elu;
@@ -41,13 +41,13 @@ struct LinearAttentionOptions {
 /// Keeps q, k, v, its output and the denominators [T, heads]; backward computes features and states again, walking
 /// forward for queries and back for keys and values. Throws ShapeError, DTypeError; ValueError for a scale that is
 /// negative, not finite, or set for elu, and for directions where there should be none or none where there should be.
-Var linear_attention(const Var& q, const Var& k, const Var& v, const Var& directions, const Offsets& offsets,
-                     const LinearAttentionOptions& options = {});
+Var normalized_linear_attention(const Var& q, const Var& k, const Var& v, const Var& directions, const Offsets& offsets,
+                                const NormalizedLinearAttentionOptions& options = {});
 
-/// The recurrent form of causal linear_attention in f32: all that is left of a history, of a size that does not depend
-/// on its length. Sums are in double, so that they are as good after a million events as after a hundred. A plain
-/// value.
-struct LinearAttentionState {
+/// The recurrent form of causal normalized_linear_attention in f32: all that is left of a history, of a size that does
+/// not depend on its length. Sums are in double, so that they are as good after a million events as after a hundred. A
+/// plain value.
+struct NormalizedLinearAttentionState {
   std::int64_t heads = 0, features = 0, value_width = 0;
   std::vector<double> sums;       ///< [heads, m, e + 1]: S, and z as the last column, both divided by exp(reference)
   std::vector<double> reference;  ///< [heads] logarithm of the largest key's weight so far, -infinity at first
@@ -56,17 +56,18 @@ struct LinearAttentionState {
 };
 
 /// The state before the first event. `features` is m. Throws ValueError for sizes below 1.
-LinearAttentionState linear_attention_state(std::int64_t heads, std::int64_t features, std::int64_t value_width);
+NormalizedLinearAttentionState normalized_linear_attention_state(std::int64_t heads, std::int64_t features,
+                                                                 std::int64_t value_width);
 
-/// Adds an event's key and value, then answers its query: the row that linear_attention gives at this place, up to
-/// rounding. q, k [heads * d], v and output [heads * e], `directions` [m, d] as above or undefined. Throws ShapeError
-/// when the sizes are not the state's.
-void linear_attention_step(LinearAttentionState& state, std::span<const float> q, std::span<const float> k,
-                           std::span<const float> v, const Tensor& directions, std::span<float> output,
-                           const LinearAttentionOptions& options = {});
+/// Adds an event's key and value, then answers its query: the row that normalized_linear_attention gives at this place,
+/// up to rounding. q, k [heads * d], v and output [heads * e], `directions` [m, d] as above or undefined. Throws
+/// ShapeError when the sizes are not the state's.
+void normalized_linear_attention_step(NormalizedLinearAttentionState& state, std::span<const float> q,
+                                      std::span<const float> k, std::span<const float> v, const Tensor& directions,
+                                      std::span<float> output, const NormalizedLinearAttentionOptions& options = {});
 
 /// The state of both histories together, as if the events of one had followed the other's. Throws ShapeError when the
 /// sizes differ.
-LinearAttentionState merge(const LinearAttentionState& a, const LinearAttentionState& b);
+NormalizedLinearAttentionState merge(const NormalizedLinearAttentionState& a, const NormalizedLinearAttentionState& b);
 
 }  // namespace tally::ops

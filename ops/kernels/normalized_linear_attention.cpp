@@ -1,4 +1,4 @@
-#include "tally/ops/kernels/linear_attention.h"
+#include "tally/ops/kernels/normalized_linear_attention.h"
 
 #include <algorithm>
 #include <cmath>
@@ -35,7 +35,7 @@ T relative(T a, T b) {
 /// A chunk of rows of one head of one sequence: its matrices and the weights that relate them.
 template <class T>
 struct Chunk {
-  Chunk(const LinearAttentionPlan<T>& plan, std::int64_t longest)
+  Chunk(const NormalizedLinearAttentionPlan<T>& plan, std::int64_t longest)
       : rows_limit(std::min(longest, plan.features <= 96 ? kChunk : kLongChunk)),
         features(plan.features),
         columns(plan.value_width + 1),
@@ -72,8 +72,8 @@ struct Chunk {
 /// One head of one sequence, in all passes.
 template <class T>
 struct Walk {
-  const LinearAttentionPlan<T>& plan;
-  const LinearAttentionBackward<T>& data;  ///< forward uses its inputs only
+  const NormalizedLinearAttentionPlan<T>& plan;
+  const NormalizedLinearAttentionBackward<T>& data;  ///< forward uses its inputs only
   Chunk<T>& c;
   std::int64_t row, length, head;
 
@@ -348,7 +348,8 @@ struct Walk {
 
 /// Calls body(walk) for every head of every sequence, in parallel.
 template <class T, class Body>
-void for_each_walk(const LinearAttentionPlan<T>& plan, const LinearAttentionBackward<T>& data, Body&& body) {
+void for_each_walk(const NormalizedLinearAttentionPlan<T>& plan, const NormalizedLinearAttentionBackward<T>& data,
+                   Body&& body) {
   const auto count = static_cast<std::int64_t>(plan.bounds.size()) - 1;
   parallel_for(count * plan.heads, 1, [&](std::int64_t task, std::int64_t) {
     const auto sequence = static_cast<std::size_t>(task / plan.heads);
@@ -362,8 +363,8 @@ void for_each_walk(const LinearAttentionPlan<T>& plan, const LinearAttentionBack
 }  // namespace
 
 template <class T>
-void map_features(const LinearAttentionPlan<T>& plan, bool key, const T* x, std::int64_t stride, std::int64_t rows,
-                  T* features, T* log_weight) {
+void map_features(const NormalizedLinearAttentionPlan<T>& plan, bool key, const T* x, std::int64_t stride,
+                  std::int64_t rows, T* features, T* log_weight) {
   if (plan.directions == nullptr) {
     elu_features(x, stride, rows, plan.width, features, log_weight);
   } else {
@@ -373,21 +374,22 @@ void map_features(const LinearAttentionPlan<T>& plan, bool key, const T* x, std:
 }
 
 template <class T>
-void linear_attention_forward(const LinearAttentionPlan<T>& plan, MatrixRows<const T> q, MatrixRows<const T> k,
-                              MatrixRows<const T> v, T* output, T* denominators) {
-  LinearAttentionBackward<T> inputs;
+void normalized_linear_attention_forward(const NormalizedLinearAttentionPlan<T>& plan, MatrixRows<const T> q,
+                                         MatrixRows<const T> k, MatrixRows<const T> v, T* output, T* denominators) {
+  NormalizedLinearAttentionBackward<T> inputs;
   inputs.q = q, inputs.k = k, inputs.v = v;
   for_each_walk(plan, inputs, [&](const Walk<T>& walk) { walk.forward(output, denominators); });
 }
 
 template <class T>
-void linear_attention_backward(const LinearAttentionPlan<T>& plan, const LinearAttentionBackward<T>& data) {
+void normalized_linear_attention_backward(const NormalizedLinearAttentionPlan<T>& plan,
+                                          const NormalizedLinearAttentionBackward<T>& data) {
   for_each_walk(plan, data, [](const Walk<T>& walk) { walk.backward(); });
 }
 
-void linear_attention_step(const float* query, const float* key, float log_weight, const float* value,
-                           std::int64_t features, std::int64_t columns, double* state, double& reference,
-                           double* sums) {
+void normalized_linear_attention_step(const float* query, const float* key, float log_weight, const float* value,
+                                      std::int64_t features, std::int64_t columns, double* state, double& reference,
+                                      double* sums) {
   const double given = log_weight, after = std::max(reference, given);
   const double keep = relative(reference, after), weight = relative(given, after);
   std::fill_n(sums, columns, 0.0);
@@ -402,15 +404,18 @@ void linear_attention_step(const float* query, const float* key, float log_weigh
   reference = after;
 }
 
-template void map_features(const LinearAttentionPlan<float>&, bool, const float*, std::int64_t, std::int64_t, float*,
-                           float*);
-template void map_features(const LinearAttentionPlan<double>&, bool, const double*, std::int64_t, std::int64_t, double*,
-                           double*);
-template void linear_attention_forward(const LinearAttentionPlan<float>&, MatrixRows<const float>,
-                                       MatrixRows<const float>, MatrixRows<const float>, float*, float*);
-template void linear_attention_forward(const LinearAttentionPlan<double>&, MatrixRows<const double>,
-                                       MatrixRows<const double>, MatrixRows<const double>, double*, double*);
-template void linear_attention_backward(const LinearAttentionPlan<float>&, const LinearAttentionBackward<float>&);
-template void linear_attention_backward(const LinearAttentionPlan<double>&, const LinearAttentionBackward<double>&);
+template void map_features(const NormalizedLinearAttentionPlan<float>&, bool, const float*, std::int64_t, std::int64_t,
+                           float*, float*);
+template void map_features(const NormalizedLinearAttentionPlan<double>&, bool, const double*, std::int64_t,
+                           std::int64_t, double*, double*);
+template void normalized_linear_attention_forward(const NormalizedLinearAttentionPlan<float>&, MatrixRows<const float>,
+                                                  MatrixRows<const float>, MatrixRows<const float>, float*, float*);
+template void normalized_linear_attention_forward(const NormalizedLinearAttentionPlan<double>&,
+                                                  MatrixRows<const double>, MatrixRows<const double>,
+                                                  MatrixRows<const double>, double*, double*);
+template void normalized_linear_attention_backward(const NormalizedLinearAttentionPlan<float>&,
+                                                   const NormalizedLinearAttentionBackward<float>&);
+template void normalized_linear_attention_backward(const NormalizedLinearAttentionPlan<double>&,
+                                                   const NormalizedLinearAttentionBackward<double>&);
 
 }  // namespace tally::kernels
