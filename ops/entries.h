@@ -23,6 +23,7 @@
   EACH(last_rows)                      \
   EACH(layer_norm)                     \
   EACH(linear)                         \
+  EACH(linear_attention)               \
   EACH(linformer_attention)            \
   EACH(lsh_attention)                  \
   EACH(matmul)                         \

@@ -22,6 +22,7 @@
   EACH(gru)                         \
   EACH(item_cross_entropy)          \
   EACH(linear)                      \
+  EACH(linear_attention)            \
   EACH(lookup)                      \
   EACH(matmul)                      \
   EACH(memory)                      \
