@@ -31,7 +31,6 @@
   EACH(outer_sums)                     \
   EACH(product_key_memory)             \
   EACH(product_keys)                   \
-  EACH(product_attention)              \
   EACH(residual_dropout_norm)          \
   EACH(rms_norm)                       \
   EACH(reduce)                         \

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "tally/nn/attention/visible_sums.h"
-#include "tally/ops/attention/product_attention.h"
+#include "tally/ops/attention/linear_attention.h"
 #include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/norms/rms_norm.h"
 #include "tally/ops/tensor/shape.h"
@@ -45,7 +45,9 @@ Var LinRecCore::operator()(const Var& q, const Var& k, const Var& v, const Seque
     // A column's length divides the query's feature as well as the key's, and depends on the row in the causal form.
     queries = queries / ops::sqrt(visible_sums(ops::square(keys), sequence.offsets, mask) + kEpsilon);
   }
-  return ops::product_attention(queries, keys, v, sequence.offsets, {.heads = heads, .mask = mask});
+  return ops::linear_attention({queries, keys, v}, sequence.offsets,
+                               {.heads = heads, .mask = mask, .final_state = false})
+      .output;
 }
 
 void LinRecCore::State::save(std::string& to) const {

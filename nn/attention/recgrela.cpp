@@ -6,7 +6,7 @@
 
 #include "tally/nn/attention/visible_sums.h"
 #include "tally/nn/initializers.h"
-#include "tally/ops/attention/product_attention.h"
+#include "tally/ops/attention/linear_attention.h"
 #include "tally/ops/attention/rotary.h"
 #include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/recurrent/causal_conv1d.h"
@@ -54,9 +54,12 @@ Var RecGrelaKind::operator()(const Var& queries, const Var& source, const Sequen
   const auto sums = [&](const Var& x) { return ops::sum(x, {.dims = {1}, .keepdims = true}); };
   const Var keys = by_head(visible_sums(k, sequence.offsets, mask));
   const Var denominators = sums(by_head(q) * (keys + kFloor * sums(keys)));
-  const Var read = ops::product_attention(ops::rotary(q, sequence.offsets, {}, kRotary),
-                                          ops::rotary(k, sequence.offsets, {}, kRotary), given, sequence.offsets,
-                                          {.heads = heads, .mask = mask, .scale = 1});
+  const Var read =
+      ops::linear_attention({.q = ops::rotary(q, sequence.offsets, {}, kRotary),
+                             .k = ops::rotary(k, sequence.offsets, {}, kRotary),
+                             .v = given},
+                            sequence.offsets, {.heads = heads, .mask = mask, .scale = 1, .final_state = false})
+          .output;
   const Var nearby =
       ops::causal_conv1d(given, shortcut_weight, shortcut_bias, {}, sequence.offsets, shortcut_activation);
   const Var y = ops::reshape(by_head(read) / denominators, read.shape()) + nearby;

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "tally/autograd/tape.h"
 #include "tally/ops/attention/attention_options.h"
@@ -85,7 +86,7 @@ struct LinearAttentionRule {
   void backward(BackwardContext& g) const {
     bounds.get();
     const Tensor& gy = g.cotangent(0);
-    const Tensor gs = g.has_cotangent(1) ? g.cotangent(1) : Tensor();
+    const Tensor gs = call.options.final_state && g.has_cotangent(1) ? g.cotangent(1) : Tensor();
     Inputs inputs, gradients;
     for (std::size_t i = 0; i < kInputs; ++i) {
       if (saved[i].kept()) inputs[i] = saved[i].get();
@@ -140,42 +141,60 @@ detail::MemorySizes checked_sizes(const LinearAttentionInputs& in, const LinearA
           options.scale == 0 ? 1 / std::sqrt(static_cast<double>(width)) : options.scale};
 }
 
-void check_rule(const LinearAttentionInputs& in, const LinearAttentionOptions& options) {
-  const std::string_view rule = word_of(options.rule);
-  check<ValueError>(decays(options.rule) == in.log_decay.defined(), kName,
-                    decays(options.rule) ? "needs log_decay for the rule " : "needs no log_decay for the rule ", rule,
-                    decays(options.rule) ? "; got none" : "; got one");
-  check<ValueError>(options.mask == AttentionMask::causal || options.rule == UpdateRule::linear, kName,
-                    "needs the rule linear where every row reads the whole sequence, for other rules two causal calls; "
-                    "got a bidirectional mask and the rule ",
-                    rule);
-}
-
 }  // namespace
 
 namespace detail {
 
-GateShape gate_shape(std::string_view name, const Shape& shape, std::int64_t rows, const MemorySizes& sizes,
-                     bool decay) {
+void check_rule(std::string_view op, UpdateRule rule, AttentionMask mask, bool log_decay) {
+  const std::string_view word = word_of(rule);
+  check<ValueError>(decays(rule) == log_decay, op,
+                    decays(rule) ? "needs log_decay for the rule " : "needs no log_decay for the rule ", word,
+                    decays(rule) ? "; got none" : "; got one");
+  check<ValueError>(mask == AttentionMask::causal || rule == UpdateRule::linear, op,
+                    "needs the rule linear where every row reads the whole sequence, for other rules two causal calls; "
+                    "got a bidirectional mask and the rule ",
+                    word);
+}
+
+GateShape gate_shape(std::string_view op, std::string_view name, const Shape& shape, std::int64_t rows,
+                     const MemorySizes& sizes, bool decay) {
   if (decay && shape == Shape{sizes.memories}) return GateShape::constant;
   if (shape == Shape{rows, sizes.memories}) return GateShape::memory;
   if (shape == Shape{rows, 1}) return GateShape::shared;
   if (decay && shape == Shape{rows, sizes.memories * sizes.width}) return GateShape::channel;
-  fail<ShapeError>(kName, "needs ", name,
+  fail<ShapeError>(op, "needs ", name,
                    decay ? " [memories], [T, 1], [T, memories] or [T, memories * d]" : " [T, 1] or [T, memories]",
                    " with T = ", rows, ", memories = ", sizes.memories, ", d = ", sizes.width, "; got ", shape);
 }
 
-void check_gates(std::string_view name, const Tensor& gates, std::string_view domain, double least, double most) {
-  dispatch_floating(gates.dtype(), kName, [&]<class T>(T) {
-    const std::span<const T> all = gates.span<T>();
-    const std::size_t columns = gates.rank() == 2 ? static_cast<std::size_t>(gates.dim(1)) : 1;
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      const double x{all[i]};
-      check<ValueError>(x >= least && x <= most, kName, "needs ", name, domain, "; got ", x, " at row ", i / columns);
-    }
-  });
+template <class T>
+void check_gates(std::string_view op, std::string_view name, std::string_view domain, std::span<const T> gates,
+                 std::size_t columns, double least, double most) {
+  for (std::size_t i = 0; i < gates.size(); ++i) {
+    const double x{gates[i]};
+    check<ValueError>(x >= least && x <= most, op, "needs ", name, domain, "; got ", x, " at row ", i / columns);
+  }
 }
+
+template <class T>
+void check_log_decay(std::string_view op, std::span<const T> gates, std::size_t columns) {
+  check_gates(op, "log_decay", " of at most 0", gates, columns, -std::numeric_limits<double>::infinity(), 0);
+}
+
+template <class T>
+void check_gain(std::string_view op, std::span<const T> gates, std::size_t columns, UpdateRule rule) {
+  const double largest = std::numeric_limits<double>::max();
+  if (corrects(rule)) {
+    check_gates(op, "gain", " in [0, 2] for a delta rule", gates, columns, 0, 2);
+  } else {
+    check_gates(op, "gain", " that is finite", gates, columns, -largest, largest);
+  }
+}
+
+template void check_log_decay(std::string_view, std::span<const float>, std::size_t);
+template void check_log_decay(std::string_view, std::span<const double>, std::size_t);
+template void check_gain(std::string_view, std::span<const float>, std::size_t, UpdateRule);
+template void check_gain(std::string_view, std::span<const double>, std::size_t, UpdateRule);
 
 }  // namespace detail
 
@@ -191,7 +210,7 @@ LinearAttentionResult linear_attention(const LinearAttentionInputs& in, const Of
   const detail::MemorySizes& sizes = call.sizes;
   const std::int64_t rows = in.q.dim(0);
   offsets.check_rows(rows, kName);
-  check_rule(in, options);
+  detail::check_rule(kName, options.rule, options.mask, in.log_decay.defined());
   const Shape states{offsets.count(), sizes.memories, sizes.width, sizes.value_width};
   check<ShapeError>(!in.initial_state.defined() || in.initial_state.shape() == states, kName,
                     "needs initial_state [N, memories, d, e] = ", states, "; got ",
@@ -203,19 +222,15 @@ LinearAttentionResult linear_attention(const LinearAttentionInputs& in, const Of
                       dense(in.log_decay),
                       dense(in.gain),
                       dense(in.initial_state)};
-  if (in.log_decay.defined()) {
-    call.decay = detail::gate_shape("log_decay", in.log_decay.shape(), rows, sizes, true);
-    detail::check_gates("log_decay", inputs[kLogDecay], " of at most 0", -std::numeric_limits<double>::infinity(), 0);
-  }
-  if (in.gain.defined()) {
-    call.gain = detail::gate_shape("gain", in.gain.shape(), rows, sizes, false);
-    const double largest = std::numeric_limits<double>::max();
-    if (corrects(options.rule)) {
-      detail::check_gates("gain", inputs[kGain], " in [0, 2] for a delta rule", 0, 2);
-    } else {
-      detail::check_gates("gain", inputs[kGain], " that is finite", -largest, largest);
-    }
-  }
+  if (in.log_decay.defined())
+    call.decay = detail::gate_shape(kName, "log_decay", in.log_decay.shape(), rows, sizes, true);
+  if (in.gain.defined()) call.gain = detail::gate_shape(kName, "gain", in.gain.shape(), rows, sizes, false);
+  dispatch_floating(in.q.dtype(), kName, [&]<class T>(T) {
+    const auto columns = [](const Tensor& x) { return x.rank() == 2 ? static_cast<std::size_t>(x.dim(1)) : 1; };
+    const Tensor &decay = inputs[kLogDecay], &gain = inputs[kGain];
+    if (decay.defined()) detail::check_log_decay<T>(kName, decay.span<T>(), columns(decay));
+    if (gain.defined()) detail::check_gain<T>(kName, gain.span<T>(), columns(gain), options.rule);
+  });
   detail::check_finite_rows(kName, "k", inputs[kKeys]);
   detail::check_finite_rows(kName, "v", inputs[kValues]);
 

@@ -1,8 +1,9 @@
 #pragma once
 
+#include <span>
 #include <string_view>
 
-#include "tally/core/tensor.h"
+#include "tally/ops/attention/linear_attention.h"
 
 // What linear attention over packed sequences and its form one event at a time share: sizes and checks of a call.
 
@@ -22,10 +23,16 @@ enum class GateShape {
   channel,   ///< [T, memories * d]
 };
 /// Throws ShapeError for none of these; a gain is neither constant nor of channels.
-GateShape gate_shape(std::string_view name, const Shape& shape, std::int64_t rows, const MemorySizes& sizes,
-                     bool decay);
+GateShape gate_shape(std::string_view op, std::string_view name, const Shape& shape, std::int64_t rows,
+                     const MemorySizes& sizes, bool decay);
 
-/// Throws ValueError, naming the row, unless all of them, contiguous, lie in [least, most]: `domain` in words.
-void check_gates(std::string_view name, const Tensor& gates, std::string_view domain, double least, double most);
+/// Throws ValueError, naming the row, unless all of them lie in the gate's domain.
+template <class T>
+void check_log_decay(std::string_view op, std::span<const T> gates, std::size_t columns);
+template <class T>
+void check_gain(std::string_view op, std::span<const T> gates, std::size_t columns, UpdateRule rule);
+
+/// Throws ValueError for a log_decay that does not belong to the rule, and for a mask that the rule has no form for.
+void check_rule(std::string_view op, UpdateRule rule, AttentionMask mask, bool log_decay);
 
 }  // namespace tally::ops::detail

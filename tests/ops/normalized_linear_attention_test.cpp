@@ -32,7 +32,8 @@ std::vector<Kind> kinds(std::int64_t width, AttentionMask mask = AttentionMask::
 
 }  // namespace
 
-TEST_CASE("what comes later does not change causal linear attention by a bit", "[normalized_linear_attention]") {
+TEST_CASE("what comes later does not change causal normalized linear attention by a bit",
+          "[normalized_linear_attention]") {
   for (const Kind& kind : kinds(8)) {
     for (const std::int64_t kept : {1, 40, 64, 117}) {
       CHECK(is_causal(call(kind.options, kind.directions), attention_case({200}, 16, 16), kept));
@@ -41,7 +42,8 @@ TEST_CASE("what comes later does not change causal linear attention by a bit", "
   }
 }
 
-TEST_CASE("a sequence of linear attention is the same bits alone and in company", "[normalized_linear_attention]") {
+TEST_CASE("a sequence of normalized linear attention is the same bits alone and in company",
+          "[normalized_linear_attention]") {
   for (const AttentionMask mask : {AttentionMask::causal, AttentionMask::bidirectional}) {
     for (const Kind& kind : kinds(8, mask)) {
       CHECK(is_independent_of_company(call(kind.options, kind.directions),
@@ -50,7 +52,8 @@ TEST_CASE("a sequence of linear attention is the same bits alone and in company"
   }
 }
 
-TEST_CASE("the recurrent form of linear attention agrees with the parallel one", "[normalized_linear_attention]") {
+TEST_CASE("the recurrent form of normalized linear attention agrees with the parallel one",
+          "[normalized_linear_attention]") {
   const std::int64_t length = 300, width = 8, value_width = 6, heads = 2;
   for (const double deviation : {1.0, 6.0}) {
     const AttentionInputs in = attention_case({length}, heads * width, heads * value_width, deviation);

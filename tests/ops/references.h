@@ -28,7 +28,6 @@
   EACH(memory)                      \
   EACH(norm)                        \
   EACH(normalized_linear_attention) \
-  EACH(product_attention)           \
   EACH(reduce)                      \
   EACH(rotary)                      \
   EACH(softmax_attention)           \
