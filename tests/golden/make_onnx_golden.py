@@ -99,6 +99,33 @@ def rotary():
     save("rotary", made)
 
 
+def linear_attentions():
+    made = {}
+    for name, attributes, given, results in cases("LinearAttention"):
+        # Half precision is computed in f32.
+        given, results = ({k: x.astype(np.float32) for k, x in each.items()} for each in (given, results))
+        packed = lambda x: x.reshape(-1, x.shape[-1])
+        sequences, length = given["query"].shape[:2]
+        names = {"query": "q", "key": "k", "value": "v", "decay": "log_decay", "beta": "gain"}
+        inputs = {names[key]: packed(x) for key, x in given.items() if key in names}
+        inputs["offsets"] = np.arange(sequences + 1, dtype=np.int64) * length
+        if "past_state" in given:
+            inputs["initial_state"] = given["past_state"]
+        made[name] = (
+            inputs,
+            {"output": packed(results["output"]), "final_state": results["present_state"]},
+            {
+                "heads": int(attributes["q_num_heads"]),
+                "rule": attributes.get("update_rule", b"gated_delta").decode(),
+                "scale": float(attributes.get("scale", 0)),
+            },
+        )
+    family = {case.name.removeprefix("test_") for case in SUITE if "linear_attention" in case.name}
+    assert set(made) == {name for name in family if not name.endswith("_expanded")}, family
+    save("linear_attention", made)
+
+
 if __name__ == "__main__":
     causal_convolutions()
+    linear_attentions()
     rotary()
