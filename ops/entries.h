@@ -17,6 +17,7 @@
   EACH(elementwise_unary)              \
   EACH(embedding)                      \
   EACH(embedding_bag)                  \
+  EACH(feature_map)                    \
   EACH(histogram_attention)            \
   EACH(gru)                            \
   EACH(item_cross_entropy)             \

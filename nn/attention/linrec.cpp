@@ -4,26 +4,14 @@
 #include <cmath>
 
 #include "tally/nn/attention/visible_sums.h"
+#include "tally/ops/attention/feature_map.h"
 #include "tally/ops/attention/linear_attention.h"
 #include "tally/ops/elementwise/elementwise.h"
-#include "tally/ops/norms/rms_norm.h"
-#include "tally/ops/tensor/shape.h"
 
 namespace tally::nn {
 namespace {
 
-// Added to squared lengths: an elu of zeros has none, which the released code divides by.
-constexpr double kEpsilon = 1e-12;
-
-/// Each head's part [d] of rows [T, heads * d] brought to length 1.
-Var unit_heads(const Var& x, std::int64_t heads) {
-  const std::int64_t rows = x.dim(0), d = x.dim(1) / heads;
-  const double root = std::sqrt(static_cast<double>(d));
-  const Var unit =
-      ops::rms_norm(ops::reshape(x, Shape{rows * heads, d}), {}, {.epsilon = kEpsilon / static_cast<double>(d)}) *
-      (1 / root);
-  return ops::reshape(unit, x.shape());
-}
+constexpr double kEpsilon = ops::kLinRecEpsilon;
 
 double elu(double x) { return x > 0 ? x : std::expm1(x); }
 
@@ -38,10 +26,12 @@ std::string LinRecCore::layout() const {
 }
 
 Var LinRecCore::operator()(const Var& q, const Var& k, const Var& v, const Sequence& sequence, const Context&) const {
-  Var queries = unit_heads(ops::elu(q), heads), keys = ops::elu(k);
+  const ops::FeatureMapOptions unit{.heads = heads, .kind = ops::FeatureKind::linrec};
+  Var queries = ops::feature_map(q, unit), keys;
   if (keys_by == LinRecKeys::token) {
-    keys = unit_heads(keys, heads);
+    keys = ops::feature_map(k, unit);
   } else {
+    keys = ops::elu(k);
     // A column's length divides the query's feature as well as the key's, and depends on the row in the causal form.
     queries = queries / ops::sqrt(visible_sums(ops::square(keys), sequence.offsets, mask) + kEpsilon);
   }

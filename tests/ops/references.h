@@ -18,6 +18,7 @@
   EACH(dropout)                     \
   EACH(elementwise)                 \
   EACH(embedding)                   \
+  EACH(feature_map)                 \
   EACH(histogram_attention)         \
   EACH(gru)                         \
   EACH(item_cross_entropy)          \
