@@ -38,7 +38,8 @@ ops_of() {
     attention_options) echo "softmax_attention normalized_linear_attention" ;;
     softmax_attention) echo softmax_attention ;;
     softmax_attention_materialized) echo softmax_attention_materialized ;;
-    normalized_linear_attention | feature_map) echo normalized_linear_attention ;;
+    normalized_linear_attention) echo normalized_linear_attention ;;
+    feature_map) echo "normalized_linear_attention feature_map" ;;
     linformer_attention) echo linformer_attention ;;
     lsh_attention) echo lsh_attention ;;
     sinkhorn | sinkhorn_attention) echo sinkhorn_attention ;;
@@ -54,7 +55,9 @@ ops_of() {
     layer_norm | rms_norm | residual_dropout_norm) basename "$1" .cpp ;;
     columns) echo "layer_norm gru linear" ;;
     softmax | softmax_rows) echo "softmax log_softmax" ;;
-    lookup_gates) echo causal_lookup ;;
+    lookup_gates) echo "causal_lookup linear_attention" ;;
+    linear_attention_gates | naive_linear_attention) echo linear_attention ;;
+    feature_rows) echo feature_map ;;
     lookup_order) echo "softmax_lookup causal_lookup" ;;
     packed_square) echo "outer_sums symmetric_lookup" ;;
     packed_symmetric) echo symmetric_lookup ;;
@@ -76,7 +79,8 @@ family_of() {
 }
 
 if [ ${#files[@]} -eq 0 ]; then
-  for name in softmax_attention attention_block attention_tile normalized_linear_attention linformer_attention \
+  for name in softmax_attention attention_block attention_tile linear_attention linear_attention_gates feature_rows \
+    normalized_linear_attention linformer_attention \
     lsh_attention sinkhorn sinkhorn_attention histogram_attention histogram_scan histogram_tile residual_quantization \
     residual_quantization_backward codewords codeword_assignment logistic_loss \
     table_rows table_softmax norm columns gru causal_lookup lookup_gates lookup_order outer_sums packed_square \
