@@ -4,6 +4,7 @@
 #include "tally/nn/attention/histogram.h"
 #include "tally/nn/attention/lightsans.h"
 #include "tally/nn/attention/linear.h"
+#include "tally/nn/attention/linear_memory.h"
 #include "tally/nn/attention/linformer.h"
 #include "tally/nn/attention/linrec.h"
 #include "tally/nn/attention/lsh.h"
@@ -13,6 +14,18 @@
 
 namespace tally::nn {
 namespace {
+
+/// A row for settings of LinearMemoryKind.
+template <Listed O>
+AttentionRow linear_memory_row(const std::string& name, const std::string& summary, O defaults,
+                               LinearMemoryParts (*parts_of)(const O& options)) {
+  return {.name = name,
+          .summary = summary,
+          .options = std::move(defaults),
+          .make = [name, parts_of](const AnyOptions& options, const AttentionSettings& settings, RngKey key) {
+            return Attention(name, LinearMemoryKind::make(parts_of(options.as<O>()), settings, key));
+          }};
+}
 
 AttentionKinds standard() {
   AttentionRow linformer =
@@ -25,24 +38,38 @@ AttentionKinds standard() {
   AttentionRow histogram = attention_row<HistogramKind>(
       "histogram", "LISA's tally of codewords, by codebooks of the layer's own", HistogramOptions{});
   histogram.smooth = false;
-  return {"attention",
-          {multi_head_row<SoftmaxCore>("softmax", "all earlier rows, without a matrix of scores", SoftmaxOptions{}),
-           multi_head_row<SoftmaxCore>("softmax_materialized", "all earlier rows, with the matrix of scores",
-                                       MaterializedOptions{}),
-           multi_head_row<SoftmaxCore>("local", "softmax over the last `attention_block` rows", LocalOptions{}),
-           multi_head_row<LinearAttentionCore>("linear_elu", "linear attention with elu + 1", NoOptions{}),
-           multi_head_row<LinearAttentionCore>("linear_favor", "linear attention with positive random features",
-                                               FavorOptions{}),
-           multi_head_row<LshCore>("lsh", "softmax within buckets of a random hash", LshOptions{}),
-           multi_head_row<SinkhornCore>("sinkhorn", "softmax over one's own and one softly sorted block",
-                                        SinkhornOptions{}),
-           multi_head_row<LinRecCore>("linrec", "linear attention of normed elu features, without a softmax",
-                                      LinRecOptions{}),
-           std::move(linformer), std::move(lightsans), std::move(histogram),
-           attention_row<DispatcherKind>("dispatcher", "experts gather the history, and rows read them (ELASTIC)",
-                                         DispatcherOptions{}),
-           attention_row<RecGrelaKind>("recgrela", "rotary linear attention, gated, with a local shortcut (RecGRELA)",
-                                       RecGrelaOptions{})}};
+  return {
+      "attention",
+      {multi_head_row<SoftmaxCore>("softmax", "all earlier rows, without a matrix of scores", SoftmaxOptions{}),
+       multi_head_row<SoftmaxCore>("softmax_materialized", "all earlier rows, with the matrix of scores",
+                                   MaterializedOptions{}),
+       multi_head_row<SoftmaxCore>("local", "softmax over the last `attention_block` rows", LocalOptions{}),
+       multi_head_row<LinearAttentionCore>("linear_elu", "linear attention with elu + 1", NoOptions{}),
+       multi_head_row<LinearAttentionCore>("linear_favor", "linear attention with positive random features",
+                                           FavorOptions{}),
+       multi_head_row<LshCore>("lsh", "softmax within buckets of a random hash", LshOptions{}),
+       multi_head_row<SinkhornCore>("sinkhorn", "softmax over one's own and one softly sorted block",
+                                    SinkhornOptions{}),
+       multi_head_row<LinRecCore>("linrec", "linear attention of normed elu features, without a softmax",
+                                  LinRecOptions{}),
+       std::move(linformer), std::move(lightsans), std::move(histogram),
+       attention_row<DispatcherKind>("dispatcher", "experts gather the history, and rows read them (ELASTIC)",
+                                     DispatcherOptions{}),
+       attention_row<RecGrelaKind>("recgrela", "rotary linear attention, gated, with a local shortcut (RecGRELA)",
+                                   RecGrelaOptions{}),
+       linear_memory_row<NoOptions>("retnet", "linear memories that decay at constant rates, rotary (RetNet)", {},
+                                    [](const NoOptions&) { return retnet_parts(); }),
+       linear_memory_row<NoOptions>("lightning", "the same at ALiBi's rates, of silu features (Lightning)", {},
+                                    [](const NoOptions&) { return lightning_parts(); }),
+       linear_memory_row<NoOptions>("gla", "linear memories whose channels the row lets decay (GLA)", {},
+                                    [](const NoOptions&) { return gla_parts(); }),
+       linear_memory_row<GatedDeltaOptions>(
+           "deltanet", "memories corrected by the delta rule, after a short convolution (DeltaNet)", {},
+           deltanet_parts),
+       linear_memory_row<GatedDeltaOptions>("gated_deltanet", "the same, which the row lets decay (Gated DeltaNet)", {},
+                                            gated_deltanet_parts),
+       linear_memory_row<TimeDecayOptions>(
+           "time_decay", "linear memories that decay by events and by the time between them", {}, time_decay_parts)}};
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <functional>
 #include <numeric>
 
+#include "tally/autograd/tape.h"
 #include "tally/nn/attention/attention_kinds.h"
 #include "tally/nn/attention/dispatcher.h"
 #include "tally/nn/attention/histogram.h"
@@ -18,10 +19,10 @@
 #include "tally/nn/attention/multi_head.h"
 #include "tally/nn/attention/sinkhorn.h"
 #include "tally/nn/attention/softmax.h"
-#include "tally/autograd/tape.h"
 #include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/tensor/reduce.h"
 #include "tests/nn/dispatcher_definition.h"
+#include "tests/nn/linear_memory_definition.h"
 #include "tests/nn/recgrela_definition.h"
 #include "tests/support/attention_choices.h"
 
@@ -32,7 +33,7 @@ namespace {
 
 using Rows = std::vector<std::vector<double>>;
 
-constexpr std::int64_t kWidth = 6, kHeads = 2;
+constexpr std::int64_t kWidth = 8, kHeads = 2;
 
 /// As a layer holds it.
 struct Holder {
@@ -77,6 +78,22 @@ Tensor normal(std::int64_t rows, std::uint64_t stream) {
   Tensor x({rows, kWidth});
   fill_normal(RngKey{5, stream}, x, 0, 1);
   return x;
+}
+
+/// Of events, in seconds: minutes, hours and days apart, some at once.
+std::vector<double> times(std::int64_t count) {
+  std::vector<double> all;
+  double now = 1e9;
+  for (std::int64_t t = 0; t < count; ++t) {
+    all.push_back(now);
+    now += t % 5 == 3 ? 0 : std::floor(60 * std::exp(static_cast<double>(t * 7 % 11)));
+  }
+  return all;
+}
+
+/// A sequence of so many events at those times.
+nn::Sequence sequence_of(std::int64_t length) {
+  return {Offsets::single(length), Tensor::from(times(length), {length})};
 }
 
 Rows rows_of(const Tensor& tensor) {
@@ -271,6 +288,9 @@ Rows defined(const std::string& name, const nn::Attention& attention, const Tens
   if (const auto* kind = attention.as<nn::RecGrelaKind>()) {
     return testing::recgrela_by_definition(*kind, queries, source);
   }
+  if (const auto* kind = attention.as<nn::LinearMemoryKind>()) {
+    return testing::linear_memory_by_definition(*kind, queries, source, times(queries.dim(0)));
+  }
   return {};
 }
 
@@ -297,7 +317,8 @@ TEST_CASE("every attention's two forms agree with each other and with its defini
     CHECK(attention.name() == entry.name);
     for (const std::int64_t length : {1, 4, 37}) {
       const Tensor queries = normal(length, 1), source = normal(length, 2);
-      const Rows whole = rows_of(attention(queries, source, {Offsets::single(length)}, {}).value());
+      const Rows whole = rows_of(attention(queries, source, sequence_of(length), {}).value());
+      const std::vector<double> at = times(length);
       const Rows expected = defined(entry.name, attention, queries, source);
       if (!expected.empty()) CHECK(difference(whole, expected) < 2e-5);
       if (!attention.has_state()) {
@@ -324,11 +345,14 @@ TEST_CASE("every attention's two forms agree with each other and with its defini
           if (!bytes.empty()) CHECK_THROWS_AS(read.load(cut, t), IoError);
         } else if (drawn == 1) {
           const nn::AttentionState copy = state;
-          attention.step(state, queries.slice(0, t, t + 1), source.slice(0, 0, 1), {.place = t});
+          attention.step(state, queries.slice(0, t, t + 1), source.slice(0, 0, 1),
+                         {t, at[static_cast<std::size_t>(t)]});
           state = copy;
         }
-        const Tensor row =
-            attention.step(state, queries.slice(0, t, t + 1), source.slice(0, t, t + 1), {.place = t}).value();
+        const Tensor row = attention
+                               .step(state, queries.slice(0, t, t + 1), source.slice(0, t, t + 1),
+                                     {t, at[static_cast<std::size_t>(t)]})
+                               .value();
         CHECK(row.dtype() == DType::f32);
         steps.push_back(rows_of(row)[0]);
         if (t == 5) after_window = state.heap_bytes();
@@ -339,7 +363,8 @@ TEST_CASE("every attention's two forms agree with each other and with its defini
     }
   }
   CHECK(streaming == std::vector<std::string>{"local", "linear_elu", "linear_favor", "linrec", "histogram",
-                                              "dispatcher", "recgrela"});
+                                              "dispatcher", "recgrela", "retnet", "lightning", "gla", "deltanet",
+                                              "gated_deltanet", "time_decay"});
 }
 
 TEST_CASE("a state belongs to its kind", "[attention]") {
@@ -442,6 +467,23 @@ TEST_CASE("recgrela keeps its denominator where no feature of the query meets on
     INFO(path);
     for (const double x : gradients[parameter->id()].to_doubles()) CHECK(std::isfinite(x));
   }
+}
+
+TEST_CASE("a memory that decays by time needs the times of events", "[attention]") {
+  const Holder holder = make("time_decay");
+  const Tensor rows = normal(3, 1);
+  CHECK_THROWS_WITH(holder.attention(rows, rows, {Offsets::single(3)}, {}), Contains("needs the times of events"));
+  nn::AttentionState state = holder.attention.initial_state();
+  CHECK_THROWS_WITH(holder.attention.step(state, normal(1, 1), normal(1, 1), {}), Contains("needs the time of each"));
+  // Decayed by events alone, it needs none; a longer gap leaves less of what came before.
+  const nn::Attention by_events = nn::make_attention(
+      attention_choice(nn::attention_kinds(), "time_decay", {{"decay_by", "events"}}), settings(), RngKey{4});
+  CHECK_NOTHROW(by_events(rows, rows, {Offsets::single(3)}, {}));
+  const auto last_row = [&](double gap) {
+    return rows_of(
+        holder.attention(rows, rows, {Offsets::single(3), Tensor::from<double>({0, 1, gap}, {3})}, {}).value())[2];
+  };
+  CHECK(last_row(1) != last_row(1e6));
 }
 
 TEST_CASE("lightsans reads the interests of each row's own sequence", "[attention]") {

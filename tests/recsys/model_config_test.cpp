@@ -1,5 +1,6 @@
 // Every key of a model's config reaches the model: a key that is read, recorded and then ignored is worse than none.
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <set>
 
 #include "tally/autograd/tape.h"
@@ -25,8 +26,10 @@ RunConfig config_of(const Overrides& overrides) {
 /// a further loss, and what an epoch leaves.
 std::vector<double> seen_of(const Overrides& overrides) {
   const auto model = make_sequence_model(config_of(overrides).model, kItems, RngKey{5});
-  const Sequences batch =
+  Sequences batch =
       Sequences::from({{3, 1, 4, 1, 5, 9, 2, 6, 5, 3}, {}, {8}, {2, 7, 1, 8, 2, 8, 1, 8, 2, 8, 4, 5, 9, 0}}, kItems);
+  batch.times = Tensor({batch.offsets.total()}, DType::f64);
+  for (std::int64_t t = 0; t < batch.offsets.total(); ++t) batch.times.mutable_data<double>()[t] = std::pow(t, 3);
   const BatchItems all = BatchItems::all(kItems);
   Tape tape;
   const Recording on(tape);
@@ -101,6 +104,10 @@ const std::vector<Case>& cases() {
       {with(sasrec, {"attention=dispatcher"}), "experts=3"},
       {with(sasrec, {"attention=dispatcher"}), "experts_init=0.5"},
       {with(sasrec, {"attention=dispatcher", "n_heads=2"}), "expert_heads=own"},
+      {with(sasrec, {"attention=deltanet"}), "short_conv=3"},
+      {with(sasrec, {"attention=gated_deltanet"}), "short_conv=0"},
+      {with(sasrec, {"attention=time_decay"}), "time_unit=7"},
+      {with(sasrec, {"attention=time_decay"}), "decay_by=events"},
       {elastic, "experts=3"},
       {elastic, "mask=causal"},
       {frame, "attention=linear_elu"},
