@@ -26,10 +26,13 @@
   EACH(linear)                         \
   EACH(linear_attention)               \
   EACH(linformer_attention)            \
+  EACH(local_mixing)                   \
   EACH(lsh_attention)                  \
   EACH(matmul)                         \
   EACH(normalized_linear_attention)    \
   EACH(outer_sums)                     \
+  EACH(pointwise_attention)            \
+  EACH(position_softmax_attention)     \
   EACH(product_key_memory)             \
   EACH(product_keys)                   \
   EACH(residual_dropout_norm)          \

@@ -1,7 +1,12 @@
 #include "tally/nn/attention/attention_kinds.h"
 
 #include "tally/nn/attention/dispatcher.h"
+#include "tally/nn/attention/efficient.h"
+#include "tally/nn/attention/fixed_memory.h"
+#include "tally/nn/attention/galerkin.h"
 #include "tally/nn/attention/histogram.h"
+#include "tally/nn/attention/hstu.h"
+#include "tally/nn/attention/lambda.h"
 #include "tally/nn/attention/lightsans.h"
 #include "tally/nn/attention/linear.h"
 #include "tally/nn/attention/linear_memory.h"
@@ -35,6 +40,12 @@ AttentionKinds standard() {
       "lightsans", "softmax over interests that gather the history (LightSANs); has no causal form",
       LightSansOptions{});
   lightsans.causal = false;
+  AttentionRow galerkin{.name = "galerkin",
+                        .summary = "products of normed keys and values over the number of rows, without a softmax",
+                        .options = GalerkinOptions{},
+                        .make = [](const AnyOptions& options, const AttentionSettings& settings, RngKey key) {
+                          return Attention("galerkin", make_galerkin(options.as<GalerkinOptions>(), settings, key));
+                        }};
   AttentionRow histogram = attention_row<HistogramKind>(
       "histogram", "LISA's tally of codewords, by codebooks of the layer's own", HistogramOptions{});
   histogram.smooth = false;
@@ -52,7 +63,16 @@ AttentionKinds standard() {
                                     SinkhornOptions{}),
        multi_head_row<LinRecCore>("linrec", "linear attention of normed elu features, without a softmax",
                                   LinRecOptions{}),
-       std::move(linformer), std::move(lightsans), std::move(histogram),
+       attention_row<HstuKind>("hstu", "silu of the scores in place of a softmax, and a gate (HSTU)", HstuOptions{}),
+       multi_head_row<EfficientCore>("efficient", "queries softmaxed over features, keys over positions", NoOptions{}),
+       attention_row<LambdaKind>("lambda", "softmax over positions and learned nearby offsets (lambda layers)",
+                                 LambdaOptions{}),
+       std::move(galerkin),
+       attention_row<FixedMemoryKind>("fixed_memory", "a fixed number of contexts that rows write and read",
+                                      MemoryContextsOptions{}),
+       std::move(linformer),
+       std::move(lightsans),
+       std::move(histogram),
        attention_row<DispatcherKind>("dispatcher", "experts gather the history, and rows read them (ELASTIC)",
                                      DispatcherOptions{}),
        attention_row<RecGrelaKind>("recgrela", "rotary linear attention, gated, with a local shortcut (RecGRELA)",

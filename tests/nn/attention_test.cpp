@@ -21,7 +21,7 @@
 #include "tally/nn/attention/softmax.h"
 #include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/tensor/reduce.h"
-#include "tests/nn/dispatcher_definition.h"
+#include "tests/nn/attention_definitions.h"
 #include "tests/nn/linear_memory_definition.h"
 #include "tests/nn/recgrela_definition.h"
 #include "tests/support/attention_choices.h"
@@ -55,6 +55,8 @@ nn::AttentionChoice choice(const std::string& name, const nn::AttentionKinds& ki
                            {"lsh_buckets", 4},
                            {"projected_keys", 2},
                            {"k_interests", 3},
+                           {"lambda_window", 5},
+                           {"memory_contexts", 3},
                            {"codebooks", 3},
                            {"codewords", 4},
                            {"counts_decay", 0.1},
@@ -282,6 +284,17 @@ Rows defined(const std::string& name, const nn::Attention& attention, const Tens
   if (const auto* kind = attention.as<nn::MultiHead<nn::LinRecCore>>()) return by_products(*kind, queries, source);
   if (const auto* kind = attention.as<nn::MultiHead<nn::LightSansCore>>()) return by_interests(*kind, queries, source);
   if (const auto* kind = attention.as<nn::HistogramKind>()) return by_codewords(*kind, source, 0.1);
+  if (const auto* kind = attention.as<nn::HstuKind>()) return testing::hstu_by_definition(*kind, queries, source);
+  if (const auto* kind = attention.as<nn::MultiHead<nn::EfficientCore>>()) {
+    return testing::efficient_by_definition(*kind, queries, source);
+  }
+  if (const auto* kind = attention.as<nn::LambdaKind>()) return testing::lambda_by_definition(*kind, queries, source);
+  if (const auto* kind = attention.as<nn::MultiHead<nn::GalerkinCore>>()) {
+    return testing::galerkin_by_definition(*kind, queries, source);
+  }
+  if (const auto* kind = attention.as<nn::FixedMemoryKind>()) {
+    return testing::fixed_memory_by_definition(*kind, queries, source);
+  }
   if (const auto* kind = attention.as<nn::DispatcherKind>()) {
     return testing::dispatched_by_definition(*kind, queries, source, kind->experts.value());
   }
@@ -362,9 +375,10 @@ TEST_CASE("every attention's two forms agree with each other and with its defini
       CHECK(difference(steps, expected) < 2e-5);
     }
   }
-  CHECK(streaming == std::vector<std::string>{"local", "linear_elu", "linear_favor", "linrec", "histogram",
-                                              "dispatcher", "recgrela", "retnet", "lightning", "gla", "deltanet",
-                                              "gated_deltanet", "time_decay"});
+  CHECK(streaming == std::vector<std::string>{"local", "linear_elu", "linear_favor", "linrec", "efficient", "lambda",
+                                              "galerkin", "fixed_memory", "histogram", "dispatcher", "recgrela",
+                                              "retnet", "lightning", "gla", "deltanet", "gated_deltanet",
+                                              "time_decay"});
 }
 
 TEST_CASE("a state belongs to its kind", "[attention]") {
@@ -484,6 +498,74 @@ TEST_CASE("a memory that decays by time needs the times of events", "[attention]
         holder.attention(rows, rows, {Offsets::single(3), Tensor::from<double>({0, 1, gap}, {3})}, {}).value())[2];
   };
   CHECK(last_row(1) != last_row(1e6));
+}
+
+TEST_CASE("hstu divides by the visible rows or by the longest length, both ways", "[attention]") {
+  const Tensor queries = normal(19, 1), source = normal(19, 2);
+  for (const bool causal : {true, false}) {
+    for (const char* normalizer : {"visible", "window"}) {
+      const nn::Attention attention =
+          nn::make_attention(attention_choice(nn::attention_kinds(), "hstu", {{"hstu_normalizer", normalizer}}),
+                             settings(causal), RngKey{4});
+      const Rows expected = testing::hstu_by_definition(*attention.as<nn::HstuKind>(), queries, source);
+      CHECK(difference(rows_of(attention(queries, source, {Offsets::single(19)}, {}).value()), expected) < 2e-5);
+    }
+  }
+  nn::AttentionSettings endless = settings();
+  endless.max_length = 0;
+  const auto by_window = attention_choice(nn::attention_kinds(), "hstu", {{"hstu_normalizer", "window"}});
+  CHECK_THROWS_WITH(nn::make_attention(by_window, endless, RngKey{4}), Contains("needs a longest length"));
+}
+
+TEST_CASE("attentions that are written for one mask follow their definition under the other", "[attention]") {
+  const Tensor queries = normal(19, 1), source = normal(19, 2);
+  for (const char* name : {"hstu", "efficient", "lambda", "galerkin", "fixed_memory"}) {
+    INFO(name);
+    const Holder holder = make(name, false);
+    const Rows expected = defined(name, holder.attention, queries, source);
+    CHECK(difference(rows_of(holder.attention(queries, source, {Offsets::single(19)}, {}).value()), expected) < 2e-5);
+    CHECK_FALSE(holder.attention.has_state());
+  }
+}
+
+TEST_CASE("a lambda layer without norms, and with a window of one row, is what it is defined as", "[attention]") {
+  const Tensor queries = normal(9, 1), source = normal(9, 2);
+  for (const bool causal : {true, false}) {
+    const nn::AttentionChoice with =
+        attention_choice(nn::attention_kinds(), "lambda", {{"lambda_norm", "none"}, {"lambda_window", 1}});
+    const nn::Attention attention = nn::make_attention(with, settings(causal), RngKey{4});
+    const auto& kind = *attention.as<nn::LambdaKind>();
+    CHECK_FALSE(kind.query_norm.weight.defined());
+    CHECK(kind.positions.shape() == Shape{1, kWidth / kHeads});
+    const Rows expected = testing::lambda_by_definition(kind, queries, source);
+    CHECK(difference(rows_of(attention(queries, source, {Offsets::single(9)}, {}).value()), expected) < 2e-5);
+    if (!causal) continue;
+    nn::AttentionState state = attention.initial_state();
+    Rows steps;
+    for (std::int64_t t = 0; t < 9; ++t) {
+      steps.push_back(rows_of(
+          attention.step(state, queries.slice(0, t, t + 1), source.slice(0, t, t + 1), {.place = t}).value())[0]);
+    }
+    CHECK(difference(steps, expected) < 2e-5);
+  }
+}
+
+TEST_CASE("galerkin's projections begin small, with a diagonal", "[attention]") {
+  const nn::Attention attention = nn::make_attention(choice("galerkin"), settings(), RngKey{4});
+  const auto& kind = *attention.as<nn::MultiHead<nn::GalerkinCore>>();
+  for (const nn::Linear* layer : {&kind.query, &kind.key, &kind.value}) {
+    // Xavier's bound is sqrt(6 / (fan in + fan out)).
+    const double bound = 1e-2 * std::sqrt(6.0 / (2 * kWidth));
+    const Rows weight = rows_of(layer->weight.value());
+    double largest = 0;
+    for (std::size_t i = 0; i < weight.size(); ++i) {
+      for (std::size_t j = 0; j < weight.size(); ++j) {
+        largest = std::max(largest, std::fabs(weight[i][j] - (i == j ? 1e-2 : 0)));
+      }
+    }
+    CHECK(largest <= bound);
+    CHECK(largest > bound / 2);
+  }
 }
 
 TEST_CASE("lightsans reads the interests of each row's own sequence", "[attention]") {

@@ -39,7 +39,8 @@ inline Rows linear_rows(const nn::Linear& layer, const Rows& x) {
   const Rows weight = rows_in_double(layer.weight.value());
   Rows y;
   for (const auto& row : x) {
-    auto& to = y.emplace_back(layer.bias.value().to_doubles());
+    auto& to = y.emplace_back(layer.bias.defined() ? layer.bias.value().to_doubles()
+                                                   : std::vector<double>(weight.size(), 0.0));
     for (std::size_t i = 0; i < to.size(); ++i) {
       for (std::size_t j = 0; j < row.size(); ++j) to[i] += weight[i][j] * row[j];
     }

@@ -85,9 +85,14 @@ TEST_CASE("every attention of the table has right gradients, and the causal ones
         .heads = 2,
         .mask = entry.causal ? ops::AttentionMask::causal : ops::AttentionMask::bidirectional,
         .max_length = 7};
-    const nn::AttentionChoice choice = attention_choice(
-        nn::attention_kinds(), entry.name,
-        {{"attention_block", 3}, {"random_features", 6}, {"lsh_buckets", 4}, {"projected_keys", 2}, {"experts", 3}});
+    const nn::AttentionChoice choice = attention_choice(nn::attention_kinds(), entry.name,
+                                                        {{"attention_block", 3},
+                                                         {"random_features", 6},
+                                                         {"lsh_buckets", 4},
+                                                         {"projected_keys", 2},
+                                                         {"experts", 3},
+                                                         {"lambda_window", 3},
+                                                         {"memory_contexts", 3}});
     AttentionLayer layer{nn::make_attention(choice, settings, RngKey{4})};
     const Tensor x = rows(13, 4, 5);
     if (entry.smooth) {

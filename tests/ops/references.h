@@ -19,23 +19,26 @@
   EACH(elementwise)                 \
   EACH(embedding)                   \
   EACH(feature_map)                 \
-  EACH(histogram_attention)         \
   EACH(gru)                         \
+  EACH(histogram_attention)         \
   EACH(item_cross_entropy)          \
   EACH(linear)                      \
   EACH(linear_attention)            \
+  EACH(local_mixing)                \
   EACH(lookup)                      \
   EACH(matmul)                      \
   EACH(memory)                      \
   EACH(norm)                        \
   EACH(normalized_linear_attention) \
+  EACH(pointwise_attention)         \
+  EACH(position_softmax)            \
   EACH(reduce)                      \
   EACH(rotary)                      \
-  EACH(softmax_attention)           \
-  EACH(softmax)                     \
   EACH(sampled_softmax)             \
   EACH(shape)                       \
-  EACH(vector_quantization)
+  EACH(softmax)                     \
+  EACH(softmax_attention)
+EACH(vector_quantization)
 
 namespace tally::testing {
 

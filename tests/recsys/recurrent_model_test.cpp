@@ -135,8 +135,9 @@ TEST_CASE("beyond the window a stream keeps its tally and the last position", "[
 
 TEST_CASE("layers with states stream without end, in double where it counts", "[recurrent]") {
   const std::vector<std::int32_t> items = history(5000);
-  for (const char* attention : {"linear_elu", "linear_favor", "linrec", "local", "dispatcher", "recgrela", "retnet",
-                                "lightning", "gla", "deltanet", "gated_deltanet"}) {
+  for (const char* attention :
+       {"linear_elu", "linear_favor", "linrec", "efficient", "lambda", "galerkin", "fixed_memory", "local",
+        "dispatcher", "recgrela", "retnet", "lightning", "gla", "deltanet", "gated_deltanet"}) {
     for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::sasrec}) {
       INFO(attention);
       const SasRec model = lively(SasRec::make(sasrec_options(attention, norm), RngKey{2}));

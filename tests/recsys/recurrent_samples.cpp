@@ -184,8 +184,9 @@ std::vector<Streaming> all_models() {
   add("gru4rec untied", gru4rec(1, false));
   add("sasrec", sasrec());
   add("sasrec, positions from the end", sasrec(PositionAlignment::end));
-  for (const char* attention : {"linear_elu", "linear_favor", "linrec", "local", "histogram", "dispatcher", "recgrela",
-                                "retnet", "lightning", "gla", "deltanet", "gated_deltanet"}) {
+  for (const char* attention :
+       {"linear_elu", "linear_favor", "linrec", "efficient", "lambda", "galerkin", "fixed_memory", "local", "histogram",
+        "dispatcher", "recgrela", "retnet", "lightning", "gla", "deltanet", "gated_deltanet"}) {
     for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::post, nn::NormPlacement::sasrec}) {
       add(attention, sasrec(sasrec_options(attention, norm)));
     }

@@ -1,0 +1,139 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "tally/core/blas.h"
+#include "tally/core/tensor.h"
+#include "tally/ops/kernels/attention_schedule.h"
+#include "tally/ops/kernels/attention_tile.h"
+#include "tally/ops/kernels/softmax_attention.h"
+
+// What attentions without a matrix of scores do tile by tile: blocks of queries meet tiles of keys, and in backward
+// blocks meet blocks.
+
+namespace tally::kernels::tiling {
+
+/// Tiles of scores of one task.
+template <class T>
+struct Tiles {
+  Tiles(std::int64_t rows, std::int64_t columns, int count)
+      : stride(round_up(columns, kTileAlignment)), scores(Shape{std::int64_t{count}, rows, stride}, dtype_of<T>) {
+    data = scores.template mutable_data<T>();
+    second = data + (count - 1) * rows * stride;
+  }
+  std::int64_t stride;
+  Tensor scores;
+  T* data;    ///< [block, stride]
+  T* second;  ///< another one, when there are two tiles
+};
+
+/// Keys visible to row r of a tile whose first query is `query` and first key is `key`, both counted from the
+/// sequence's start.
+inline TileBand band_of(const AttentionPlan& plan, std::int64_t query, std::int64_t key) {
+  constexpr std::int64_t kUnlimited = std::int64_t{1} << 40;
+  TileBand band;
+  band.first = plan.window > 0 ? query - plan.window + 1 - key : -kUnlimited;
+  band.end = plan.causal ? query + 1 - key : plan.window > 0 ? query + plan.window - key : kUnlimited;
+  return band;
+}
+
+/// Keys of a tile of the forward pass over a sequence of this length, at most.
+inline std::int64_t key_tile(const AttentionPlan& plan, std::int64_t length) {
+  const std::int64_t block = length > kLongSequence ? kLongBlock : kBlock;
+  const std::int64_t width = std::max(plan.width, plan.value_width);
+  return std::clamp<std::int64_t>(kProductLimit / (block * width) / 16 * 16, kLongBlock, kMaxKeyTile);
+}
+
+/// Columns of the buffers of over_query_blocks(), for tiles of key_tile() keys.
+inline std::int64_t most_keys(const AttentionPlan& plan, std::int64_t longest) {
+  return std::min(longest, std::max(key_tile(plan, 1), key_tile(plan, longest)));
+}
+
+/// A block of queries against a block of keys of one head of one sequence.
+struct Pair {
+  Head at;
+  std::int64_t query, rows;     ///< first query, from the sequence's start, and their number
+  std::int64_t first, columns;  ///< the same of the keys
+  bool set;                     ///< gradients are set, later ones are added to
+};
+
+/// All pairs of blocks of a sequence that see each other, step by step: within a step no block of keys and no block of
+/// queries occurs twice. Calls run_step(count, pair_at) for each; pair_at(head, i) gives pair i below count.
+template <class RunStep>
+void for_each_step(const AttentionPlan& plan, std::int64_t length, RunStep&& run_step) {
+  const std::int64_t block = block_rows(length), blocks = block_count(length, block);
+  // The nearest rows of blocks that are s blocks apart are (s - 1) block + 1 apart.
+  const auto within = [&](std::int64_t apart) { return plan.window <= 0 || (apart - 1) * block + 1 < plan.window; };
+  for (std::int64_t step = 0; step < blocks; ++step) {
+    const bool ahead = within(step), behind = !plan.causal && within(blocks - step);
+    // Queries after their keys, then (bidirectional) those that wrapped around to before them.
+    const std::int64_t begin = ahead ? 0 : blocks - step, end = behind ? blocks : blocks - step;
+    if (begin >= end) continue;
+    run_step(end - begin, [&](const Head& at, std::int64_t i) {
+      const std::int64_t key = (begin + i) * block, query = (begin + i + step) % blocks * block;
+      return Pair{at, query, std::min(block, length - query), key, std::min(block, length - key), step == 0};
+    });
+  }
+}
+
+/// Calls body(pair, buffers) for all pairs of blocks that see each other, in parallel where they touch different rows:
+/// the order of every sum is fixed. make(longest) gives the buffers of a task.
+template <class Make, class Body>
+void over_pairs(const AttentionPlan& plan, Make&& make, Body&& body) {
+  const Schedule schedule(plan);
+  schedule.over_blocks(make, [&](const Head& at, auto& buffers) {
+    for_each_step(plan, at.length, [&](std::int64_t count, auto&& pair_at) {
+      for (std::int64_t i = 0; i < count; ++i) body(pair_at(at, i), buffers);
+    });
+  });
+  schedule.over_long([&](std::int64_t row, std::int64_t length) {
+    for_each_step(plan, length, [&](std::int64_t count, auto&& pair_at) {
+      parallel_for(plan.heads * count, 1, [&](std::int64_t task, std::int64_t) {
+        auto buffers = make(length);
+        body(pair_at(Head{row, length, task / count}, task % count), buffers);
+      });
+    });
+  });
+}
+
+/// The matrix products of backward around what a method does to a tile. tiles.data holds scores, and tiles.second the
+/// gradients of weights, when those of queries or keys are wanted; change(scores, products) makes weights of the one
+/// and of the other (null when not wanted) the gradients of scores, which `scale` then multiplies.
+template <class T, class Change>
+void backward_tile(const AttentionPlan& plan, const AttentionBackward<T>& data, const Pair& pair, T scale,
+                   Tiles<T>& tiles, Change&& change) {
+  const std::int64_t width = plan.width, value_width = plan.value_width, head = pair.at.head;
+  const std::int64_t stride = plan.heads * width, value_stride = plan.heads * value_width, tile_stride = tiles.stride;
+  const std::int64_t query_row = pair.at.row + pair.query, key_row = pair.at.row + pair.first;
+  const T* queries = data.q.data + query_row * data.q.stride + head * width;
+  const T* keys = data.k.data + key_row * data.k.stride + head * width;
+  const T* gradient = data.gradient_output + query_row * value_stride + head * value_width;
+  T* products = data.gradient_q == nullptr && data.gradient_k == nullptr ? nullptr : tiles.second;
+  const T beta = pair.set ? T{0} : T{1};
+  using blas::Transpose;
+
+  blas::gemm(Transpose::no, Transpose::yes, pair.rows, pair.columns, width, static_cast<T>(plan.scale), queries,
+             data.q.stride, keys, data.k.stride, T{0}, tiles.data, tile_stride);
+  if (products != nullptr) {
+    const T* values = data.v.data + key_row * data.v.stride + head * value_width;
+    blas::gemm(Transpose::no, Transpose::yes, pair.rows, pair.columns, value_width, T{1}, gradient, value_stride,
+               values, data.v.stride, T{0}, products, tile_stride);
+  }
+  change(tiles.data, products);
+  if (data.gradient_v != nullptr) {
+    blas::gemm(Transpose::yes, Transpose::no, pair.columns, value_width, pair.rows, T{1}, tiles.data, tile_stride,
+               gradient, value_stride, beta, data.gradient_v + key_row * value_stride + head * value_width,
+               value_stride);
+  }
+  if (data.gradient_k != nullptr) {
+    blas::gemm(Transpose::yes, Transpose::no, pair.columns, width, pair.rows, scale, products, tile_stride, queries,
+               data.q.stride, beta, data.gradient_k + key_row * stride + head * width, stride);
+  }
+  if (data.gradient_q != nullptr) {
+    blas::gemm(Transpose::no, Transpose::no, pair.rows, width, pair.columns, scale, products, tile_stride, keys,
+               data.k.stride, beta, data.gradient_q + query_row * stride + head * width, stride);
+  }
+}
+
+}  // namespace tally::kernels::tiling
