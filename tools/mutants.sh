@@ -79,7 +79,7 @@ family_of() {
 }
 
 if [ ${#files[@]} -eq 0 ]; then
-  for name in softmax_attention attention_block attention_tile linear_attention linear_attention_gates feature_rows \
+  for name in softmax_attention attention_block attention_tile linear_attention linear_attention_gates \
     normalized_linear_attention linformer_attention \
     lsh_attention sinkhorn sinkhorn_attention histogram_attention histogram_scan histogram_tile residual_quantization \
     residual_quantization_backward codewords codeword_assignment logistic_loss \

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "tally/ops/kernels/codewords.h"
+
 namespace tally::ops::detail {
 
 AttentionSizes check_attention(std::string_view op, const Var& q, const Var& k, const Var& v, const Offsets& offsets,
@@ -26,6 +28,25 @@ AttentionSizes check_attention(std::string_view op, const Var& q, const Var& k, 
   const std::int64_t width = sq[1] / options.heads;
   const double scale = options.scale == 0 ? 1 / std::sqrt(static_cast<double>(width)) : options.scale;
   return {options.heads, width, sv[1] / options.heads, scale};
+}
+
+void check_one_type(std::string_view op, std::initializer_list<std::pair<std::string_view, const Var*>> inputs) {
+  const DType dtype = inputs.begin()->second->dtype();
+  bool good = is_floating(dtype);
+  std::string types;
+  for (const auto& [name, input] : inputs) {
+    if (!input->defined()) continue;
+    good = good && input->dtype() == dtype;
+    types += tally::detail::join(types.empty() ? "" : ", ", name, ' ', input->dtype());
+  }
+  check<DTypeError>(good, op, "needs inputs of one floating type; got ", types);
+}
+
+void check_finite_rows(std::string_view op, std::string_view name, const Tensor& x) {
+  const std::int64_t row = dispatch_floating(x.dtype(), op, [&]<class T>(T) {
+    return kernels::first_row_not_finite(x.strided_data<T>(), x.dim(0), x.dim(1), x.stride(0));
+  });
+  check<ValueError>(row < 0, op, "needs finite ", name, "; got one that is not in row ", row);
 }
 
 Tensor with_dense_rows(const Tensor& x) { return x.stride(1) == 1 && x.stride(0) >= x.dim(1) ? x : x.contiguous(); }

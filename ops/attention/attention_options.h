@@ -1,12 +1,14 @@
 #pragma once
 
+#include <initializer_list>
 #include <string_view>
+#include <utility>
 
 #include "tally/ops/attention/softmax_attention.h"
 #include "tally/ops/catalog.h"
 
-// What attentions share: the check of a call, its options and inputs in the catalog, and the entry of the two softmax
-// attentions.
+// What attentions share: the checks of a call, which lookups and recurrences use, too, its options and inputs in the
+// catalog, and the entry of the two softmax attentions.
 
 namespace tally::ops::detail {
 
@@ -19,6 +21,12 @@ struct AttentionSizes {
 /// Throws what softmax_attention() says it throws, in the name of `op`.
 AttentionSizes check_attention(std::string_view op, const Var& q, const Var& k, const Var& v, const Offsets& offsets,
                                const AttentionOptions& options);
+
+/// Throws DTypeError unless the inputs that are given are of one floating type; the first one is.
+void check_one_type(std::string_view op, std::initializer_list<std::pair<std::string_view, const Var*>> inputs);
+
+/// Throws ValueError, naming the row, unless every element of x [rows, columns] (dense rows) is finite.
+void check_finite_rows(std::string_view op, std::string_view name, const Tensor& x);
 
 /// A tensor whose rows are dense, so that a kernel can read it where it lies.
 Tensor with_dense_rows(const Tensor& x);

@@ -1,15 +1,15 @@
 #include "tally/ops/attention/feature_map.h"
 
 #include "tally/autograd/tape.h"
+#include "tally/ops/attention/feature_rows.h"
 #include "tally/ops/entries.h"
-#include "tally/ops/kernels/feature_rows.h"
 
 namespace tally::ops {
 namespace {
 
 constexpr std::string_view kName = "feature_map";
 
-kernels::FeatureRows rows_of(const Tensor& x, const FeatureMapOptions& options) {
+detail::FeatureRows rows_of(const Tensor& x, const FeatureMapOptions& options) {
   return {options.kind, x.dim(0) * options.heads, x.dim(1) / options.heads};
 }
 
@@ -23,7 +23,7 @@ struct FeatureMapRule {
     const Tensor& gy = g.cotangent();
     Tensor gx(rows.shape(), rows.dtype());
     dispatch_floating(rows.dtype(), name, [&]<class T>(T) {
-      kernels::map_rows_backward(rows_of(rows, options), rows.data<T>(), gy.data<T>(), gx.mutable_data<T>());
+      detail::map_rows_backward(rows_of(rows, options), rows.data<T>(), gy.data<T>(), gx.mutable_data<T>());
     });
     g.give(0, std::move(gx));
   }
@@ -39,9 +39,8 @@ Var feature_map(const Var& x, const FeatureMapOptions& options) {
   const Tensor rows = x.value().contiguous();
   const std::int64_t width = feature_width(options.kind, x.dim(1) / options.heads);
   Tensor y({x.dim(0), options.heads * width}, x.dtype());
-  dispatch_floating(x.dtype(), kName, [&]<class T>(T) {
-    kernels::map_rows(rows_of(rows, options), rows.data<T>(), y.mutable_data<T>());
-  });
+  dispatch_floating(x.dtype(), kName,
+                    [&]<class T>(T) { detail::map_rows(rows_of(rows, options), rows.data<T>(), y.mutable_data<T>()); });
   return record(FeatureMapRule{options, Saved(rows)}, {&x}, std::move(y));
 }
 

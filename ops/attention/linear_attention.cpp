@@ -8,7 +8,6 @@
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/attention/linear_attention_call.h"
 #include "tally/ops/kernels/linear_attention.h"
-#include "tally/ops/lookup/lookup_call.h"
 
 namespace tally::ops {
 namespace {

@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "tally/ops/kernels/codewords.h"
 #include "tally/ops/kernels/lookup_order.h"
 
 namespace tally::ops::detail {
@@ -25,25 +24,6 @@ Tensor checked_gate(std::string_view op, std::string_view name, std::string_view
 }
 
 }  // namespace
-
-void check_one_type(std::string_view op, std::initializer_list<std::pair<std::string_view, const Var*>> inputs) {
-  const DType dtype = inputs.begin()->second->dtype();
-  bool good = is_floating(dtype);
-  std::string types;
-  for (const auto& [name, input] : inputs) {
-    if (!input->defined()) continue;
-    good = good && input->dtype() == dtype;
-    types += tally::detail::join(types.empty() ? "" : ", ", name, ' ', input->dtype());
-  }
-  check<DTypeError>(good, op, "needs inputs of one floating type; got ", types);
-}
-
-void check_finite_rows(std::string_view op, std::string_view name, const Tensor& x) {
-  const std::int64_t row = dispatch_floating(x.dtype(), op, [&]<class T>(T) {
-    return kernels::first_row_not_finite(x.strided_data<T>(), x.dim(0), x.dim(1), x.stride(0));
-  });
-  check<ValueError>(row < 0, op, "needs finite ", name, "; got one that is not in row ", row);
-}
 
 // Comparisons are negated so that NaN is outside.
 Tensor checked_log_decay(std::string_view op, const Var& log_decay, std::int64_t rows) {

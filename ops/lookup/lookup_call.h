@@ -1,11 +1,10 @@
 #pragma once
 
-#include <initializer_list>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "tally/core/offsets.h"
+#include "tally/ops/attention/attention_options.h"
 #include "tally/ops/catalog.h"
 
 // What lookups in documents share: checks of a call, the order in which lookups are taken, and inputs of samples.
@@ -15,12 +14,6 @@ struct LookupOrder;
 }
 
 namespace tally::ops::detail {
-
-/// Throws DTypeError unless the inputs that are given are of one floating type; the first one is.
-void check_one_type(std::string_view op, std::initializer_list<std::pair<std::string_view, const Var*>> inputs);
-
-/// Throws ValueError, naming the row, unless every element of x [rows, columns] (dense rows) is finite.
-void check_finite_rows(std::string_view op, std::string_view name, const Tensor& x);
 
 /// An optional gate of T rows as a kernel reads it: contiguous, or undefined. Throws ShapeError unless it is [T], and
 /// ValueError, naming the row, for a log_decay above 0 or NaN, a gain outside [0, 1].

@@ -1,4 +1,4 @@
-#include "tally/ops/kernels/feature_rows.h"
+#include "tally/ops/attention/feature_rows.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,10 +6,8 @@
 #include "tally/core/parallel.h"
 #include "tally/ops/kernels/scratch.h"
 
-namespace tally::kernels {
+namespace tally::ops::detail {
 namespace {
-
-using ops::FeatureKind;
 
 constexpr std::int64_t kRows = 64;
 const double kHalfRoot = std::sqrt(0.5);
@@ -26,7 +24,7 @@ T elu_slope(T x) {
 /// 1 / the length of elu(x).
 template <class T>
 double inverse_length(const T* x, std::int64_t d) {
-  double squares = ops::kLinRecEpsilon;
+  double squares = kLinRecEpsilon;
   for (std::int64_t i = 0; i < d; ++i) squares += double{elu_of(x[i])} * double{elu_of(x[i])};
   return 1 / std::sqrt(squares);
 }
@@ -113,7 +111,7 @@ void map_row_backward(FeatureKind kind, const T* x, std::int64_t d, const T* gy,
 
 template <class T>
 void map_rows(const FeatureRows& shape, const T* x, T* y) {
-  const std::int64_t d = shape.width, m = ops::feature_width(shape.kind, d);
+  const std::int64_t d = shape.width, m = feature_width(shape.kind, d);
   parallel_for(shape.rows, kRows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) map_row(shape.kind, x + i * d, d, y + i * m);
   });
@@ -121,9 +119,9 @@ void map_rows(const FeatureRows& shape, const T* x, T* y) {
 
 template <class T>
 void map_rows_backward(const FeatureRows& shape, const T* x, const T* gy, T* gx) {
-  const std::int64_t d = shape.width, m = ops::feature_width(shape.kind, d);
+  const std::int64_t d = shape.width, m = feature_width(shape.kind, d);
   parallel_for(shape.rows, kRows, [&](std::int64_t begin, std::int64_t end) {
-    Scratch<T> room(m);
+    kernels::Scratch<T> room(m);
     for (std::int64_t i = begin; i < end; ++i)
       map_row_backward(shape.kind, x + i * d, d, gy + i * m, gx + i * d, room.data());
   });
@@ -134,4 +132,4 @@ template void map_rows(const FeatureRows&, const double*, double*);
 template void map_rows_backward(const FeatureRows&, const float*, const float*, float*);
 template void map_rows_backward(const FeatureRows&, const double*, const double*, double*);
 
-}  // namespace tally::kernels
+}  // namespace tally::ops::detail

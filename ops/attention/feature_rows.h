@@ -2,13 +2,13 @@
 
 #include <cstdint>
 
-#include "tally/ops/attention/feature_kind.h"
+#include "tally/ops/attention/feature_map.h"
 
-namespace tally::kernels {
+namespace tally::ops::detail {
 
 /// Dense rows [rows, width] to map, each a head of one place.
 struct FeatureRows {
-  ops::FeatureKind kind;
+  FeatureKind kind;
   std::int64_t rows, width;
 };
 
@@ -20,4 +20,4 @@ void map_rows(const FeatureRows& shape, const T* x, T* y);
 template <class T>
 void map_rows_backward(const FeatureRows& shape, const T* x, const T* gy, T* gx);
 
-}  // namespace tally::kernels
+}  // namespace tally::ops::detail
