@@ -17,7 +17,9 @@
 #include "tally/core/report/table.h"
 #include "tally/nn/blocks/transformer.h"
 #include "tally/nn/optim/optimizer.h"
+#include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/losses/item_cross_entropy.h"
+#include "tally/ops/recurrent/causal_conv1d.h"
 #include "tally/ops/tensor/matmul.h"
 #include "tally/ops/tensor/shape.h"
 
@@ -98,18 +100,24 @@ Batch make_batch(const Settings& settings, std::int64_t count, RngKey key) {
   return {Tensor::from(words, {rows}), Tensor::from(targets, {rows}), Offsets::from_lengths(lengths)};
 }
 
-/// Two blocks over embedded words; the attention alone knows of order.
+/// Two blocks over embedded words, each mixed with the two words before it: with that short convolution, as its
+/// authors' models have, every attention can learn where the value of a key stands.
 struct RecallModel {
   nn::Embedding words;
+  nn::Parameter nearby;  ///< [width, 3]
   std::vector<nn::TransformerBlock> blocks;
   nn::LayerNorm norm;
   static constexpr void fields(auto& self, auto&& visit) {
     visit("words", self.words);
+    visit("nearby", self.nearby);
     visit("blocks", self.blocks);
     visit("norm", self.norm);
   }
   static RecallModel make(const std::string& attention, const Settings& settings, std::int64_t length, RngKey key) {
+    Tensor nearby({settings.width, 3});
+    fill_uniform(key.fold_in("nearby"), nearby, -0.5, 0.5);
     RecallModel model{.words = nn::Embedding::make({kWords, settings.width, 1}, key.fold_in("words")),
+                      .nearby = nn::Parameter(std::move(nearby)),
                       .blocks = {},
                       .norm = nn::LayerNorm::make({settings.width})};
     for (std::uint64_t b = 0; b < 2; ++b) {
@@ -122,6 +130,7 @@ struct RecallModel {
   }
   Var operator()(const Batch& batch) const {
     Var x = words(batch.words);
+    x = x + ops::causal_conv1d(x, nearby, {}, {}, batch.offsets);
     for (const nn::TransformerBlock& block : blocks) x = block(x, {batch.offsets}, {});
     return norm(x);
   }

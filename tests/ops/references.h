@@ -37,8 +37,8 @@
   EACH(sampled_softmax)             \
   EACH(shape)                       \
   EACH(softmax)                     \
-  EACH(softmax_attention)
-EACH(vector_quantization)
+  EACH(softmax_attention)           \
+  EACH(vector_quantization)
 
 namespace tally::testing {
 
