@@ -57,7 +57,6 @@ ops_of() {
     softmax | softmax_rows) echo "softmax log_softmax" ;;
     lookup_gates) echo "causal_lookup linear_attention" ;;
     linear_attention_gates | naive_linear_attention) echo linear_attention ;;
-    feature_rows) echo feature_map ;;
     lookup_order) echo "softmax_lookup causal_lookup" ;;
     packed_square) echo "outer_sums symmetric_lookup" ;;
     packed_symmetric) echo symmetric_lookup ;;

@@ -8,6 +8,7 @@
 
 #include "tally/nn/attention/heads.h"
 #include "tally/nn/initializers.h"
+#include "tally/ops/attention/feature_map.h"
 #include "tally/ops/attention/rotary.h"
 #include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/recurrent/causal_conv1d.h"
@@ -15,8 +16,6 @@
 namespace tally::nn {
 namespace {
 
-/// Added to the squared length of a head that is brought to length 1.
-constexpr double kUnitEpsilon = 1e-6;
 /// Columns between a row and its channels' decays, and what those are divided by: GLA's.
 constexpr std::int64_t kDecayRank = 16;
 constexpr double kChannelDivisor = 16;
@@ -144,7 +143,7 @@ ops::LinearAttentionOptions LinearMemoryKind::options() const {
 
 Var LinearMemoryKind::features(const Var& projected) const {
   const Var x = parts.silu && parts.taps == 0 ? ops::silu(projected) : projected;
-  return parts.unit ? unit_heads(x, heads, kUnitEpsilon) : x;
+  return parts.unit ? ops::feature_map(x, {.heads = heads, .kind = ops::FeatureKind::unit}) : x;
 }
 
 Var LinearMemoryKind::log_decays(const Var& source, const Var& gaps) const {

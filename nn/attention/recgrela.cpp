@@ -6,6 +6,7 @@
 
 #include "tally/nn/attention/visible_sums.h"
 #include "tally/nn/initializers.h"
+#include "tally/ops/attention/feature_map.h"
 #include "tally/ops/attention/linear_attention.h"
 #include "tally/ops/attention/rotary.h"
 #include "tally/ops/elementwise/elementwise.h"
@@ -21,8 +22,6 @@ namespace {
 constexpr double kFloor = 1e-6;
 
 const ops::RotaryOptions kRotary{.pairs = ops::RotaryPairs::interleaved};
-
-Var features(const Var& x) { return ops::elu(x) + 1; }
 
 }  // namespace
 
@@ -48,7 +47,7 @@ RecGrelaKind RecGrelaKind::make(const RecGrelaOptions& options, const AttentionS
 
 Var RecGrelaKind::operator()(const Var& queries, const Var& source, const Sequence& sequence, const Context&) const {
   const Var asking = input(queries), given = &source == &queries ? asking : input(source);
-  const Var q = features(query(asking)), k = features(key(given));
+  const Var q = ops::feature_map(query(asking)), k = ops::feature_map(key(given));
   const std::int64_t rows = q.dim(0), d = q.dim(1) / heads;
   const auto by_head = [&](const Var& x) { return ops::reshape(x, Shape{rows * heads, d}); };
   const auto sums = [&](const Var& x) { return ops::sum(x, {.dims = {1}, .keepdims = true}); };
@@ -103,7 +102,7 @@ RecGrelaKind::State RecGrelaKind::initial_state() const {
 
 Var RecGrelaKind::step(State& state, const Var& queries, const Var& source, const Event& event) const {
   const Var asking = input(queries), given = &source == &queries ? asking : input(source);
-  const Var q = features(query(asking)), k = features(key(given));
+  const Var q = ops::feature_map(query(asking)), k = ops::feature_map(key(given));
   const Tensor place = Tensor::from<std::int64_t>({event.place}, {1});
   const std::vector<double> asked = q.value().to_doubles(), added = k.value().to_doubles(),
                             turned_query = ops::rotary(q, place, kRotary).value().to_doubles(),

@@ -1,33 +1,31 @@
 #include "tally/ops/attention/feature_map.h"
 
-#include "tally/autograd/tape.h"
-#include "tally/ops/attention/feature_rows.h"
+#include <cmath>
+
+#include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/norms/rms_norm.h"
+#include "tally/ops/tensor/shape.h"
+#include "tally/ops/tensor/softmax.h"
 
 namespace tally::ops {
 namespace {
 
 constexpr std::string_view kName = "feature_map";
+constexpr double kUnitEpsilon = 1e-6;
 
-detail::FeatureRows rows_of(const Tensor& x, const FeatureMapOptions& options) {
-  return {options.kind, x.dim(0) * options.heads, x.dim(1) / options.heads};
+/// (1, x, x_i x_j / sqrt(2)) of rows x [R, d].
+Var taylor2(const Var& x) {
+  const std::int64_t rows = x.dim(0), d = x.dim(1);
+  const Var products = reshape(x, {rows, d, 1}) * reshape(x * std::sqrt(0.5), {rows, 1, d});
+  return concat({Var(Tensor::full({rows, 1}, 1, x.dtype())), x, reshape(products, {rows, d * d})}, 1);
 }
 
-struct FeatureMapRule {
-  static constexpr std::string_view name = kName;
-  FeatureMapOptions options;
-  Saved x;
-
-  void backward(BackwardContext& g) const {
-    const Tensor& rows = x.get();
-    const Tensor& gy = g.cotangent();
-    Tensor gx(rows.shape(), rows.dtype());
-    dispatch_floating(rows.dtype(), name, [&]<class T>(T) {
-      detail::map_rows_backward(rows_of(rows, options), rows.data<T>(), gy.data<T>(), gx.mutable_data<T>());
-    });
-    g.give(0, std::move(gx));
-  }
-};
+/// Rows x [R, d] brought to length 1; `epsilon` is added to their squared lengths.
+Var unit(const Var& x, double epsilon) {
+  const auto d = static_cast<double>(x.dim(1));
+  return rms_norm(x, {}, {.epsilon = epsilon / d}) * (1 / std::sqrt(d));
+}
 
 }  // namespace
 
@@ -36,12 +34,26 @@ Var feature_map(const Var& x, const FeatureMapOptions& options) {
   check<ValueError>(options.heads >= 1, kName, "needs at least one head; got ", options.heads);
   check<ShapeError>(x.rank() == 2 && x.dim(1) > 0 && x.dim(1) % options.heads == 0, kName,
                     "needs x [T, heads * d] with heads = ", options.heads, "; got ", x.shape());
-  const Tensor rows = x.value().contiguous();
-  const std::int64_t width = feature_width(options.kind, x.dim(1) / options.heads);
-  Tensor y({x.dim(0), options.heads * width}, x.dtype());
-  dispatch_floating(x.dtype(), kName,
-                    [&]<class T>(T) { detail::map_rows(rows_of(rows, options), rows.data<T>(), y.mutable_data<T>()); });
-  return record(FeatureMapRule{options, Saved(rows)}, {&x}, std::move(y));
+  const std::int64_t d = x.dim(1) / options.heads;
+  const Shape heads{x.dim(0) * options.heads, d}, features{x.dim(0), options.heads * feature_width(options.kind, d)};
+  switch (options.kind) {
+    case FeatureKind::relu:
+      return relu(x);
+    case FeatureKind::elu:
+      // Not elu(x) + 1, which rounds what is far below 0 to nothing.
+      return exp(clamp(x, {.high = 0})) + relu(x);
+    case FeatureKind::split_softmax: {
+      const Var parts = reshape(x, heads);
+      return reshape(softmax(concat({parts, -parts}, 1)), features);
+    }
+    case FeatureKind::linrec:
+      return reshape(unit(reshape(elu(x), heads), kLinRecEpsilon), features);
+    case FeatureKind::unit:
+      return reshape(unit(reshape(x, heads), kUnitEpsilon), features);
+    case FeatureKind::taylor2:
+      return reshape(taylor2(reshape(x, heads)), features);
+  }
+  fail<ValueError>(kName, "knows no such features");
 }
 
 namespace {
@@ -55,7 +67,9 @@ std::vector<OpSample> samples() {
       if (heads != 1) all.back().options.set("heads", heads);
     };
     add("odd", {5, 6}, 2);
-    add("one", {1, 1}, 1);
+    // A head of one column has length 1 wherever it is: there is no gradient but rounding.
+    const bool of_length_one = kind == FeatureKind::linrec || kind == FeatureKind::unit;
+    add("one", {1, 1}, 1, 1, !of_length_one);
     add("empty", {0, 4}, 2);
     add("wide", {2, 67}, 1);
     add("many rows", {300, 6}, 3);
@@ -73,7 +87,7 @@ void entries::add_feature_map(Catalog& catalog) {
       .summary = "Features of queries and keys of linear attention, head by head.",
       .inputs = {{"x", "[T, heads * d]"}},
       .options = {{"heads", std::int64_t{1}, "side by side in the columns"},
-                  {"kind", std::string("elu"), "'relu', 'elu', 'split_softmax', 'linrec' or 'taylor2'"}},
+                  {"kind", std::string("elu"), "'relu', 'elu', 'split_softmax', 'unit', 'linrec' or 'taylor2'"}},
       .outputs = {{"features", "[T, heads * m]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
         return {feature_map(

@@ -22,6 +22,10 @@ void add_feature_map_references(References& references) {
         double squares = 1e-12;
         for (const double a : part) squares += elu(a) * elu(a);
         for (const double a : part) y.push_back(elu(a) / std::sqrt(squares));
+      } else if (kind == "unit") {
+        double squares = 1e-6;
+        for (const double a : part) squares += a * a;
+        for (const double a : part) y.push_back(a / std::sqrt(squares));
       } else if (kind == "split_softmax") {
         double largest = 0, sum = 0;
         for (const double a : part) largest = std::max(largest, std::abs(a));
