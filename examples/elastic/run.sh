@@ -12,85 +12,41 @@
 # built first, and build/tools/tally and build/examples/ are used.
 set -euo pipefail
 folder="$(cd "$(dirname "$0")" && pwd)"
-root="$(cd "$folder/../.." && pwd)"
+source "$folder/../study_frame.sh"
 
-output="studies/elastic" studies="" quality=1 measured=1
-lengths="50,100,200,512,1000,1024,2048,4096,8192,16384"
-training=()
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --output | --studies | --lengths | --threads)
-      [ $# -ge 2 ] || { echo "run.sh: $1 needs a value" >&2; exit 2; } ;;&
-    --output) output="$2"; shift ;;
-    --studies) studies="${2//,/ }"; shift ;;
-    --lengths) lengths="$2"; shift ;;
-    --threads) training=(--threads "$2"); shift ;;
-    --no-quality) quality=0 ;;
-    --no-efficiency) measured=0 ;;
-    *) echo "run.sh: knows no option '$1'; its first lines name those it has" >&2; exit 2 ;;
-  esac
-  shift
-done
-
-tally="${TALLY:-}" examples="${EXAMPLES:-$root/build/examples}"
-if [ -z "$tally" ]; then
-  (cd "$root" && cmake --preset release &&
-    cmake --build --preset release --target tools/tally example_memory_size example_planted_interests)
-  tally="$root/build/tools/tally"
-fi
+output="studies/elastic" studies="" lengths="50,100,200,512,1000,1024,2048,4096,8192,16384"
+parse_options "$@"
+find_programs example_memory_size example_planted_interests
 mkdir -p "$output"
-if [ -z "$studies" ]; then
-  for file in "$folder"/*.json; do
-    [ "$(basename "$file")" = ml-1m-causal.json ] || studies+=" $(basename "$file" .json)"  # a single run
-  done
-fi
+[ -n "$studies" ] || studies="$(all_studies ml-1m-causal)"
 
-# measure NAME OPTION ...: a directory with its table is finished. Width 64, two heads.
-measure() {
-  local directory="$output/efficiency/$1"
-  shift
-  [ ! -e "$directory/lengths.md" ] || return 0
-  printf '\n== %s\n' "$directory"
-  "$tally" bench lengths --output "$directory" --width 64 --heads 2 "$@" >/dev/null
-}
 if [ "$measured" = 1 ]; then
   # Whole encoders of two layers, 64 experts; then the attentions alone; then encoders of 8 to 64 experts.
+  frame=(--width 64 --heads 2)
   both_ways=dispatcher,softmax,softmax_materialized,lightsans,linformer,linrec
-  measure encoders-both-ways --blocks 2 --bidirectional --attentions "$both_ways" --codewords 8 --lengths "$lengths"
-  measure encoders-both-ways-backward --blocks 2 --bidirectional --attentions "$both_ways" --codewords 8 \
-    --lengths "$lengths" --backward
-  measure encoders-causal --blocks 2 --attentions dispatcher,softmax,linear_elu,linrec --codewords 8 \
-    --lengths "$lengths"
-  attentions=softmax,softmax_bidirectional,dispatcher,dispatcher_causal
-  measure attentions --attentions "$attentions" --codewords 8 --lengths "$lengths"
-  measure attentions-backward --attentions "$attentions" --codewords 8 --lengths "$lengths" --backward
+  encoders=("${frame[@]}" --blocks 2 --codewords 8 --lengths "$lengths")
+  measure encoders-both-ways "${encoders[@]}" --bidirectional --attentions "$both_ways"
+  measure encoders-both-ways-backward "${encoders[@]}" --bidirectional --attentions "$both_ways" --backward
+  measure encoders-causal "${encoders[@]}" --attentions dispatcher,softmax,linear_elu,linrec
+  alone=("${frame[@]}" --attentions softmax,softmax_bidirectional,dispatcher,dispatcher_causal --codewords 8
+    --lengths "$lengths")
+  measure attentions "${alone[@]}"
+  measure attentions-backward "${alone[@]}" --backward
   for codewords in 1 2 4 8; do
-    experts=$((8 * codewords))
-    measure "experts-$experts-both-ways" --blocks 2 --bidirectional --attentions dispatcher --codewords "$codewords" \
-      --lengths 200,1000,4096
-    measure "experts-$experts-causal" --blocks 2 --attentions dispatcher --codewords "$codewords" \
-      --lengths 200,1000,4096
+    some=("${frame[@]}" --blocks 2 --attentions dispatcher --codewords "$codewords" --lengths 200,1000,4096)
+    measure "experts-$((8 * codewords))-both-ways" "${some[@]}" --bidirectional
+    measure "experts-$((8 * codewords))-causal" "${some[@]}"
   done
-  if [ ! -e "$output/efficiency/memory_size.md" ]; then
-    printf '\n== %s\n' "$output/efficiency/memory_size.md"
-    "$examples/memory_size" >"$output/efficiency/memory_size.md.new"
-    mv "$output/efficiency/memory_size.md.new" "$output/efficiency/memory_size.md"
-  fi
+  keep efficiency/memory_size.md "$examples/memory_size"
 fi
 
-failed=""
 if [ "$quality" = 1 ]; then
-  for name in $studies; do
-    printf '\n== %s\n' "$name"
-    if [ "$name" = planted-interests ] && [ ! -e "$folder/planted_interests.tsv" ]; then
-      "$examples/planted_interests" >"$folder/planted_interests.tsv.new"
-      mv "$folder/planted_interests.tsv.new" "$folder/planted_interests.tsv"
-    fi
-    code=0
-    "$tally" study "$folder/$name.json" --output "$output/$name" "${training[@]}" || code=$?
-    [ "$code" -lt 128 ] || exit "$code"  # stopped by a signal
-    [ "$code" = 0 ] || failed+=" $name"  # no data, say: the others can still be made
-  done
+  drawn="$folder/planted_interests.tsv"
+  if [[ " $studies " == *planted-interests* ]] && [ ! -e "$drawn" ]; then
+    "$examples/planted_interests" >"$drawn.new"
+    mv "$drawn.new" "$drawn"
+  fi
+  run_studies
 fi
 # What experts read, in every finished run that has some.
 for run in "$output"/*/*/; do
@@ -98,22 +54,5 @@ for run in "$output"/*/*/; do
   grep -q '"name": "elastic"' "$run/config.resolved.json" && grep -q '"experts"' "$run/config.resolved.json" || continue
   "$tally" experts "${run%/}" >/dev/null || failed+=" $run"
 done
-
-# Every table that is there, in one page.
-{
-  for table in "$output"/*/study.md "$output"/*/*/experts.md "$output"/efficiency/*/lengths.md \
-    "$output"/efficiency/memory_size.md; do
-    [ -e "$table" ] || continue
-    directory="$(dirname "${table#"$output"/}")"
-    printf '`%s`\n\n' "$directory"
-    cat "$table"
-    for plot in "$output/$directory"/*.svg; do
-      [ -e "$plot" ] || continue
-      printf '\n![%s](%s)\n' "$(basename "$plot" .svg)" "$directory/$(basename "$plot")"
-    done
-    printf '\n'
-  done
-} >"$output/results.md.new"
-mv "$output/results.md.new" "$output/results.md"
-printf '\n%s\n' "$output/results.md"
-[ -z "$failed" ] || { echo "run.sh: failed:$failed" >&2; exit 1; }
+write_results "$output"/*/study.md "$output"/*/*/experts.md "$output"/efficiency/*/lengths.md \
+  "$output"/efficiency/memory_size.md
