@@ -5,6 +5,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/input_gradients.h"
 #include "tally/ops/kernels/linformer_attention.h"
 
 namespace tally::ops {
@@ -27,22 +28,14 @@ struct LinformerRule {
   void backward(BackwardContext& g) const {
     bounds.get();
     const Tensor& gy = g.cotangent();
-    const Saved* inputs[] = {&q, &k, &v, &key_projection, &value_projection};
-    Tensor gradients[5];
+    auto gradients = detail::input_gradients(g, q, k, v, key_projection, value_projection);
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
-      T* to[5] = {};
-      for (int i = 0; i < 5; ++i) {
-        if (!g.needs(i)) continue;
-        gradients[i] = Tensor(inputs[i]->get().shape(), gy.dtype());
-        to[i] = gradients[i].mutable_data<T>();
-      }
       kernels::linformer_backward<T>(
           plan<T>(sizes, offsets, q.get(), k.get(), v.get(), key_projection.get(), value_projection.get()),
-          {output.get().data<T>(), log_sum_exp.get().data<double>(), gy.data<T>(), to[0], to[1], to[2], to[3], to[4]});
+          {output.get().data<T>(), log_sum_exp.get().data<double>(), gy.data<T>(), gradients.of<T>(0),
+           gradients.of<T>(1), gradients.of<T>(2), gradients.of<T>(3), gradients.of<T>(4)});
     });
-    for (int i = 0; i < 5; ++i) {
-      if (g.needs(i)) g.give(i, std::move(gradients[i]));
-    }
+    gradients.give();
   }
 
   template <class T>

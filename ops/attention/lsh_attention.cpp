@@ -5,6 +5,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/input_gradients.h"
 #include "tally/ops/kernels/lsh_attention.h"
 
 namespace tally::ops {
@@ -48,19 +49,13 @@ struct LshRule {
   void backward(BackwardContext& g) const {
     bounds.get();
     const Tensor& gy = g.cotangent();
-    Tensor gq, gv;
+    auto gradients = detail::input_gradients(g, qk, v);
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
-      const auto gradient = [&](int i, const Saved& input, Tensor& to) -> T* {
-        if (!g.needs(i)) return nullptr;
-        to = Tensor(input.get().shape(), gy.dtype());
-        return to.mutable_data<T>();
-      };
       kernels::lsh_backward<T>(plan_of<T>(sizes, offsets, qk.get(), v.get(), rotations.get()),
                                {output.get().data<T>(), log_sum_exp.get().data<double>(), gy.data<T>(),
-                                gradient(0, qk, gq), gradient(1, v, gv)});
+                                gradients.of<T>(0), gradients.of<T>(1)});
     });
-    if (g.needs(0)) g.give(0, std::move(gq));
-    if (g.needs(1)) g.give(1, std::move(gv));
+    gradients.give();
   }
 };
 

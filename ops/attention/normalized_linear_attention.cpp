@@ -9,6 +9,7 @@
 #include "tally/core/kernels.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/input_gradients.h"
 #include "tally/ops/kernels/normalized_linear_attention.h"
 
 namespace tally::ops {
@@ -76,13 +77,8 @@ struct NormalizedLinearAttentionRule {
   void backward(BackwardContext& g) const {
     bounds.get();
     const Tensor& gy = g.cotangent();
-    Tensor gq, gk, gv;
+    auto gradients = detail::input_gradients(g, q, k, v);
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
-      const auto gradient = [&](int i, const Saved& input, Tensor& to) -> T* {
-        if (!g.needs(i)) return nullptr;
-        to = Tensor(input.get().shape(), gy.dtype());
-        return to.mutable_data<T>();
-      };
       kernels::NormalizedLinearAttentionBackward<T> data;
       data.q = rows_of<T>(q.get());
       data.k = rows_of<T>(k.get());
@@ -90,15 +86,13 @@ struct NormalizedLinearAttentionRule {
       data.output = output.get().data<T>();
       data.denominators = denominators.get().data<T>();
       data.gradient_output = gy.data<T>();
-      data.gradient_q = gradient(0, q, gq);
-      data.gradient_k = gradient(1, k, gk);
-      data.gradient_v = gradient(2, v, gv);
+      data.gradient_q = gradients.of<T>(0);
+      data.gradient_k = gradients.of<T>(1);
+      data.gradient_v = gradients.of<T>(2);
       const Tensor drawn = directions.kept() ? directions.get() : Tensor();
       kernels::normalized_linear_attention_backward(plan_of<T>(sizes, offsets.bounds(), drawn), data);
     });
-    if (g.needs(0)) g.give(0, std::move(gq));
-    if (g.needs(1)) g.give(1, std::move(gk));
-    if (g.needs(2)) g.give(2, std::move(gv));
+    gradients.give();
   }
 };
 

@@ -3,6 +3,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/input_gradients.h"
 #include "tally/ops/kernels/pointwise_attention.h"
 
 namespace tally::ops {
@@ -26,23 +27,15 @@ struct PointwiseAttentionRule {
   void backward(BackwardContext& g) const {
     bounds.get();
     const Tensor& gy = g.cotangent();
-    const Saved* inputs[] = {&q, &k, &v};
-    Tensor gradients[3];
+    auto gradients = detail::input_gradients(g, q, k, v);
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
-      T* to[3] = {};
-      for (int i = 0; i < 3; ++i) {
-        if (!g.needs(i)) continue;
-        gradients[i] = Tensor(inputs[i]->get().shape(), gy.dtype());
-        to[i] = gradients[i].mutable_data<T>();
-      }
       kernels::AttentionBackward<T> data{rows_of<T>(q.get()), rows_of<T>(k.get()), rows_of<T>(v.get())};
       data.gradient_output = gy.data<T>();
-      data.gradient_q = to[0], data.gradient_k = to[1], data.gradient_v = to[2];
+      data.gradient_q = gradients.of<T>(0), data.gradient_k = gradients.of<T>(1);
+      data.gradient_v = gradients.of<T>(2);
       kernels::pointwise_attention_backward(plan, normalizer, data);
     });
-    for (int i = 0; i < 3; ++i) {
-      if (g.needs(i)) g.give(i, std::move(gradients[i]));
-    }
+    gradients.give();
   }
 };
 

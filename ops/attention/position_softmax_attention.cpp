@@ -7,6 +7,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/input_gradients.h"
 #include "tally/ops/kernels/position_softmax_attention.h"
 
 namespace tally::ops {
@@ -59,21 +60,12 @@ struct PositionSoftmaxRule {
   void backward(BackwardContext& g) const {
     bounds.get();
     const Tensor& gy = g.cotangent();
-    const Saved* inputs[] = {&q, &k, &v};
-    Tensor gradients[3];
+    auto gradients = detail::input_gradients(g, q, k, v);
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
-      T* to[3] = {};
-      for (int i = 0; i < 3; ++i) {
-        if (!g.needs(i)) continue;
-        gradients[i] = Tensor(inputs[i]->get().shape(), gy.dtype());
-        to[i] = gradients[i].mutable_data<T>();
-      }
-      kernels::position_softmax_backward(plan_of<T>(sizes, offsets, q.get(), k.get(), v.get()), gy.data<T>(), to[0],
-                                         to[1], to[2]);
+      kernels::position_softmax_backward(plan_of<T>(sizes, offsets, q.get(), k.get(), v.get()), gy.data<T>(),
+                                         gradients.of<T>(0), gradients.of<T>(1), gradients.of<T>(2));
     });
-    for (int i = 0; i < 3; ++i) {
-      if (g.needs(i)) g.give(i, std::move(gradients[i]));
-    }
+    gradients.give();
   }
 };
 

@@ -7,6 +7,7 @@
 #include "tally/core/parallel.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/input_gradients.h"
 #include "tally/ops/kernels/sinkhorn_attention.h"
 
 namespace tally::ops {
@@ -53,22 +54,14 @@ struct SinkhornRule {
   void backward(BackwardContext& g) const {
     bounds.get();
     const Tensor& gy = g.cotangent();
-    const Saved* inputs[] = {&q, &k, &v, &logits};
-    Tensor gradients[4];
+    auto gradients = detail::input_gradients(g, q, k, v, logits);
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
-      T* to[4] = {};
-      for (int i = 0; i < 4; ++i) {
-        if (!g.needs(i)) continue;
-        gradients[i] = Tensor(inputs[i]->get().shape(), gy.dtype());
-        to[i] = gradients[i].mutable_data<T>();
-      }
       kernels::sinkhorn_attention_backward<T>(
           plan_of<T>(sizes, offsets, q.get(), k.get(), v.get(), logits.get()),
-          {output.get().data<T>(), log_sum_exp.get().data<double>(), gy.data<T>(), to[0], to[1], to[2], to[3]});
+          {output.get().data<T>(), log_sum_exp.get().data<double>(), gy.data<T>(), gradients.of<T>(0),
+           gradients.of<T>(1), gradients.of<T>(2), gradients.of<T>(3)});
     });
-    for (int i = 0; i < 4; ++i) {
-      if (g.needs(i)) g.give(i, std::move(gradients[i]));
-    }
+    gradients.give();
   }
 };
 

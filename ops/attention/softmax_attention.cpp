@@ -5,6 +5,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/input_gradients.h"
 #include "tally/ops/kernels/softmax_attention.h"
 
 namespace tally::ops {
@@ -26,13 +27,8 @@ struct SoftmaxAttentionRule {
     bounds.get();
     const Tensor& gy = g.cotangent();
     const bool scores = g.needs(0) || g.needs(1);
-    Tensor gq, gk, gv;
+    auto gradients = detail::input_gradients(g, q, k, v);
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
-      const auto gradient = [&](int i, const Saved& input, Tensor& to) -> T* {
-        if (!g.needs(i)) return nullptr;
-        to = Tensor(input.get().shape(), gy.dtype());
-        return to.mutable_data<T>();
-      };
       kernels::AttentionBackward<T> data;
       data.q = rows_of<T>(q.get());
       data.k = rows_of<T>(k.get());
@@ -40,14 +36,12 @@ struct SoftmaxAttentionRule {
       data.output = scores ? output.get().data<T>() : nullptr;
       data.log_sum_exp = log_sum_exp.get().data<double>();
       data.gradient_output = gy.data<T>();
-      data.gradient_q = gradient(0, q, gq);
-      data.gradient_k = gradient(1, k, gk);
-      data.gradient_v = gradient(2, v, gv);
+      data.gradient_q = gradients.of<T>(0);
+      data.gradient_k = gradients.of<T>(1);
+      data.gradient_v = gradients.of<T>(2);
       kernels::attention_backward(plan, data);
     });
-    if (g.needs(0)) g.give(0, std::move(gq));
-    if (g.needs(1)) g.give(1, std::move(gk));
-    if (g.needs(2)) g.give(2, std::move(gv));
+    gradients.give();
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/ops/attention/attention_options.h"
+#include "tally/ops/input_gradients.h"
 #include "tally/ops/kernels/causal_lookup.h"
 #include "tally/ops/lookup/lookup_call.h"
 
@@ -44,26 +45,20 @@ struct CausalLookupRule {
   void backward(BackwardContext& g) const {
     bounds.get();
     const Tensor& gy = g.cotangent();
-    std::array<Tensor, kInputs> inputs, gradients;
+    std::array<Tensor, kInputs> inputs;
+    auto gradients = detail::input_gradients(g, saved);
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       if (saved[i].kept()) inputs[i] = saved[i].get();
     }
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
-      const auto to = [&](int i) -> T* {
-        if (!g.needs(i)) return nullptr;
-        Tensor& gradient = gradients[static_cast<std::size_t>(i)];
-        gradient = Tensor::zeros(inputs[static_cast<std::size_t>(i)].shape(), gy.dtype());
-        return gradient.mutable_data<T>();
-      };
-      T* const of_keys = to(kKeys);
-      T* const of_values = shared ? of_keys : to(kValues);
+      T* const of_keys = gradients.zeros_of<T>(kKeys);
+      T* const of_values = shared ? of_keys : gradients.zeros_of<T>(kValues);
       kernels::causal_lookup_backward(
           plan_of<T>(lookups, offsets, inputs),
-          kernels::CausalLookupBackward<T>{gy.data<T>(), to(kQueries), of_keys, of_values, to(kLogDecay), to(kGain)});
+          kernels::CausalLookupBackward<T>{gy.data<T>(), gradients.zeros_of<T>(kQueries), of_keys, of_values,
+                                           gradients.zeros_of<T>(kLogDecay), gradients.zeros_of<T>(kGain)});
     });
-    for (int i = 0; i < kInputs; ++i) {
-      if (g.needs(i)) g.give(i, std::move(gradients[static_cast<std::size_t>(i)]));
-    }
+    gradients.give();
   }
 };
 

@@ -7,6 +7,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/input_gradients.h"
 #include "tally/ops/kernels/outer_sums.h"
 #include "tally/ops/kernels/packed_symmetric.h"
 #include "tally/ops/lookup/lookup_call.h"
@@ -36,24 +37,18 @@ struct OuterSumsRule {
   void backward(BackwardContext& g) const {
     bounds.get();
     const Tensor& gy = g.cotangent();
-    std::array<Tensor, kInputs> inputs, gradients;
+    std::array<Tensor, kInputs> inputs;
+    auto gradients = detail::input_gradients(g, saved);
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       if (saved[i].kept()) inputs[i] = saved[i].get();
     }
     dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
-      const auto to = [&](int i) -> T* {
-        if (!g.needs(i)) return nullptr;
-        Tensor& gradient = gradients[static_cast<std::size_t>(i)];
-        gradient = Tensor::zeros(inputs[static_cast<std::size_t>(i)].shape(), gy.dtype());
-        return gradient.mutable_data<T>();
-      };
       kernels::outer_sums_backward(
           plan_of<T>(offsets, inputs),
-          kernels::OuterSumsBackward<T>{gy.data<T>(), to(kRows), to(kLogDecay), to(kGain), to(kInitial)});
+          kernels::OuterSumsBackward<T>{gy.data<T>(), gradients.zeros_of<T>(kRows), gradients.zeros_of<T>(kLogDecay),
+                                        gradients.zeros_of<T>(kGain), gradients.zeros_of<T>(kInitial)});
     });
-    for (int i = 0; i < kInputs; ++i) {
-      if (g.needs(i)) g.give(i, std::move(gradients[static_cast<std::size_t>(i)]));
-    }
+    gradients.give();
   }
 };
 
