@@ -33,9 +33,11 @@ bool declared_apart(const OpEntry& entry, const std::string& a, const std::strin
   });
 }
 
-/// Checked by differences, on at least one element.
+/// Checked by differences, on at least one element. (An op without a gradient is held against its reference alone.)
 bool counts(const OpEntry& entry, const OpSample& sample) {
   if (!sample.gradient) return false;
+  const auto differentiable = [](const OpInput& input) { return input.kind == InputKind::differentiable; };
+  if (std::none_of(entry.inputs.begin(), entry.inputs.end(), differentiable)) return true;
   const std::vector<bool> tracked = differentiable_inputs(entry, sample.inputs);
   for (std::size_t i = 0; i < tracked.size(); ++i) {
     if (tracked[i] && sample.inputs[i].numel() > 0) return true;

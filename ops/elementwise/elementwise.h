@@ -22,6 +22,16 @@ Var multiply(const Var& a, const Var& b);
 /// a / b: ga = gy / b, gb = -ga y. Keeps b, and the quotient when b is tracked.
 Var divide(const Var& a, const Var& b);
 
+/// The larger of a and b; NaN when either is (torch.maximum, numpy.maximum). The gradient goes to the larger one, half
+/// and half to equals, and whole to both when one is NaN, as PyTorch's does. Keeps a and b.
+Var maximum(const Var& a, const Var& b);
+/// The smaller of a and b; otherwise like maximum.
+Var minimum(const Var& a, const Var& b);
+/// base^exponent as std::pow in double (also in f32), NaN for a negative base unless the exponent is an integer, 0^0 =
+/// 1. Gradients as PyTorch's: exponent base^(exponent - 1), 0 for exponent 0; and base^exponent log(base), 0 for base 0
+/// and an exponent of at least 0, NaN for a negative base. Keeps both.
+Var power(const Var& base, const Var& exponent);
+
 // ---- Functions of one argument, of any shape. Each keeps its input or its output when tracked, as said.
 
 /// -x. Keeps nothing.
@@ -37,6 +47,18 @@ Var square(const Var& x);
 /// Square root: NaN below 0; derivative infinity at 0 (and 0 / 0 = NaN when the cotangent is 0 there). Keeps the
 /// output.
 Var sqrt(const Var& x);
+/// -1, 0 or 1; 0 at both zeros, NaN stays NaN, as NumPy's. Derivative 0 everywhere. Keeps nothing.
+Var sign(const Var& x);
+/// Sine of radians; NaN at infinities. Keeps x.
+Var sin(const Var& x);
+/// Cosine of radians; NaN at infinities. Keeps x.
+Var cos(const Var& x);
+/// The error function, 2 / sqrt(pi) times the integral of e^-t^2 from 0 to x. Keeps x.
+Var erf(const Var& x);
+/// log(1 + x), accurate near 0: -infinity at -1, NaN below. Keeps x.
+Var log1p(const Var& x);
+/// e^x - 1, accurate near 0. Keeps x.
+Var expm1(const Var& x);
 /// Hyperbolic tangent. Keeps the output.
 Var tanh(const Var& x);
 /// 1 / (1 + e^-x). Keeps the output.
@@ -69,6 +91,21 @@ struct ClampOptions {
 /// x brought into [low, high]. The gradient passes where low <= x <= high, the bounds included, and is 0 outside; NaN
 /// stays NaN. Keeps x. Throws ValueError unless low <= high.
 Var clamp(const Var& x, const ClampOptions& options);
+
+// ---- Comparisons: u8 masks as `where` takes them, 1 where it holds and 0 elsewhere. Shapes broadcast; a and b are of
+// one type, whichever. Nothing but inequality holds of NaN, so all give 0 there. Constants: nothing is recorded. Throw
+// ShapeError, DTypeError.
+
+/// a = b; 0 equals -0.
+Tensor equal(const Var& a, const Var& b);
+/// a < b.
+Tensor less(const Var& a, const Var& b);
+/// a <= b.
+Tensor less_equal(const Var& a, const Var& b);
+/// a > b.
+Tensor greater(const Var& a, const Var& b);
+/// a >= b.
+Tensor greater_equal(const Var& a, const Var& b);
 
 // ---- Choice.
 

@@ -1,3 +1,5 @@
+#include <cmath>
+#include <limits>
 #include <string>
 
 #include "tally/autograd/tape.h"
@@ -80,9 +82,49 @@ struct DivideRule {
   }
 };
 
+/// maximum, minimum and power: a rule for each, so that every node tells its name.
+template <BinaryOp kOp>
+struct BinaryRule {
+  static constexpr std::string_view name = kOp == BinaryOp::maximum   ? "maximum"
+                                           : kOp == BinaryOp::minimum ? "minimum"
+                                                                      : "tensor_power";
+  Saved a, b;
+
+  void backward(BackwardContext& g) const {
+    for (const int side : {0, 1}) {
+      if (g.needs(side)) g.give(side, sum_to(slopes(g.cotangent(), side == 1), (side == 0 ? a : b).get().shape()));
+    }
+  }
+
+ private:
+  /// The gradient of a or of b, in the shape of the cotangent.
+  Tensor slopes(const Tensor& gy, bool by_second) const {
+    const Tensor left = a.get().contiguous(), right = b.get().contiguous();
+    Tensor result(gy.shape(), gy.dtype());
+    dispatch_floating(gy.dtype(), name, [&]<class T>(T) {
+      const T *pg = gy.data<T>(), *pa = left.data<T>(), *pb = right.data<T>();
+      T* y = result.mutable_data<T>();
+      BroadcastLoop(gy.shape(), {&left.shape(), &right.shape()}).run([&](const BroadcastLoop::Run& run) {
+        kernels::binary_backward_rows(kOp, by_second, pg + run.output,
+                                      kernels::RowOperand<T>{pa + run.offset[0], run.row_stride[0], run.step[0]},
+                                      kernels::RowOperand<T>{pb + run.offset[1], run.row_stride[1], run.step[1]},
+                                      y + run.output, run.rows, run.n);
+      });
+    });
+    return result;
+  }
+};
+
 Tensor forward(std::string_view op, BinaryOp kind, const Var& a, const Var& b) {
   check_types(op, a, b);
   return broadcast_binary(kind, a.value(), b.value(), broadcast_shape(op, {&a.shape(), &b.shape()}));
+}
+
+template <BinaryOp kOp>
+Var apply_binary(const Var& a, const Var& b) {
+  using Rule = BinaryRule<kOp>;
+  Tensor y = forward(Rule::name, kOp, a, b);
+  return record(Rule{Saved(a.value()), Saved(b.value())}, {&a, &b}, std::move(y));
 }
 
 struct WhereRule {
@@ -118,6 +160,24 @@ void WhereRule::backward(BackwardContext& g) const {
   if (g.needs(1)) g.give(1, sum_to(select(mask.get(), zero, gy, gy.shape()), b));
 }
 
+/// The mask of op(a, b).
+Tensor compare(std::string_view name, kernels::CompareOp op, const Var& a, const Var& b) {
+  check<DTypeError>(a.dtype() == b.dtype(), name, "needs operands of one type; got ", a.dtype(), a.shape(), " and ",
+                    b.dtype(), b.shape());
+  const Tensor left = a.value().contiguous(), right = b.value().contiguous();
+  Tensor mask(broadcast_shape(name, {&a.shape(), &b.shape()}), DType::u8);
+  dispatch_all(a.dtype(), [&]<class T>(T) {
+    const T *pa = left.data<T>(), *pb = right.data<T>();
+    std::uint8_t* y = mask.mutable_data<std::uint8_t>();
+    BroadcastLoop(mask.shape(), {&left.shape(), &right.shape()}).run([&](const BroadcastLoop::Run& run) {
+      kernels::compare_rows(op, kernels::RowOperand<T>{pa + run.offset[0], run.row_stride[0], run.step[0]},
+                            kernels::RowOperand<T>{pb + run.offset[1], run.row_stride[1], run.step[1]}, y + run.output,
+                            run.rows, run.n);
+    });
+  });
+  return mask;
+}
+
 }  // namespace
 
 Var add(const Var& a, const Var& b) {
@@ -140,6 +200,18 @@ Var divide(const Var& a, const Var& b) {
   Tensor y = forward("divide", BinaryOp::divide, a, b);
   DivideRule rule{a.shape(), b.shape(), Saved(b.value()), Saved(y, b.tracked())};
   return record(std::move(rule), {&a, &b}, std::move(y));
+}
+
+Var maximum(const Var& a, const Var& b) { return apply_binary<BinaryOp::maximum>(a, b); }
+Var minimum(const Var& a, const Var& b) { return apply_binary<BinaryOp::minimum>(a, b); }
+Var power(const Var& base, const Var& exponent) { return apply_binary<BinaryOp::power>(base, exponent); }
+
+Tensor equal(const Var& a, const Var& b) { return compare("equal", kernels::CompareOp::equal, a, b); }
+Tensor less(const Var& a, const Var& b) { return compare("less", kernels::CompareOp::less, a, b); }
+Tensor less_equal(const Var& a, const Var& b) { return compare("less_equal", kernels::CompareOp::less_equal, a, b); }
+Tensor greater(const Var& a, const Var& b) { return compare("greater", kernels::CompareOp::less, b, a); }
+Tensor greater_equal(const Var& a, const Var& b) {
+  return compare("greater_equal", kernels::CompareOp::less_equal, b, a);
 }
 
 Var where(const Tensor& mask, const Var& a, const Var& b) {
@@ -179,27 +251,50 @@ std::vector<std::pair<std::string, std::pair<Shape, Shape>>> broadcast_pairs() {
   };
 }
 
-void add_binary(Catalog& catalog, const std::string& name, const std::string& summary,
-                Var (*call)(const Var&, const Var&)) {
+/// What the entries of two operands differ in.
+struct BinaryEntry {
+  std::string name, summary;
+  Var (*call)(const Var&, const Var&);
+  bool positive = false;  ///< a above 0
+  bool kinks = false;     ///< where a = b
+};
+
+std::vector<Tensor> binary_operands(const BinaryEntry& entry, const Shape& a, const Shape& b) {
+  Tensor left = sample_normal(a, 1);
+  if (entry.positive) {
+    for (double& value : left.mutable_span<double>()) value = 0.1 + std::abs(value);
+  }
+  return {left, away_from_zero(b, 2)};
+}
+
+std::vector<OpSample> binary_samples(const BinaryEntry& entry) {
+  std::vector<OpSample> samples;
+  for (const auto& [label, shapes] : broadcast_pairs()) {
+    samples.push_back({label, binary_operands(entry, shapes.first, shapes.second)});
+  }
+  samples.push_back({"wide", binary_operands(entry, {2, 67}, {67})});
+  if (entry.kinks) {
+    samples.push_back(
+        {"at kinks", {Tensor::from({1.0, -2.0, 0.0}, {3}), Tensor::from({1.0, -2.0, 0.5}, {3})}, {}, true, true});
+  }
+  const Tensor a =
+      entry.positive ? Tensor::from({1e15, 1e-15, 1e-10, 0.0}, {4}) : Tensor::from({1e15, -1e-15, 1e-10, 0.0}, {4});
+  const Tensor b =
+      entry.positive ? Tensor::from({-2.0, 2.0, 0.0, 0.5}, {4}) : Tensor::from({-1e10, 1e-15, 1e15, 1e-30}, {4});
+  samples.push_back({"extreme", {a, b}, {}, false});
+  return samples;
+}
+
+void add_binary(Catalog& catalog, const BinaryEntry& entry) {
   catalog.add({
-      .name = name,
-      .summary = summary + "; shapes broadcast.",
+      .name = entry.name,
+      .summary = entry.summary + "; shapes broadcast.",
       .inputs = {{"a", "[...]"}, {"b", "[...]"}},
       .outputs = {{"y", "[...] the broadcast shape"}},
-      .call = [call](std::span<const Var> in, const OpOptions&) -> std::vector<Var> { return {call(in[0], in[1])}; },
-      .samples =
-          [] {
-            std::vector<OpSample> samples;
-            for (const auto& [label, shapes] : broadcast_pairs()) {
-              samples.push_back({label, {sample_normal(shapes.first, 1), away_from_zero(shapes.second, 2)}});
-            }
-            samples.push_back(
-                {"extreme",
-                 {Tensor::from({1e15, -1e-15, 1e-10, 0.0}, {4}), Tensor::from({-1e10, 1e-15, 1e15, 1e-30}, {4})},
-                 {},
-                 false});
-            return samples;
-          },
+      .call = [call = entry.call](std::span<const Var> in, const OpOptions&) -> std::vector<Var> {
+        return {call(in[0], in[1])};
+      },
+      .samples = [entry] { return binary_samples(entry); },
       .errors =
           [] {
             return std::vector<OpError>{
@@ -215,8 +310,52 @@ void add_binary(Catalog& catalog, const std::string& name, const std::string& su
             };
           },
       .large =
+          [entry] {
+            return OpSample{"large", binary_operands(entry, {2048, 256}, {256})};
+          },
+      .kinks = entry.kinks,
+  });
+}
+
+void add_comparison(Catalog& catalog, const std::string& name, const std::string& summary,
+                    Tensor (*call)(const Var&, const Var&)) {
+  const std::string reason = "a mask does not move with it";
+  catalog.add({
+      .name = name,
+      .summary = summary + " as a mask of 1 and 0; shapes broadcast.",
+      .inputs = {{.name = "a", .shape = "[...]", .kind = InputKind::constant, .no_gradient = reason},
+                 {.name = "b", .shape = "[...]", .kind = InputKind::constant, .no_gradient = reason}},
+      .outputs = {{"mask", "[...] the broadcast shape, u8"}},
+      .call = [call](std::span<const Var> in, const OpOptions&) -> std::vector<Var> { return {call(in[0], in[1])}; },
+      .samples =
           [] {
-            return OpSample{"large", {sample_normal({2048, 256}, 1), away_from_zero({256}, 2)}};
+            std::vector<OpSample> samples;
+            for (const auto& [label, shapes] : broadcast_pairs()) {
+              // Of few values, so that many are equal.
+              samples.push_back({label,
+                                 {sample_integers(shapes.first, 1, 3).to(DType::f64),
+                                  sample_integers(shapes.second, 2, 3).to(DType::f64)}});
+            }
+            const double nan = std::nan(""), infinity = std::numeric_limits<double>::infinity();
+            samples.push_back({"extreme",
+                               {Tensor::from({nan, nan, 1.0, infinity, -infinity, 0.0, 1e-30}, {7}),
+                                Tensor::from({nan, 1.0, nan, infinity, infinity, -0.0, -1e-30}, {7})}});
+            samples.push_back({"wide", {sample_normal({2, 67}, 3), sample_normal({67}, 4)}});
+            return samples;
+          },
+      .errors =
+          [] {
+            return std::vector<OpError>{
+                {"shapes", {sample_normal({2, 3}, 1), sample_normal({4, 3}, 2)}, {}, "aligned at the last dimension"},
+                {"types",
+                 {sample_normal({2}, 1), sample_normal({2}, 2).to(DType::f32)},
+                 {},
+                 "needs operands of one type"},
+            };
+          },
+      .large =
+          [] {
+            return OpSample{"large", {sample_normal({2048, 256}, 1), sample_normal({2048, 256}, 2)}};
           },
   });
 }
@@ -224,10 +363,20 @@ void add_binary(Catalog& catalog, const std::string& name, const std::string& su
 }  // namespace
 
 void entries::add_elementwise_binary(Catalog& catalog) {
-  add_binary(catalog, "add", "a + b", add);
-  add_binary(catalog, "subtract", "a - b", subtract);
-  add_binary(catalog, "multiply", "a b", multiply);
-  add_binary(catalog, "divide", "a / b", divide);
+  add_binary(catalog, {"add", "a + b", add});
+  add_binary(catalog, {"subtract", "a - b", subtract});
+  add_binary(catalog, {"multiply", "a b", multiply});
+  add_binary(catalog, {"divide", "a / b", divide});
+  add_binary(catalog,
+             {"maximum", "The larger of a and b, half of the gradient to each of equals", maximum, false, true});
+  add_binary(catalog,
+             {"minimum", "The smaller of a and b, half of the gradient to each of equals", minimum, false, true});
+  add_binary(catalog, {"tensor_power", "a^b, as std::pow in double", power, true});
+  add_comparison(catalog, "equal", "a = b", equal);
+  add_comparison(catalog, "less", "a < b", less);
+  add_comparison(catalog, "less_equal", "a <= b", less_equal);
+  add_comparison(catalog, "greater", "a > b", greater);
+  add_comparison(catalog, "greater_equal", "a >= b", greater_equal);
   catalog.add({
       .name = "where",
       .summary = "a where the mask is not 0, else b; shapes broadcast.",

@@ -14,8 +14,9 @@ using kernels::DerivativeOf;
 using kernels::UnaryConstants;
 using kernels::UnaryOp;
 
-constexpr std::string_view kNames[] = {"negate", "abs",  "exp",  "log",      "square", "sqrt",  "tanh", "sigmoid",
-                                       "relu",   "gelu", "silu", "softplus", "elu",    "power", "clamp"};
+constexpr std::string_view kNames[] = {"negate",  "abs",  "exp",   "log",   "square",   "sqrt",  "tanh",
+                                       "sigmoid", "relu", "gelu",  "silu",  "softplus", "sign",  "sin",
+                                       "cos",     "erf",  "log1p", "expm1", "elu",      "power", "clamp"};
 
 constexpr std::string_view name_of(UnaryOp op) { return kNames[static_cast<std::size_t>(op)]; }
 
@@ -76,6 +77,12 @@ Var relu(const Var& x) { return apply<UnaryOp::relu>(x); }
 Var gelu(const Var& x) { return apply<UnaryOp::gelu>(x); }
 Var silu(const Var& x) { return apply<UnaryOp::silu>(x); }
 Var softplus(const Var& x) { return apply<UnaryOp::softplus>(x); }
+Var sign(const Var& x) { return apply<UnaryOp::sign>(x); }
+Var sin(const Var& x) { return apply<UnaryOp::sin>(x); }
+Var cos(const Var& x) { return apply<UnaryOp::cos>(x); }
+Var erf(const Var& x) { return apply<UnaryOp::erf>(x); }
+Var log1p(const Var& x) { return apply<UnaryOp::log1p>(x); }
+Var expm1(const Var& x) { return apply<UnaryOp::expm1>(x); }
 Var elu(const Var& x, const EluOptions& options) { return apply<UnaryOp::elu>(x, {.alpha = options.alpha}); }
 Var power(const Var& x, double exponent) { return apply<UnaryOp::power>(x, {.exponent = exponent}); }
 
@@ -99,6 +106,7 @@ struct UnaryEntry {
   bool positive = false;                  ///< defined for positive x only
   std::vector<double> kinks = {};         ///< samples keep their distance from these
   std::vector<double> extreme = {};       ///< magnitudes at which the result must be finite
+  std::string no_gradient = {};           ///< why there is none to check
 };
 
 /// Normal values, moved away from kinks; or positive ones.
@@ -192,6 +200,32 @@ std::vector<UnaryEntry> unary_entries() {
        .summary = "log(1 + e^x)",
        .call = [](const Var& x, const OpOptions&) { return softplus(x); },
        .extreme = any},
+      {.op = UnaryOp::sign,
+       .summary = "-1, 0 or 1; NaN stays NaN; derivative 0",
+       .call = [](const Var& x, const OpOptions&) { return sign(x); },
+       .extreme = any,
+       .no_gradient = "its derivative is 0"},
+      {.op = UnaryOp::sin,
+       .summary = "Sine of radians",
+       .call = [](const Var& x, const OpOptions&) { return sin(x); },
+       .extreme = any},
+      {.op = UnaryOp::cos,
+       .summary = "Cosine of radians",
+       .call = [](const Var& x, const OpOptions&) { return cos(x); },
+       .extreme = any},
+      {.op = UnaryOp::erf,
+       .summary = "The error function",
+       .call = [](const Var& x, const OpOptions&) { return erf(x); },
+       .extreme = any},
+      {.op = UnaryOp::log1p,
+       .summary = "log(1 + x), accurate near 0",
+       .call = [](const Var& x, const OpOptions&) { return log1p(x); },
+       .positive = true,
+       .extreme = {0, -0.0, 1e-30, -1e-30, -0.999, 1e30}},
+      {.op = UnaryOp::expm1,
+       .summary = "e^x - 1, accurate near 0",
+       .call = [](const Var& x, const OpOptions&) { return expm1(x); },
+       .extreme = {0, -0.0, 1e-30, -1e-30, 80, -1e4, -1e30}},
       {.op = UnaryOp::elu,
        .summary = "x for x > 0, else alpha (e^x - 1)",
        .call = [](const Var& x, const OpOptions& o) { return elu(x, {.alpha = o.number("alpha", 1)}); },
@@ -227,7 +261,10 @@ void entries::add_elementwise_unary(Catalog& catalog) {
     catalog.add({
         .name = std::string(name_of(entry.op)),
         .summary = entry.summary + ".",
-        .inputs = {{"x", "[...]"}},
+        .inputs = {{.name = "x",
+                    .shape = "[...]",
+                    .kind = entry.no_gradient.empty() ? InputKind::differentiable : InputKind::constant,
+                    .no_gradient = entry.no_gradient}},
         .options = entry.options,
         .outputs = {{"y", "[...]"}},
         .call = [call = entry.call](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {

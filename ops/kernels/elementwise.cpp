@@ -67,6 +67,21 @@ void unary_f32(UnaryOp op, const float* x, float* y, std::int64_t n, const Unary
       return map(x, y, n, [&](V v) HWY_ATTR { return hn::Mul(simd::above_infinity(d, v), simd::sigmoid(d, v)); });
     case UnaryOp::softplus:
       return map(x, y, n, [&](V v) HWY_ATTR { return simd::softplus(d, v); });
+    case UnaryOp::sign:
+      return map(x, y, n, [&](V v) HWY_ATTR {
+        const V magnitude = hn::IfThenElse(hn::IsNaN(v), v, hn::Set(d, 1.0f));
+        return hn::IfThenZeroElse(hn::Eq(v, zero), hn::CopySign(magnitude, v));
+      });
+    case UnaryOp::sin:
+      return map(x, y, n, [&](V v) HWY_ATTR { return simd::sin(d, v); });
+    case UnaryOp::cos:
+      return map(x, y, n, [&](V v) HWY_ATTR { return simd::cos(d, v); });
+    case UnaryOp::erf:
+      return map(x, y, n, [&](V v) HWY_ATTR { return simd::erf(d, v); });
+    case UnaryOp::log1p:
+      return map(x, y, n, [&](V v) HWY_ATTR { return simd::log1p(d, v); });
+    case UnaryOp::expm1:
+      return map(x, y, n, [&](V v) HWY_ATTR { return simd::expm1(d, v); });
     case UnaryOp::elu: {
       const V alpha = hn::Set(d, static_cast<float>(constants.alpha));
       return map(x, y, n,
@@ -128,6 +143,21 @@ void unary_backward_f32(UnaryOp op, const float* gy, const float* saved, float* 
       });
     case UnaryOp::softplus:
       return map(gy, saved, gx, n, [&](V g, V x) HWY_ATTR { return hn::Mul(g, simd::sigmoid(d, x)); });
+    case UnaryOp::sign:
+      return map(gy, gx, n, [&](V) HWY_ATTR { return zero; });
+    case UnaryOp::sin:
+      return map(gy, saved, gx, n, [&](V g, V x) HWY_ATTR { return hn::Mul(g, simd::cos(d, x)); });
+    case UnaryOp::cos:
+      return map(gy, saved, gx, n, [&](V g, V x) HWY_ATTR { return hn::Mul(hn::Neg(g), simd::sin(d, x)); });
+    case UnaryOp::erf: {
+      const V factor = hn::Set(d, 1.12837916709551257f);
+      return map(gy, saved, gx, n,
+                 [&](V g, V x) HWY_ATTR { return hn::Mul(g, hn::Mul(factor, simd::exp(d, hn::Neg(hn::Mul(x, x))))); });
+    }
+    case UnaryOp::log1p:
+      return map(gy, saved, gx, n, [&](V g, V x) HWY_ATTR { return hn::Div(g, hn::Add(one, x)); });
+    case UnaryOp::expm1:
+      return map(gy, saved, gx, n, [&](V g, V x) HWY_ATTR { return hn::Mul(g, simd::exp(d, x)); });
     case UnaryOp::elu: {
       const V alpha = hn::Set(d, static_cast<float>(constants.alpha));
       return map(gy, saved, gx, n, [&](V g, V x) HWY_ATTR {
@@ -224,6 +254,38 @@ void binary_f32(BinaryOp op, const RowOperand<float>& a, const RowOperand<float>
       return rows_f32(a, b, y, rows, n, [](V left, V right) HWY_ATTR { return hn::Mul(left, right); });
     case BinaryOp::divide:
       return rows_f32(a, b, y, rows, n, [](V left, V right) HWY_ATTR { return hn::Div(left, right); });
+    case BinaryOp::maximum:
+      return rows_f32(a, b, y, rows, n, [](V left, V right) HWY_ATTR {
+        return hn::IfThenElse(hn::Or(hn::Ge(left, right), hn::IsNaN(left)), left, right);
+      });
+    case BinaryOp::minimum:
+      return rows_f32(a, b, y, rows, n, [](V left, V right) HWY_ATTR {
+        return hn::IfThenElse(hn::Or(hn::Le(left, right), hn::IsNaN(left)), left, right);
+      });
+    case BinaryOp::power:
+      return;  // no vectors: see binary_rows()
+  }
+}
+
+/// The vector of an operand's row, from element i on.
+HWY_INLINE V lanes_of(const RowOperand<float>& operand, std::int64_t row, std::int64_t i, std::int64_t count) {
+  const Floats d;
+  const float* from = operand.data + row * operand.row_stride;
+  return operand.step == 0 ? hn::Set(d, *from) : load_lanes(d, from + i, count);
+}
+
+/// What maximum gives to a: g where a > b, half of it where they are equal, nothing below.
+void share_f32(const float* g, const RowOperand<float>& a, const RowOperand<float>& b, float* y, std::int64_t rows,
+               std::int64_t n) {
+  const Floats d;
+  const V half = hn::Set(d, 0.5f);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for_each_vector(d, n, [&](std::int64_t i, std::int64_t count) HWY_ATTR {
+      const V whole = load_lanes(d, g + r * n + i, count);
+      const V left = lanes_of(a, r, i, count), right = lanes_of(b, r, i, count);
+      const V shared = hn::IfThenElse(hn::Eq(left, right), hn::Mul(whole, half), whole);
+      store_lanes(hn::IfThenZeroElse(hn::Lt(left, right), shared), d, y + r * n + i, count);
+    });
   }
 }
 
@@ -240,9 +302,11 @@ HWY_EXPORT(unary_f32);
 HWY_EXPORT(unary_backward_f32);
 HWY_EXPORT(times_quotient_f32);
 HWY_EXPORT(binary_f32);
+HWY_EXPORT(share_f32);
 
 constexpr double kSqrtHalf = 0.70710678118654752440;
 constexpr double kInverseSqrtTwoPi = 0.39894228040143267794;
+constexpr double kTwoOverSqrtPi = 1.12837916709551257390;
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 /// P(X <= x) of the standard normal distribution.
@@ -278,6 +342,18 @@ double evaluate(UnaryOp op, double x, const UnaryConstants& constants) {
       return above_infinity(x) * sigmoid(x);
     case UnaryOp::softplus:
       return (x < 0 ? 0 : x) + std::log1p(std::exp(-std::fabs(x)));
+    case UnaryOp::sign:
+      return std::isnan(x) ? x : static_cast<double>((x > 0) - (x < 0));
+    case UnaryOp::sin:
+      return std::sin(x);
+    case UnaryOp::cos:
+      return std::cos(x);
+    case UnaryOp::erf:
+      return std::erf(x);
+    case UnaryOp::log1p:
+      return std::log1p(x);
+    case UnaryOp::expm1:
+      return std::expm1(x);
     case UnaryOp::elu:
       return x > 0 ? x : constants.alpha * std::expm1(x);
     case UnaryOp::power:
@@ -319,6 +395,18 @@ double derivative(UnaryOp op, double saved, const UnaryConstants& constants) {
     }
     case UnaryOp::softplus:
       return sigmoid(saved);
+    case UnaryOp::sign:
+      return 0;
+    case UnaryOp::sin:
+      return std::cos(saved);
+    case UnaryOp::cos:
+      return -std::sin(saved);
+    case UnaryOp::erf:
+      return kTwoOverSqrtPi * std::exp(-saved * saved);
+    case UnaryOp::log1p:
+      return 1 / (1 + saved);
+    case UnaryOp::expm1:
+      return std::exp(saved);
     case UnaryOp::elu:
       return saved > 0 ? 1 : constants.alpha * std::exp(saved);
     case UnaryOp::power:
@@ -339,8 +427,60 @@ double evaluate(BinaryOp op, double a, double b) {
       return a * b;
     case BinaryOp::divide:
       return a / b;
+    case BinaryOp::maximum:
+      return a >= b || std::isnan(a) ? a : b;
+    case BinaryOp::minimum:
+      return a <= b || std::isnan(a) ? a : b;
+    case BinaryOp::power:
+      return std::pow(a, b);
   }
   return 0;
+}
+
+/// body(i n + j, a(i, j), b(i, j)) for `rows` rows of n, in double.
+template <class T, class Body>
+void plain(const RowOperand<T>& a, const RowOperand<T>& b, std::int64_t rows, std::int64_t n, Body&& body) {
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      body(i * n + j, static_cast<double>(a.data[i * a.row_stride + j * a.step]),
+           static_cast<double>(b.data[i * b.row_stride + j * b.step]));
+    }
+  }
+}
+
+template <class T>
+void plain_rows(BinaryOp op, const RowOperand<T>& a, const RowOperand<T>& b, T* y, std::int64_t rows, std::int64_t n) {
+  plain(a, b, rows, n,
+        [&](std::int64_t at, double left, double right) { y[at] = static_cast<T>(evaluate(op, left, right)); });
+}
+
+/// Derivative of a^b by a, or by b: 0 where b is 0, or a is 0 and b above it.
+double power_derivative(bool by_second, double a, double b) {
+  if (!by_second) return b == 0 ? 0 : b * std::pow(a, b - 1);
+  return a == 0 && b >= 0 ? 0 : std::pow(a, b) * std::log(a);
+}
+
+template <class T>
+void share(const T* g, const RowOperand<T>& a, const RowOperand<T>& b, T* y, std::int64_t rows, std::int64_t n) {
+  plain(a, b, rows, n, [&](std::int64_t at, double left, double right) {
+    y[at] = left < right ? T{0} : left == right ? g[at] / 2 : g[at];
+  });
+}
+void share(const float* g, const RowOperand<float>& a, const RowOperand<float>& b, float* y, std::int64_t rows,
+           std::int64_t n) {
+  HWY_DYNAMIC_DISPATCH(share_f32)(g, a, b, y, rows, n);
+}
+
+template <class T>
+void backward_rows(BinaryOp op, bool by_second, const T* g, const RowOperand<T>& a, const RowOperand<T>& b, T* y,
+                   std::int64_t rows, std::int64_t n) {
+  if (op != BinaryOp::power) {
+    const bool exchanged = by_second != (op == BinaryOp::minimum);  // a is the smaller one where b is the larger
+    return exchanged ? share(g, b, a, y, rows, n) : share(g, a, b, y, rows, n);
+  }
+  plain(a, b, rows, n, [&](std::int64_t at, double left, double right) {
+    y[at] = static_cast<T>(static_cast<double>(g[at]) * power_derivative(by_second, left, right));
+  });
 }
 
 }  // namespace
@@ -348,6 +488,7 @@ double evaluate(BinaryOp op, double a, double b) {
 DerivativeOf derivative_of(UnaryOp op) {
   switch (op) {
     case UnaryOp::negate:
+    case UnaryOp::sign:
       return DerivativeOf::nothing;
     case UnaryOp::exp:
     case UnaryOp::sqrt:
@@ -391,15 +532,21 @@ void times_quotient(const double* g, const double* quotient, const RowOperand<do
 
 void binary_rows(BinaryOp op, const RowOperand<float>& a, const RowOperand<float>& b, float* y, std::int64_t rows,
                  std::int64_t n) {
+  if (op == BinaryOp::power) return plain_rows(op, a, b, y, rows, n);
   HWY_DYNAMIC_DISPATCH(binary_f32)(op, a, b, y, rows, n);
 }
 void binary_rows(BinaryOp op, const RowOperand<double>& a, const RowOperand<double>& b, double* y, std::int64_t rows,
                  std::int64_t n) {
-  for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t j = 0; j < n; ++j) {
-      y[i * n + j] = evaluate(op, a.data[i * a.row_stride + j * a.step], b.data[i * b.row_stride + j * b.step]);
-    }
-  }
+  plain_rows(op, a, b, y, rows, n);
+}
+
+void binary_backward_rows(BinaryOp op, bool by_second, const float* g, const RowOperand<float>& a,
+                          const RowOperand<float>& b, float* y, std::int64_t rows, std::int64_t n) {
+  backward_rows(op, by_second, g, a, b, y, rows, n);
+}
+void binary_backward_rows(BinaryOp op, bool by_second, const double* g, const RowOperand<double>& a,
+                          const RowOperand<double>& b, double* y, std::int64_t rows, std::int64_t n) {
+  backward_rows(op, by_second, g, a, b, y, rows, n);
 }
 
 }  // namespace tally::kernels

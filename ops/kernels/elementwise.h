@@ -3,9 +3,10 @@
 #include <cstdint>
 #include <limits>
 
-// The elementwise families: one entry for all functions of one argument, one for its derivatives, one for arithmetic of
-// two. f32 is SIMD, dispatched at run time; f64 is plain std::. Pointers need no alignment; outputs may be the same
-// array as an input. All run on the calling thread, and an element's value does not depend on where it stands.
+// The elementwise families: one entry for all functions of one argument and one for derivatives, the same for two
+// arguments, and one for comparisons. f32 is SIMD, dispatched at run time; f64 is plain std::. Pointers need no
+// alignment; outputs may be the same array as an input. All run on the calling thread, and an element's value does not
+// depend on where it stands.
 
 namespace tally::kernels {
 
@@ -22,9 +23,15 @@ enum class UnaryOp {
   gelu,      ///< x Phi(x), Phi the normal distribution function
   silu,      ///< x sigmoid(x)
   softplus,  ///< log(1 + e^x)
-  elu,       ///< x, or alpha (e^x - 1) for x <= 0
-  power,     ///< x^exponent; std::pow, also in f32
-  clamp,     ///< x brought into [low, high]
+  sign,      ///< -1, 0 or 1; NaN stays NaN
+  sin,
+  cos,
+  erf,
+  log1p,
+  expm1,
+  elu,    ///< x, or alpha (e^x - 1) for x <= 0
+  power,  ///< x^exponent; std::pow, also in f32
+  clamp,  ///< x brought into [low, high]
 };
 
 /// Constants of those functions that have any.
@@ -49,7 +56,15 @@ void unary_backward(UnaryOp op, const float* gy, const float* saved, float* gx, 
 void unary_backward(UnaryOp op, const double* gy, const double* saved, double* gx, std::int64_t n,
                     const UnaryConstants& constants = {});
 
-enum class BinaryOp { add, subtract, multiply, divide };
+enum class BinaryOp {
+  add,
+  subtract,
+  multiply,
+  divide,
+  maximum,  ///< the larger one; NaN when either is
+  minimum,
+  power,  ///< a^b; std::pow in double, also in f32
+};
 
 /// An operand of rows: element (i, j) is at data[i * row_stride + j * step]; step is 0 (one value for a row) or 1.
 template <class T>
@@ -64,6 +79,35 @@ void binary_rows(BinaryOp op, const RowOperand<float>& a, const RowOperand<float
                  std::int64_t n);
 void binary_rows(BinaryOp op, const RowOperand<double>& a, const RowOperand<double>& b, double* y, std::int64_t rows,
                  std::int64_t n);
+
+/// y[i n + j] = g[i n + j] times the derivative of op by its first operand, or by its second, at a(i, j) and b(i, j).
+/// Of equals maximum and minimum give each half, and with a NaN both the whole. For maximum, minimum and power.
+void binary_backward_rows(BinaryOp op, bool by_second, const float* g, const RowOperand<float>& a,
+                          const RowOperand<float>& b, float* y, std::int64_t rows, std::int64_t n);
+void binary_backward_rows(BinaryOp op, bool by_second, const double* g, const RowOperand<double>& a,
+                          const RowOperand<double>& b, double* y, std::int64_t rows, std::int64_t n);
+
+enum class CompareOp { equal, less, less_equal };
+
+/// y[i n + j] = 1 where op(a(i, j), b(i, j)) holds, else 0.
+template <class T>
+void compare_rows(CompareOp op, const RowOperand<T>& a, const RowOperand<T>& b, std::uint8_t* y, std::int64_t rows,
+                  std::int64_t n) {
+  const auto each = [&](auto&& holds) {
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const T *pa = a.data + i * a.row_stride, *pb = b.data + i * b.row_stride;
+      for (std::int64_t j = 0; j < n; ++j) y[i * n + j] = holds(pa[j * a.step], pb[j * b.step]) ? 1 : 0;
+    }
+  };
+  switch (op) {
+    case CompareOp::equal:
+      return each([](T left, T right) { return left == right; });
+    case CompareOp::less:
+      return each([](T left, T right) { return left < right; });
+    case CompareOp::less_equal:
+      return each([](T left, T right) { return left <= right; });
+  }
+}
 
 /// y[i n + j] = g[i n + j] quotient[i n + j] / b(i, j) for `rows` rows of n, in the order whose intermediate neither
 /// overflows nor vanishes: with the sign changed, what a / b = quotient gives b.

@@ -23,6 +23,10 @@ void update_extremes(bool largest, T* best, std::int64_t* where, const T* x, std
   }
 }
 
+void rows_of_positions(std::int64_t* where, std::int64_t n, std::int64_t size, std::int64_t inner) {
+  for (std::int64_t i = 0; i < n; ++i) where[i] = where[i] / inner % size;
+}
+
 template <class T>
 void scatter_add(T* to, const std::int64_t* where, const T* from, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) to[where[i]] += from[i];

@@ -12,6 +12,9 @@ template <class T>
 void update_extremes(bool largest, T* best, std::int64_t* where, const T* x, std::int64_t position, std::int64_t rows,
                      std::int64_t columns, std::int64_t stride);
 
+/// Positions in blocks of `size` rows of `inner` elements become the rows that they lie in.
+void rows_of_positions(std::int64_t* where, std::int64_t n, std::int64_t size, std::int64_t inner);
+
 /// to[where[i]] += from[i], in order.
 template <class T>
 void scatter_add(T* to, const std::int64_t* where, const T* from, std::int64_t n);

@@ -11,6 +11,7 @@
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
+#include <cmath>
 #include <limits>
 
 HWY_BEFORE_NAMESPACE();
@@ -69,6 +70,38 @@ HWY_INLINE V log(Floats d, V x) {
   return hn::IfThenElse(ordinary, usual, hn::IfThenElse(hn::Eq(x, infinity), infinity, negative));
 }
 
+/// log(1 + x), accurate near 0: -infinity at -1, NaN below.
+template <class V>
+HWY_INLINE V log1p(Floats d, V x) {
+  const V infinity = hn::Set(d, std::numeric_limits<float>::infinity()), minus_one = hn::Set(d, -1.0f);
+  const V pole =
+      hn::IfThenElse(hn::Eq(x, minus_one), hn::Neg(infinity), hn::Set(d, std::numeric_limits<float>::quiet_NaN()));
+  const V usual = hn::IfThenElse(hn::Lt(x, infinity), hn::Log1p(d, x), x);  // infinity and NaN as they are
+  return hn::IfThenElse(hn::Le(x, minus_one), pole, usual);
+}
+
+/// `usual`, but where x is of a magnitude beyond `largest`, or not finite, a function of doubles.
+template <class V, class Function>
+HWY_INLINE V beyond(Floats d, V x, float largest, V usual, Function&& function) {
+  const auto within = hn::Le(hn::Abs(x), hn::Set(d, largest));
+  if (HWY_LIKELY(hn::AllTrue(d, within))) return usual;
+  HWY_ALIGN float from[HWY_MAX_BYTES / sizeof(float)], to[HWY_MAX_BYTES / sizeof(float)];
+  hn::Store(x, d, from);
+  for (std::size_t i = 0; i < hn::Lanes(d); ++i) to[i] = static_cast<float>(function(static_cast<double>(from[i])));
+  return hn::IfThenElse(within, usual, hn::Load(d, to));
+}
+
+/// Sine and cosine. Highway's reduction holds up to 39,000.
+template <class V>
+HWY_INLINE V sin(Floats d, V x) {
+  const V usual = hn::IfThenElse(hn::Eq(x, hn::Zero(d)), x, hn::Sin(d, x));  // -0 stays
+  return beyond(d, x, 39000.0f, usual, [](double v) { return std::sin(v); });
+}
+template <class V>
+HWY_INLINE V cos(Floats d, V x) {
+  return beyond(d, x, 39000.0f, hn::Cos(d, x), [](double v) { return std::cos(v); });
+}
+
 template <class V>
 HWY_INLINE V tanh(Floats d, V x) {
   const V bounded = hn::Max(hn::Min(x, hn::Set(d, 20.0f)), hn::Set(d, -20.0f));
@@ -94,6 +127,7 @@ template <class V>
 struct Normal {
   V distribution;  ///< P(X <= x), relative error below 4 ulp also in the lower tail
   V density;       ///< e^(-x^2/2) / sqrt(2 pi)
+  V beyond_half;   ///< P(X <= x) - 1/2, which keeps its digits near 0
 };
 
 /// Both at once, as they share e^(-x^2/2). Below -13.2 the distribution is 0 (it would be denormal).
@@ -154,7 +188,16 @@ HWY_INLINE Normal<V> normal(Floats d, V x) {
   const V centre = hn::MulAdd(x, p, hn::Set(d, 0.5f));
   const V outer = hn::IfThenElse(hn::Gt(x, hn::Zero(d)), hn::Sub(one, tail), tail);
   const V distribution = hn::IfThenElse(hn::Lt(z, one), centre, outer);
-  return {hn::IfThenElse(hn::IsNaN(x), x, distribution), hn::Mul(gauss, hn::Set(d, 0.398942280f))};
+  const V beyond_half = hn::IfThenElse(hn::Lt(z, one), hn::Mul(x, p), hn::CopySign(hn::Sub(hn::Set(d, 0.5f), tail), x));
+  return {hn::IfThenElse(hn::IsNaN(x), x, distribution), hn::Mul(gauss, hn::Set(d, 0.398942280f)),
+          hn::IfThenElse(hn::IsNaN(x), x, beyond_half)};
+}
+
+/// The error function: twice what the normal distribution function of sqrt(2) x is beyond 1/2.
+template <class V>
+HWY_INLINE V erf(Floats d, V x) {
+  const V half = normal(d, hn::Mul(x, hn::Set(d, 1.41421356237309505f))).beyond_half;
+  return hn::Add(half, half);
 }
 
 /// x, or the lowest finite number for -infinity: products with a factor that tends to 0 then have their limit, not NaN.

@@ -83,33 +83,43 @@ struct ExtremeRule {
   void backward(BackwardContext& g) const { g.give(0, scatter(g.cotangent(), where.get(), shape)); }
 };
 
-template <bool kLargest>
-Var extreme(const Var& x, const ReduceOptions& options) {
-  using Rule = ExtremeRule<kLargest>;
-  check_floating(Rule::name, x);
-  const DimSet dims = dims_of(Rule::name, x.shape(), options);
-  count_of(Rule::name, x.shape(), dims);
+/// The largest or smallest elements over some dimensions, and their positions in x.
+struct Extremes {
+  Tensor values, where;
+};
+
+Extremes extremes(std::string_view op, bool largest, const Var& x, DimSet dims, bool keepdims) {
+  check_floating(op, x);
+  count_of(op, x.shape(), dims);
   const Tensor source = x.value().contiguous();
-  Tensor result(reduced_shape(x.shape(), dims, options.keepdims), x.dtype());
-  Tensor where(result.shape(), DType::i64);
+  Extremes found;
+  found.values = Tensor(reduced_shape(x.shape(), dims, keepdims), x.dtype());
+  found.where = Tensor(found.values.shape(), DType::i64);
   const ReductionWalk walk(x.shape(), dims);
   const std::int64_t n = walk.n(), work = std::max<std::int64_t>(1, walk.rows() * n);
-  dispatch_floating(x.dtype(), Rule::name, [&]<class T>(T) {
+  dispatch_floating(x.dtype(), op, [&]<class T>(T) {
     const T* in = source.data<T>();
-    T* best = result.mutable_data<T>();
-    std::int64_t* at = where.mutable_data<std::int64_t>();
-    std::fill(at, at + where.numel(), -1);
+    T* best = found.values.mutable_data<T>();
+    std::int64_t* at = found.where.mutable_data<std::int64_t>();
+    std::fill(at, at + found.where.numel(), -1);
     parallel_for(
         walk.outputs(), std::max<std::int64_t>(1, kElementGrain / work), [&](std::int64_t begin, std::int64_t end) {
           for (std::int64_t output = begin; output < end; ++output) {
             walk.runs(walk.start(output), 0, walk.rows(), [&](std::int64_t offset, std::int64_t count) {
-              kernels::update_extremes(kLargest, best + output * n, at + output * n, in + offset, offset, count, n, n);
+              kernels::update_extremes(largest, best + output * n, at + output * n, in + offset, offset, count, n, n);
             });
           }
         });
   });
-  Rule rule{x.shape(), Saved(std::move(where), x.tracked())};
-  return record(std::move(rule), {&x}, std::move(result));
+  return found;
+}
+
+template <bool kLargest>
+Var extreme(const Var& x, const ReduceOptions& options) {
+  using Rule = ExtremeRule<kLargest>;
+  Extremes found = extremes(Rule::name, kLargest, x, dims_of(Rule::name, x.shape(), options), options.keepdims);
+  Rule rule{x.shape(), Saved(std::move(found.where), x.tracked())};
+  return record(std::move(rule), {&x}, std::move(found.values));
 }
 
 /// A tensor as `outer` blocks of n rows of `inner` elements, around a dimension.
@@ -119,6 +129,14 @@ struct AroundDim {
     for (int d = 0; d < shape.rank(); ++d) (d < dim ? outer : inner) *= d == dim ? 1 : shape[d];
   }
 };
+
+Tensor place_of_extreme(std::string_view op, bool largest, const Var& x, const ArgOptions& options) {
+  const DimSet dims = dims_of(op, x.shape(), {.dims = {options.dim}});
+  Tensor where = extremes(op, largest, x, dims, options.keepdims).where;
+  const AroundDim around(x.shape(), x.shape().normalize(options.dim));
+  kernels::rows_of_positions(where.mutable_data<std::int64_t>(), where.numel(), around.n, around.inner);
+  return where;
+}
 
 Tensor running_sum(const Tensor& x, int dim, bool reverse) {
   const Tensor source = x.contiguous();
@@ -199,6 +217,9 @@ Var mean(const Var& x, const ReduceOptions& options) {
   Tensor y = total.reshape(reduced_shape(x.shape(), dims, options.keepdims));
   return record(MeanRule{x.shape(), reduced_shape(x.shape(), dims, true), count}, {&x}, std::move(y));
 }
+
+Tensor argmax(const Var& x, const ArgOptions& options) { return place_of_extreme("argmax", true, x, options); }
+Tensor argmin(const Var& x, const ArgOptions& options) { return place_of_extreme("argmin", false, x, options); }
 
 Var max(const Var& x, const ReduceOptions& options) { return extreme<true>(x, options); }
 Var min(const Var& x, const ReduceOptions& options) { return extreme<false>(x, options); }

@@ -29,6 +29,19 @@ Var max(const Var& x, const ReduceOptions& options = {});
 /// Smallest element over dimensions; otherwise like max.
 Var min(const Var& x, const ReduceOptions& options = {});
 
+struct ArgOptions {
+  int dim = -1;           ///< negative: from the end
+  bool keepdims = false;  ///< keep it with size 1 instead of dropping it
+};
+
+/// Where the largest element along a dimension stands, i64: the first of equals, the first NaN before every number
+/// (numpy.argmax, torch.argmax). A constant: nothing is recorded. Throws ShapeError for a dimension that x does not
+/// have or that is empty.
+Tensor argmax(const Var& x, const ArgOptions& options = {});
+
+/// Where the smallest stands; otherwise like argmax.
+Tensor argmin(const Var& x, const ArgOptions& options = {});
+
 /// y[i] = x[0] + ... + x[i] along a dimension (negative: from the end), accumulated in double. gx is the sum of gy from
 /// i on. Keeps nothing. Throws ShapeError.
 Var cumulative_sum(const Var& x, int dim);

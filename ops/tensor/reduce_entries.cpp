@@ -1,6 +1,8 @@
 // Catalog entries of the reductions (ops/tensor/reduce.h).
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <string>
 
@@ -83,6 +85,55 @@ void add_reduction(Catalog& catalog, const std::string& name, const std::string&
   });
 }
 
+void add_place(Catalog& catalog, const std::string& name, const std::string& summary,
+               Tensor (*call)(const Var&, const ArgOptions&)) {
+  catalog.add({
+      .name = name,
+      .summary = summary + " element along a dimension stands; the first of equals, the first NaN before every number.",
+      .inputs = {{.name = "x",
+                  .shape = "[...]",
+                  .kind = InputKind::constant,
+                  .no_gradient = "an index does not move with it"}},
+      .options = {{"dim", std::int64_t{-1}, "dimension; negative ones count from the end"},
+                  {"keepdims", false, "keep it with size 1"}},
+      .outputs = {{"indices", "[...] without the dimension, i64"}},
+      .call = [call](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+        return {call(
+            in[0], {.dim = static_cast<int>(options.integer("dim", -1)), .keepdims = options.flag("keepdims", false)})};
+      },
+      .samples =
+          [] {
+            std::vector<OpSample> samples;
+            for (const bool keepdims : {false, true}) {
+              for (const std::int64_t dim : {0, 1, -1}) {
+                samples.push_back({"odd", {sample_normal({3, 5, 2}, 1)}, {{"dim", dim}, {"keepdims", keepdims}}});
+              }
+            }
+            samples.push_back({"ties", {sample_integers({4, 9}, 2, 3).to(DType::f64)}});
+            samples.push_back({"wide", {sample_normal({3, 67}, 3)}});
+            samples.push_back({"wide rows", {sample_normal({5, 70}, 4)}, {{"dim", std::int64_t{0}}}});
+            samples.push_back({"one", {sample_normal({1}, 5)}});
+            samples.push_back({"empty", {Tensor({0, 4}, DType::f64)}});
+            const double nan = std::nan(""), infinity = std::numeric_limits<double>::infinity();
+            samples.push_back(
+                {"extreme", {Tensor::from({1.0, nan, infinity, nan, -infinity, -infinity, 0.0, -0.0}, {2, 4})}});
+            return samples;
+          },
+      .errors =
+          [] {
+            return std::vector<OpError>{
+                {"dimension", {sample_normal({2, 3}, 1)}, {{"dim", std::int64_t{2}}}, "needs dimensions in [-2, 2)"},
+                {"scalar", {sample_normal({}, 1)}, {}, "needs dimensions in"},
+                {"integers", {sample_integers({3}, 1, 5)}, {}, "needs f32 or f64"},
+                {"of nothing", {Tensor({3, 0}, DType::f64)}, {}, "at least one element"}};
+          },
+      .large =
+          [] {
+            return OpSample{"large", {sample_normal({2048, 256}, 1)}};
+          },
+  });
+}
+
 }  // namespace
 
 void entries::add_reduce(Catalog& catalog) {
@@ -92,6 +143,8 @@ void entries::add_reduce(Catalog& catalog) {
                 true);
   add_reduction(catalog, "min", "Smallest element over dimensions; the first of equals takes the gradient.", min, false,
                 true);
+  add_place(catalog, "argmax", "Where the largest", argmax);
+  add_place(catalog, "argmin", "Where the smallest", argmin);
   catalog.add({
       .name = "cumulative_sum",
       .summary = "Sum of the elements up to each one along a dimension.",

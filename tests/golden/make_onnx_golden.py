@@ -1,9 +1,10 @@
-"""Writes the cases of ONNX's node suite that tally has ops for, one file an op: onnx_OP.safetensors of this folder.
+"""Writes the cases of ONNX's node suite that tally has ops for, one file an op or a family of small ones:
+onnx_OP.safetensors of this folder.
 
     pip install onnx==1.23.2 safetensors && python3 make_onnx_golden.py
 
 A case CASE is its inputs CASE/NAME and its results CASE/expected/NAME in the names and shapes of the op, and its options as
-JSON in the metadata. tests/tools/onnx_cases_test.cpp runs them through `tally apply`.
+JSON in the metadata, with the op's name where the file is a family's. tests/tools/onnx_cases_test.cpp runs them through `tally apply`.
 """
 
 import json
@@ -36,14 +37,54 @@ def cases(op_type):
         yield case.name.removeprefix("test_"), attributes, given, dict(zip(node.output, map(array, outputs)))
 
 
-def save(op, made):
+def save(op, made, ops=None):
     tensors, options = {}, {}
     for name, (inputs, expected, case_options) in made.items():
         options[name] = json.dumps(case_options)
         tensors.update({f"{name}/{key}": np.ascontiguousarray(value) for key, value in inputs.items()})
         tensors.update({f"{name}/expected/{key}": np.ascontiguousarray(value) for key, value in expected.items()})
-    save_file(tensors, HERE / f"onnx_{op}.safetensors", metadata={"options": json.dumps(options)})
+    metadata = {"options": json.dumps(options)} | ({"ops": json.dumps(ops)} if ops else {})
+    save_file(tensors, HERE / f"onnx_{op}.safetensors", metadata=metadata)
     print(op, len(made), "cases")
+
+
+TYPES = [np.float32, np.float64, np.int32, np.int64, np.uint8]
+
+
+def elementwise():
+    """One argument, two, and comparisons, of the types that tally has."""
+    made, ops = {}, {}
+    one = {"Sign": "sign", "Sin": "sin", "Cos": "cos", "Erf": "erf"}
+    two = {"Max": "maximum", "Min": "minimum", "Pow": "tensor_power"}
+    masks = {
+        "Equal": "equal",
+        "Less": "less",
+        "LessOrEqual": "less_equal",
+        "Greater": "greater",
+        "GreaterOrEqual": "greater_equal",
+    }
+    for op_type, op in (one | two | masks).items():
+        for name, _, given, results in cases(op_type):
+            values, (result,) = list(given.values()), results.values()
+            types = {value.dtype.type for value in values}
+            count = 1 if op_type in one else 2
+            # Only comparisons take integers.
+            if len(values) != count or len(types) != 1 or not types <= set(TYPES if op_type in masks else TYPES[:2]):
+                continue
+            if op_type == "Erf":
+                # One row of many.
+                values, result = [values[0][0, 0, 0]], result[0, 0, 0]
+            result = result.astype(np.uint8) if op_type in masks else result
+            made[name] = (dict(zip(["x"] if count == 1 else ["a", "b"], values)), {"mask" if op_type in masks else "y": result}, {})
+            ops[name] = op
+    for op_type, op in {"ArgMax": "argmax", "ArgMin": "argmin"}.items():
+        for name, attributes, given, results in cases(op_type):
+            if attributes.get("select_last_index", 0):
+                continue  # of equals tally takes the first
+            options = {"dim": attributes.get("axis", 0), "keepdims": bool(attributes.get("keepdims", 1))}
+            made[name] = ({"x": given["data"]}, {"indices": results["result"]}, options)
+            ops[name] = op
+    save("elementwise", made, ops)
 
 
 def rows(x):
@@ -127,5 +168,6 @@ def linear_attentions():
 
 if __name__ == "__main__":
     causal_convolutions()
+    elementwise()
     linear_attentions()
     rotary()

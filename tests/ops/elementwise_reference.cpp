@@ -60,6 +60,26 @@ Reference broadcast(Function f) {
       [f](std::span<const Tensor> in, const ops::OpOptions&) -> std::vector<Tensor> { return {over_broadcast(in, f)}; };
 }
 
+/// A comparison: 1 where it holds, as u8.
+template <class Function>
+Reference comparison(Function f) {
+  return [f](std::span<const Tensor> in, const ops::OpOptions&) -> std::vector<Tensor> {
+    return {over_broadcast(in, [&](const std::vector<double>& v) { return f(v[0], v[1]) ? 1.0 : 0.0; }).to(DType::u8)};
+  };
+}
+
+/// The error function by its series of positive terms, and far out by 1.
+double error_function(double x) {
+  if (std::abs(x) > 6) return x < 0 ? -1 : 1;
+  const long double at = x;
+  long double term = at, sum = at;
+  for (int n = 1; n < 300; ++n) {
+    term *= 2 * at * at / (2 * n + 1);
+    sum += term;
+  }
+  return static_cast<double>(sum * std::exp(-at * at) * 2 / std::sqrt(std::acos(-1.0L)));
+}
+
 }  // namespace
 
 void add_elementwise_references(References& references) {
@@ -69,7 +89,27 @@ void add_elementwise_references(References& references) {
   references["multiply"] = broadcast([](const Arguments& v) { return v[0] * v[1]; });
   references["divide"] = broadcast([](const Arguments& v) { return v[0] / v[1]; });
   references["where"] = broadcast([](const Arguments& v) { return v[0] != 0 ? v[1] : v[2]; });
+  references["maximum"] = broadcast([](const Arguments& v) { return std::fmax(v[0], v[1]); });
+  references["minimum"] = broadcast([](const Arguments& v) { return std::fmin(v[0], v[1]); });
+  references["tensor_power"] = broadcast([](const Arguments& v) {
+    return v[1] == 0 ? 1 : v[0] == 0 ? (v[1] < 0 ? HUGE_VAL : 0) : std::exp2(v[1] * std::log2(v[0]));
+  });
+  references["equal"] = comparison([](double a, double b) { return a == b; });
+  references["less"] = comparison([](double a, double b) { return a < b; });
+  references["less_equal"] = comparison([](double a, double b) { return a <= b; });
+  references["greater"] = comparison([](double a, double b) { return a > b; });
+  references["greater_equal"] = comparison([](double a, double b) { return a >= b; });
   using Options = ops::OpOptions;
+  references["sign"] = unary([](double x, const Options&) { return x > 0 ? 1.0 : x < 0 ? -1.0 : x; });
+  references["sin"] =
+      unary([](double x, const Options&) { return static_cast<double>(std::sin(static_cast<long double>(x))); });
+  references["cos"] =
+      unary([](double x, const Options&) { return static_cast<double>(std::cos(static_cast<long double>(x))); });
+  references["erf"] = unary([](double x, const Options&) { return error_function(x); });
+  references["log1p"] =
+      unary([](double x, const Options&) { return static_cast<double>(std::log(1 + static_cast<long double>(x))); });
+  references["expm1"] =
+      unary([](double x, const Options&) { return static_cast<double>(std::exp(static_cast<long double>(x)) - 1); });
   references["negate"] = unary([](double x, const Options&) { return -x; });
   references["abs"] = unary([](double x, const Options&) { return x < 0 ? -x : x; });
   references["exp"] = unary([](double x, const Options&) { return std::exp(x); });

@@ -86,6 +86,12 @@ const Accuracy kAccuracies[] = {
     {"gelu of large x", kernels::UnaryOp::gelu, exact_gelu, 1, 1e30, false, 1.5},
     {"silu", kernels::UnaryOp::silu, [](double x) { return x / (1 + std::exp(-x)); }, 1e-8, 80, true, 3},
     {"softplus", kernels::UnaryOp::softplus, exact_softplus, 1e-8, 80, true, 4},
+    {"sin", kernels::UnaryOp::sin, [](double x) { return std::sin(x); }, 1e-8, 1e30, true, 3},
+    {"cos", kernels::UnaryOp::cos, [](double x) { return std::cos(x); }, 1e-8, 1e30, true, 3},
+    {"erf", kernels::UnaryOp::erf, [](double x) { return std::erf(x); }, 1e-30, 10, true, 4},
+    {"log1p", kernels::UnaryOp::log1p, [](double x) { return std::log1p(x); }, 1e-30, 3e38, false, 3},
+    {"log1p below 0", kernels::UnaryOp::log1p, [](double x) { return std::log1p(x); }, 1e-30, 0.9999999, true, 3},
+    {"expm1", kernels::UnaryOp::expm1, [](double x) { return std::expm1(x); }, 1e-30, 87, true, 4},
     {"elu", kernels::UnaryOp::elu, [](double x) { return x > 0 ? x : std::expm1(x); }, 1e-8, 1e4, true, 3},
 };
 
@@ -206,6 +212,24 @@ TEST_CASE("elementwise functions at infinities, zeros, denormals and NaN", "[ele
        UnaryOp::silu,
        {{0, 0}, {-0.0f, -0.0f}, {kInfinity, kInfinity}, {-kInfinity, -0.0f}, {largest, largest}, {-largest, -0.0f}}},
       {"softplus", UnaryOp::softplus, {{kInfinity, kInfinity}, {-kInfinity, 0}, {largest, largest}, {-largest, 0}}},
+      {"sign",
+       UnaryOp::sign,
+       {{0, 0}, {-0.0f, 0}, {kInfinity, 1}, {-kInfinity, -1}, {tiny, 1}, {-tiny, -1}, {-largest, -1}}},
+      {"sin", UnaryOp::sin, {{0, 0}, {-0.0f, -0.0f}, {kInfinity, kNan}, {-kInfinity, kNan}, {tiny, tiny}}},
+      {"cos", UnaryOp::cos, {{0, 1}, {-0.0f, 1}, {kInfinity, kNan}, {-kInfinity, kNan}}},
+      {"erf", UnaryOp::erf, {{0, 0}, {-0.0f, -0.0f}, {kInfinity, 1}, {-kInfinity, -1}, {largest, 1}, {-largest, -1}}},
+      {"log1p",
+       UnaryOp::log1p,
+       {{0, 0},
+        {-0.0f, -0.0f},
+        {tiny, tiny},
+        {-1, -kInfinity},
+        {-1.5f, kNan},
+        {kInfinity, kInfinity},
+        {-kInfinity, kNan}}},
+      {"expm1",
+       UnaryOp::expm1,
+       {{0, 0}, {-0.0f, -0.0f}, {kInfinity, kInfinity}, {-kInfinity, -1}, {-largest, -1}}},
       {"elu",
        UnaryOp::elu,
        {{0, 0}, {-0.0f, -0.0f}, {kInfinity, kInfinity}, {-kInfinity, -1}, {largest, largest}, {-largest, -1}}},
@@ -343,6 +367,7 @@ TEST_CASE("conventions where no derivative exists", "[elementwise]") {
     CHECK(at(ops::relu, -0.0) == 0);
     CHECK(at(ops::abs, 0) == 0);
     CHECK(at(ops::abs, -3) == -1);
+    CHECK(at(ops::sign, 3) == 0);
     CHECK(at(ops::sqrt, 0) == std::numeric_limits<double>::infinity());
     CHECK(at(ops::log, 0) == std::numeric_limits<double>::infinity());
     CHECK(at([](const Var& x) { return ops::elu(x, {.alpha = 0.25}); }, 0) == 0.25);
@@ -409,6 +434,67 @@ TEST_CASE("where takes nothing from the operand that was not chosen", "[elementw
   const Tensor cotangent = Tensor::from({1.0, nan, 1.0}, {3});
   CHECK(gradient_of([&](const Var& v) { return ops::where(mask, v, b); }, a, cotangent).to_doubles() ==
         std::vector<double>{1, 0, 1});
+}
+
+TEST_CASE("maximum and minimum share ties and pass NaN on, as PyTorch does", "[elementwise]") {
+  const double nan = std::nan("");
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    // Longer than every vector, so that whole vectors and rests are seen.
+    const auto tensor = [&](const std::vector<double>& five) {
+      std::vector<double> values;
+      for (int i = 0; i < 14; ++i) values.insert(values.end(), five.begin(), five.end());
+      return Tensor::from(values, {14, 5}).to(dtype);
+    };
+    const auto check = [&](const Tensor& got, const std::vector<double>& five) {
+      const std::vector<double> values = got.to_doubles();
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        INFO(i << " of " << dtype);
+        CHECK(((std::isnan(values[i]) && std::isnan(five[i % 5])) || values[i] == five[i % 5]));
+      }
+    };
+    on_each_target([&] {
+      const Tensor a = tensor({1, 2, 3, nan, 5}), b = tensor({2, 2, -1, 0, nan}), g = tensor({2, 4, 6, 8, 10});
+      check(ops::maximum(a, b).value(), {2, 2, 3, nan, nan});
+      check(ops::minimum(a, b).value(), {1, 2, -1, nan, nan});
+      check(gradient_of([&](const Var& v) { return ops::maximum(v, b); }, a, g), {0, 2, 6, 8, 10});
+      check(gradient_of([&](const Var& v) { return ops::maximum(a, v); }, b, g), {2, 2, 0, 8, 10});
+      check(gradient_of([&](const Var& v) { return ops::minimum(v, b); }, a, g), {2, 2, 0, 8, 10});
+      check(gradient_of([&](const Var& v) { return ops::minimum(a, v); }, b, g), {0, 2, 6, 8, 10});
+    });
+  }
+}
+
+TEST_CASE("a power with a tensor exponent at 0, below it and with exponent 0", "[elementwise]") {
+  const double infinity = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  struct Case {
+    double base, exponent, value, by_base, by_exponent;
+  };
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const Case& c : {Case{0, 0, 1, 0, 0}, Case{0, 2, 0, 0, 0}, Case{0, 0.5, 0, infinity, 0},
+                          Case{0, -1, infinity, -infinity, -infinity}, Case{-2, 3, -8, 12, nan},
+                          Case{3, 0, 1, 0, std::log(3.0)}, Case{-2, 0.5, nan, nan, nan}}) {
+      INFO(c.base << " ^ " << c.exponent << " in " << dtype);
+      const auto same = [&](double got, double expected) {
+        return std::isnan(expected) ? std::isnan(got) : got == Approx(expected).epsilon(1e-6);
+      };
+      const Tensor base = Tensor::full({1}, c.base, dtype), exponent = Tensor::full({1}, c.exponent, dtype);
+      CHECK(same(ops::power(base, exponent).item(), c.value));
+      CHECK(same(gradient_of([&](const Var& v) { return ops::power(v, exponent); }, base).item(), c.by_base));
+      CHECK(same(gradient_of([&](const Var& v) { return ops::power(base, v); }, exponent).item(), c.by_exponent));
+    }
+  }
+}
+
+TEST_CASE("comparisons of integers give masks that where takes", "[elementwise]") {
+  const std::int64_t large = (std::int64_t{1} << 53) + 1;  // no double tells it from its neighbour
+  const Tensor ids = Tensor::from({large, large - 1, std::int64_t{-3}}, {3}), id = Tensor::from({large}, {1});
+  CHECK(ops::equal(ids, id).to_doubles() == std::vector<double>{1, 0, 0});
+  CHECK(ops::less(ids, id).to_doubles() == std::vector<double>{0, 1, 1});
+  CHECK(ops::greater_equal(ids, id).to_doubles() == std::vector<double>{1, 0, 0});
+  const Tensor a = Tensor::from({1.0f, 2.0f, 3.0f}, {3});
+  CHECK(ops::where(ops::less_equal(ids, id), a, Tensor::scalar(0)).value().to_doubles() ==
+        std::vector<double>{1, 2, 3});
+  CHECK_THROWS_AS(ops::greater(ids, a), DTypeError);
 }
 
 TEST_CASE("views that are not contiguous give the bits of their copies", "[elementwise]") {

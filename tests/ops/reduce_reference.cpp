@@ -44,6 +44,33 @@ Reference reduction(std::function<double(const std::vector<double>&)> f) {
   };
 }
 
+/// Where the first element stands that no other along the dimension comes before; NaN comes before every number.
+Reference place(std::function<bool(double, double)> before) {
+  return [before](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const Tensor& x = in[0];
+    const std::int64_t dim = options.integer("dim", -1);
+    const int axis = static_cast<int>(dim < 0 ? dim + x.rank() : dim);
+    Shape shape = x.shape();
+    shape.set(axis, 1);
+    std::int64_t inner = 1;
+    for (int d = axis + 1; d < x.rank(); ++d) inner *= x.dim(d);
+    const std::vector<double> values = x.to_doubles();
+    std::vector<std::int64_t> where;
+    for (std::int64_t i = 0; i < shape.numel(); ++i) {
+      std::int64_t best = 0;
+      const auto value = [&](std::int64_t j) {
+        return values[static_cast<std::size_t>((i / inner * x.dim(axis) + j) * inner + i % inner)];
+      };
+      for (std::int64_t j = 1; j < x.dim(axis); ++j) {
+        if (std::isnan(value(best))) break;
+        if (std::isnan(value(j)) || before(value(j), value(best))) best = j;
+      }
+      where.push_back(best);
+    }
+    return {Tensor::from(where, options.flag("keepdims", false) ? shape : shape.without(axis))};
+  };
+}
+
 double total(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
 }  // namespace
@@ -53,6 +80,8 @@ void add_reduce_references(References& references) {
   references["mean"] = reduction([](const std::vector<double>& v) { return total(v) / static_cast<double>(v.size()); });
   references["max"] = reduction([](const std::vector<double>& v) { return *std::max_element(v.begin(), v.end()); });
   references["min"] = reduction([](const std::vector<double>& v) { return *std::min_element(v.begin(), v.end()); });
+  references["argmax"] = place(std::greater<>());
+  references["argmin"] = place(std::less<>());
   references["cumulative_sum"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
     const Tensor& x = in[0];
     const auto dim = static_cast<int>(options.integer("dim", 0));
