@@ -20,6 +20,7 @@
   EACH(feature_map)                    \
   EACH(histogram_attention)            \
   EACH(gru)                            \
+  EACH(index)                          \
   EACH(item_cross_entropy)             \
   EACH(last_rows)                      \
   EACH(layer_norm)                     \

@@ -1,6 +1,7 @@
 #include "tally/ops/tensor/shape.h"
 
 #include <algorithm>
+#include <array>
 #include <string_view>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "tally/core/parallel.h"
 #include "tally/ops/elementwise/broadcast.h"
 #include "tally/ops/kernels/copy.h"
+#include "tally/ops/kernels/reduce.h"
 
 namespace tally::ops {
 namespace {
@@ -92,6 +94,141 @@ void add_at(Tensor& target, const Tensor& indices, const Tensor& values) {
     });
   });
 }
+
+/// The dimensions named, each at most once.
+std::vector<int> checked_dims(std::string_view op, const Shape& shape, std::span<const std::int64_t> dims) {
+  std::vector<int> result;
+  for (const std::int64_t dim : dims) {
+    check<ShapeError>(dim >= -kMaxRank && dim <= kMaxRank, op, "needs dimensions of shape ", shape, "; got ", dim);
+    const int axis = checked_dim(op, shape, static_cast<int>(dim));
+    check<ShapeError>(std::find(result.begin(), result.end(), axis) == result.end(), op,
+                      "needs each dimension once; got ", dim, " twice for shape ", shape);
+    result.push_back(axis);
+  }
+  return result;
+}
+
+/// Dimension d of the result is dims[d] of x: a view, by exchanges that bring one dimension after the other to its
+/// place.
+Tensor permuted(Tensor x, std::vector<int> dims) {
+  for (int d = 0; d < x.rank(); ++d) {
+    const int from = dims[static_cast<std::size_t>(d)];
+    x = x.transpose(d, from);
+    // What stood at d stands at `from` now.
+    std::replace(dims.begin() + d + 1, dims.end(), d, from);
+  }
+  return x.contiguous();
+}
+
+Tensor reversed(const Tensor& x, const std::vector<int>& dims) {
+  Tensor result = x.contiguous();
+  for (const int dim : dims) {
+    const Tensor from = result;
+    result = Tensor(x.shape(), x.dtype());
+    if (x.numel() == 0) continue;
+    kernels::reverse_pieces(from.raw_data(), result.mutable_raw_data(), count_before(x.shape(), dim), x.dim(dim),
+                            count_after(x.shape(), dim) * static_cast<std::int64_t>(size_of(x.dtype())));
+  }
+  return result;
+}
+
+/// Where the elements stand in a tensor of `shape` that indices name along a dimension.
+Tensor positions_along(std::string_view op, const Shape& shape, int dim, const Tensor& indices) {
+  bool fits = indices.rank() == shape.rank();
+  for (int d = 0; fits && d < shape.rank(); ++d) fits = d == dim || indices.dim(d) <= shape[d];
+  check<ShapeError>(fits, op, "needs indices of the rank of x, and no larger outside dimension ", dim, "; got x ",
+                    shape, " and indices ", indices.shape());
+  const Tensor whole = checked_indices(op, indices, shape[dim]);
+  std::array<std::int64_t, kMaxRank> strides{};
+  for (int d = 0; d < shape.rank(); ++d) strides[static_cast<std::size_t>(d)] = count_after(shape, d);
+  Tensor positions(indices.shape(), DType::i64);
+  kernels::positions_along(whole.data<std::int64_t>(), indices.shape().begin(), strides.data(), shape.rank(), dim,
+                           positions.mutable_data<std::int64_t>());
+  return positions;
+}
+
+/// target[positions[i]] += values[i], in order, of single elements.
+void add_elements(std::string_view op, Tensor& target, const Tensor& positions, const Tensor& values) {
+  dispatch_floating(target.dtype(), op, [&]<class T>(T) {
+    kernels::scatter_add(target.mutable_data<T>(), positions.data<std::int64_t>(), values.data<T>(), values.numel());
+  });
+}
+
+/// x as rows of one element.
+Shape single_elements(const Shape& shape) { return Shape{shape.numel()}; }
+
+void check_floating_pair(std::string_view op, const Var& x, const Var& values) {
+  check<DTypeError>(x.dtype() == values.dtype() && is_floating(x.dtype()), op, "needs equal floating types; got ",
+                    x.dtype(), x.shape(), " and ", values.dtype(), values.shape());
+}
+
+struct PermuteRule {
+  static constexpr std::string_view name = "permute";
+  std::vector<int> back;  // the order that undoes it
+
+  void backward(BackwardContext& g) const { g.give(0, permuted(g.cotangent(), back)); }
+};
+
+struct ReverseRule {
+  static constexpr std::string_view name = "reverse";
+  std::vector<int> dims;
+
+  void backward(BackwardContext& g) const { g.give(0, reversed(g.cotangent(), dims)); }
+};
+
+struct PadRule {
+  static constexpr std::string_view name = "pad";
+  Shape shape;
+  std::vector<std::int64_t> before;
+
+  void backward(BackwardContext& g) const {
+    Tensor inside = g.cotangent();
+    for (int d = 0; d < shape.rank(); ++d) {
+      const std::int64_t begin = before[static_cast<std::size_t>(d)];
+      inside = inside.slice(d, begin, begin + shape[d]);
+    }
+    g.give(0, inside.contiguous());
+  }
+};
+
+struct SplitRule {
+  static constexpr std::string_view name = "split";
+  Shape shape;
+  int dim;
+  std::vector<std::int64_t> begins;  // of each piece
+
+  void backward(BackwardContext& g) const {
+    Tensor gx(shape, g.cotangent(0).dtype());
+    for (std::size_t i = 0; i < begins.size(); ++i) place(g.cotangent(static_cast<int>(i)), gx, dim, begins[i]);
+    g.give(0, std::move(gx));
+  }
+};
+
+struct GatherAlongRule {
+  static constexpr std::string_view name = "gather_along";
+  Shape shape;
+  Saved positions;
+
+  void backward(BackwardContext& g) const {
+    Tensor gx = Tensor::zeros(shape, g.cotangent().dtype());
+    add_elements(name, gx, positions.get(), g.cotangent());
+    g.give(0, std::move(gx));
+  }
+};
+
+struct ScatterAddRule {
+  static constexpr std::string_view name = "scatter_add";
+  Saved positions;
+
+  void backward(BackwardContext& g) const {
+    const Tensor& gy = g.cotangent();
+    if (g.needs(2)) {
+      const Tensor& at = positions.get();
+      g.give(2, gathered(gy.reshape(single_elements(gy.shape())), at, at.shape()));
+    }
+    if (g.needs(0)) g.give(0, gy);
+  }
+};
 
 struct ReshapeRule {
   static constexpr std::string_view name = "reshape";
@@ -181,6 +318,90 @@ Var slice(const Var& x, int dim, std::int64_t begin, std::int64_t end) {
   return record(SliceRule{x.shape(), axis, begin}, {&x}, x.value().slice(axis, begin, end).contiguous());
 }
 
+Var permute(const Var& x, std::span<const std::int64_t> dims) {
+  const std::vector<int> order = checked_dims("permute", x.shape(), dims);
+  check<ShapeError>(static_cast<int>(order.size()) == x.rank(), "permute", "needs each of the ", x.rank(),
+                    " dimensions of shape ", x.shape(), " once; got ", order.size());
+  std::vector<int> back(order.size());
+  for (std::size_t d = 0; d < order.size(); ++d) back[static_cast<std::size_t>(order[d])] = static_cast<int>(d);
+  return record(PermuteRule{std::move(back)}, {&x}, permuted(x.value(), order));
+}
+
+Var permute(const Var& x, std::initializer_list<std::int64_t> dims) {
+  return permute(x, std::span(dims.begin(), dims.size()));
+}
+
+Var reverse(const Var& x, std::span<const std::int64_t> dims) {
+  std::vector<int> axes = checked_dims("reverse", x.shape(), dims);
+  Tensor y = reversed(x.value(), axes);
+  return record(ReverseRule{std::move(axes)}, {&x}, std::move(y));
+}
+
+Var reverse(const Var& x, std::initializer_list<std::int64_t> dims) {
+  return reverse(x, std::span(dims.begin(), dims.size()));
+}
+
+Var pad(const Var& x, const PadOptions& options) {
+  const auto fits = [&](const std::vector<std::int64_t>& sizes) {
+    return static_cast<int>(sizes.size()) == x.rank() &&
+           std::all_of(sizes.begin(), sizes.end(), [](std::int64_t size) { return size >= 0; });
+  };
+  check<ShapeError>(fits(options.before) && fits(options.after), "pad",
+                    "needs a size of at least 0 before and after each dimension of x ", x.shape());
+  Tensor y = x.value().contiguous();
+  for (int d = 0; d < x.rank(); ++d) {
+    const auto at = static_cast<std::size_t>(d);
+    if (options.before[at] == 0 && options.after[at] == 0) continue;
+    Shape shape = y.shape();
+    shape.set(d, options.before[at] + y.dim(d) + options.after[at]);
+    Tensor wider = Tensor::full(Shape(shape.sizes()), options.value, y.dtype());
+    place(y, wider, d, options.before[at]);
+    y = std::move(wider);
+  }
+  return record(PadRule{x.shape(), options.before}, {&x}, std::move(y));
+}
+
+Var stack(std::span<const Var> inputs, int dim) {
+  check<ShapeError>(!inputs.empty() && inputs[0].rank() < kMaxRank, "stack", "needs at least one input, of fewer than ",
+                    kMaxRank, " dimensions");
+  Shape shape = inputs[0].shape().with_appended(1);
+  const int axis = checked_dim("stack", shape, dim);
+  for (int d = shape.rank() - 1; d > axis; --d) shape.set(d, shape[d - 1]);
+  shape.set(axis, 1);
+  std::vector<Var> slices;
+  for (const Var& input : inputs) {
+    check<ShapeError>(input.shape() == inputs[0].shape(), "stack", "needs inputs of one shape; got ", inputs[0].shape(),
+                      " and ", input.shape());
+    slices.push_back(reshape(input, shape));
+  }
+  return concat(slices, axis);
+}
+
+Var stack(std::initializer_list<Var> inputs, int dim) { return stack(std::span(inputs.begin(), inputs.size()), dim); }
+
+std::vector<Var> split(const Var& x, std::span<const std::int64_t> sizes, int dim) {
+  const int axis = checked_dim("split", x.shape(), dim);
+  check<ShapeError>(!sizes.empty(), "split", "needs at least one size; got none");
+  std::vector<std::int64_t> begins;
+  std::vector<Tensor> pieces;
+  std::int64_t begin = 0;
+  for (const std::int64_t size : sizes) {
+    check<ShapeError>(size >= 0 && size <= x.dim(axis) - begin, "split", "needs sizes of at least 0 that add up to ",
+                      x.dim(axis), " for shape ", x.shape(), "; got ", size, " from ", begin, " on");
+    begins.push_back(begin);
+    pieces.push_back(x.value().slice(axis, begin, begin + size).contiguous());
+    begin += size;
+  }
+  check<ShapeError>(begin == x.dim(axis), "split", "needs sizes that add up to ", x.dim(axis), " for shape ", x.shape(),
+                    "; got ", begin);
+  const Var* const input = &x;
+  return record(SplitRule{x.shape(), axis, std::move(begins)}, std::span(&input, 1), std::move(pieces));
+}
+
+std::vector<Var> split(const Var& x, std::initializer_list<std::int64_t> sizes, int dim) {
+  return split(x, std::span(sizes.begin(), sizes.size()), dim);
+}
+
 Var concat(std::span<const Var> inputs, int dim) {
   check<ShapeError>(!inputs.empty(), "concat", "needs at least one input; got none");
   const Shape& first = inputs[0].shape();
@@ -220,8 +441,7 @@ Var gather(const Var& x, const Tensor& indices) {
 }
 
 Var index_add(const Var& x, const Tensor& indices, const Var& values) {
-  check<DTypeError>(x.dtype() == values.dtype() && is_floating(x.dtype()), "index_add",
-                    "needs equal floating types; got ", x.dtype(), x.shape(), " and ", values.dtype(), values.shape());
+  check_floating_pair("index_add", x, values);
   const Shape shape = selected_shape("index_add", x.shape(), indices.shape());
   check<ShapeError>(values.shape() == shape, "index_add", "needs values ", shape, " for x ", x.shape(), " and indices ",
                     indices.shape(), "; got ", values.shape());
@@ -231,6 +451,38 @@ Var index_add(const Var& x, const Tensor& indices, const Var& values) {
   const Var constant_indices(indices);
   return record(IndexAddRule{values.shape(), Saved(std::move(rows), values.tracked())},
                 {&x, &constant_indices, &values}, std::move(y));
+}
+
+Var gather_along(const Var& x, int dim, const Tensor& indices) {
+  const int axis = checked_dim("gather_along", x.shape(), dim);
+  Tensor positions = positions_along("gather_along", x.shape(), axis, indices);
+  Tensor y = gathered(x.value().reshape(single_elements(x.shape())), positions, positions.shape());
+  return record(GatherAlongRule{x.shape(), Saved(std::move(positions), x.tracked())}, {&x}, std::move(y));
+}
+
+Var scatter_add(const Var& x, int dim, const Tensor& indices, const Var& values) {
+  check_floating_pair("scatter_add", x, values);
+  const int axis = checked_dim("scatter_add", x.shape(), dim);
+  Tensor positions = positions_along("scatter_add", x.shape(), axis, indices);
+  check<ShapeError>(values.shape() == indices.shape(), "scatter_add", "needs values of the shape of indices ",
+                    indices.shape(), "; got ", values.shape());
+  Tensor y = x.value().clone();
+  add_elements("scatter_add", y, positions, values.value().contiguous());
+  const Var constant_indices(indices);
+  return record(ScatterAddRule{Saved(std::move(positions), values.tracked())}, {&x, &constant_indices, &values},
+                std::move(y));
+}
+
+Tensor one_hot(const Tensor& indices, std::int64_t classes, DType dtype) {
+  check<ValueError>(classes >= 0, "one_hot", "needs a number of classes; got ", classes);
+  const Tensor whole = checked_indices("one_hot", indices, classes);
+  check<ShapeError>(indices.rank() < kMaxRank, "one_hot", "needs indices of fewer than ", kMaxRank, " dimensions; got ",
+                    indices.shape());
+  Tensor y = Tensor::zeros(indices.shape().with_appended(classes), dtype);
+  dispatch_all(dtype, [&]<class T>(T) {
+    kernels::mark_places(whole.data<std::int64_t>(), whole.numel(), classes, y.mutable_data<T>());
+  });
+  return y;
 }
 
 }  // namespace tally::ops

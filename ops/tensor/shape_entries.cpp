@@ -79,6 +79,192 @@ void add_transpose(Catalog& catalog) {
   });
 }
 
+void add_permute(Catalog& catalog) {
+  catalog.add({
+      .name = "permute",
+      .summary = "Dimensions in another order.",
+      .inputs = {{"x", "[...]"}},
+      .options = {{"dims", Sizes{}, "for each dimension of the result that of x"}},
+      .outputs = {{"y", "[...]"}},
+      .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+        return {permute(in[0], options.integers("dims", {}))};
+      },
+      .samples =
+          [] {
+            std::vector<OpSample> samples;
+            const auto add = [&](std::string name, const Shape& shape, Sizes dims) {
+              samples.push_back({std::move(name), {sample_normal(shape, 1)}, {{"dims", std::move(dims)}}});
+            };
+            add("odd", {3, 5}, {1, 0});
+            for (const Sizes& dims : {Sizes{0, 2, 1}, Sizes{1, 0, 2}, Sizes{1, 2, 0}, Sizes{2, 0, 1}, Sizes{2, 1, 0}}) {
+              add("three", {2, 3, 4}, dims);
+            }
+            add("five", {2, 3, 1, 4, 2}, {3, 0, 4, 2, 1});
+            add("from the end", {2, 3, 4}, {-1, 0, -2});
+            add("wide", {3, 67, 2}, {1, 2, 0});
+            add("one", {1}, {0});
+            add("scalar", {}, {});
+            add("empty", {0, 3}, {1, 0});
+            return samples;
+          },
+      .errors =
+          [] {
+            const Tensor x = sample_normal({2, 3}, 1);
+            return std::vector<OpError>{{"twice", {x}, {{"dims", Sizes{1, -1}}}, "needs each dimension once"},
+                                        {"missing", {x}, {{"dims", Sizes{1}}}, "needs each of the 2 dimensions"},
+                                        {"dimension", {x}, {{"dims", Sizes{0, 2}}}, "needs a dimension in [-2, 2)"}};
+          },
+      .large =
+          [] {
+            return OpSample{"large", {sample_normal({128, 64, 32}, 1)}, {{"dims", Sizes{2, 0, 1}}}};
+          },
+  });
+}
+
+void add_reverse(Catalog& catalog) {
+  catalog.add({
+      .name = "reverse",
+      .summary = "The order of elements reversed along dimensions.",
+      .inputs = {{"x", "[...]"}},
+      .options = {{"dims", Sizes{}, "reversed dimensions"}},
+      .outputs = {{"y", "[...]"}},
+      .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+        return {reverse(in[0], options.integers("dims", {}))};
+      },
+      .samples =
+          [] {
+            const auto along = [](Sizes dims) { return OpOptions{{"dims", std::move(dims)}}; };
+            return std::vector<OpSample>{{"rows", {sample_normal({5, 3}, 1)}, along({0})},
+                                         {"columns", {sample_normal({3, 5}, 2)}, along({-1})},
+                                         {"middle", {sample_normal({2, 4, 3}, 3)}, along({1})},
+                                         {"all", {sample_normal({2, 3, 4}, 4)}, along({2, 0, 1})},
+                                         {"none", {sample_normal({2, 3}, 5)}, {}},
+                                         {"wide", {sample_normal({3, 67}, 6)}, along({1})},
+                                         {"one", {sample_normal({1}, 7)}, along({0})},
+                                         {"empty", {Tensor({0, 3}, DType::f64)}, along({0})}};
+          },
+      .errors =
+          [] {
+            const Tensor x = sample_normal({2, 3}, 1);
+            return std::vector<OpError>{{"twice", {x}, {{"dims", Sizes{1, -1}}}, "needs each dimension once"},
+                                        {"dimension", {x}, {{"dims", Sizes{2}}}, "needs a dimension in [-2, 2)"}};
+          },
+  });
+}
+
+void add_pad(Catalog& catalog) {
+  catalog.add({
+      .name = "pad",
+      .summary = "A border of a constant around x.",
+      .inputs = {{"x", "[...]"}},
+      .options = {{"before", Sizes{}, "elements before each dimension"},
+                  {"after", Sizes{}, "elements after each dimension"},
+                  {"value", 0.0, "of the border"}},
+      .outputs = {{"y", "[...]"}},
+      .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+        return {pad(in[0], {.before = options.integers("before", {}),
+                            .after = options.integers("after", {}),
+                            .value = options.number("value", 0)})};
+      },
+      .samples =
+          [] {
+            std::vector<OpSample> samples;
+            for (const double value : {0.0, -1.5}) {
+              const auto by = [&](Sizes before, Sizes after) {
+                return OpOptions{{"before", std::move(before)}, {"after", std::move(after)}, {"value", value}};
+              };
+              samples.push_back({"rows", {sample_normal({2, 3}, 1)}, by({1, 0}, {2, 0})});
+              samples.push_back({"columns", {sample_normal({2, 3}, 2)}, by({0, 2}, {0, 1})});
+              samples.push_back({"all", {sample_normal({2, 1, 3}, 3)}, by({1, 2, 1}, {0, 1, 3})});
+              samples.push_back({"one side", {sample_normal({67}, 4)}, by({1}, {0})});
+              samples.push_back({"scalar", {sample_normal({}, 5)}, by({}, {})});
+              samples.push_back({"empty", {Tensor({0, 3}, DType::f64)}, by({2, 0}, {1, 1})});
+            }
+            return samples;
+          },
+      .errors =
+          [] {
+            const Tensor x = sample_normal({2, 3}, 1);
+            return std::vector<OpError>{
+                {"none", {x}, {}, "before and after each dimension"},
+                {"before", {x}, {{"before", Sizes{1, 1}}}, "before and after each dimension"},
+                {"after", {x}, {{"after", Sizes{1, 1}}}, "before and after each dimension"},
+                {"negative", {x}, {{"before", Sizes{-1, 0}}, {"after", Sizes{0, 0}}}, "a size of at least 0"}};
+          },
+      .apart = {{"before set", "after default"}, {"before default", "after set"}},
+  });
+}
+
+void add_stack(Catalog& catalog) {
+  catalog.add({
+      .name = "stack",
+      .summary = "Inputs of one shape along a new dimension (any number of them from C++).",
+      .inputs = {{"a", "[...]"}, {"b", "[...]", InputKind::differentiable, true}},
+      .options = {{"dim", std::int64_t{0}, "the new dimension"}},
+      .outputs = {{"y", "[..., inputs, ...]"}},
+      .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+        if (!in[1].defined()) return {stack({in[0]}, dimension(options, "dim"))};
+        return {stack({in[0], in[1]}, dimension(options, "dim"))};
+      },
+      .samples =
+          [] {
+            std::vector<OpSample> samples;
+            for (const std::int64_t dim : {0, 1, 2, -1}) {
+              samples.push_back({"odd", {sample_normal({3, 5}, 1), sample_normal({3, 5}, 2)}, {{"dim", dim}}});
+            }
+            samples.push_back({"one input", {sample_normal({3}, 3), {}}, {{"dim", std::int64_t{1}}}});
+            samples.push_back({"one input in front", {sample_normal({3}, 3), {}}});
+            samples.push_back({"scalars", {sample_normal({}, 4), sample_normal({}, 5)}});
+            samples.push_back({"empty", {Tensor({0, 3}, DType::f64), Tensor({0, 3}, DType::f64)}});
+            return samples;
+          },
+      .errors =
+          [] {
+            const Tensor x = sample_normal({2, 3}, 1);
+            return std::vector<OpError>{
+                {"shapes", {x, sample_normal({2, 1}, 1)}, {}, "needs inputs of one shape; got [2, 3] and [2, 1]"},
+                {"types", {x, sample_integers({2, 3}, 1, 3)}, {}, "needs inputs of one type"},
+                {"dimension", {x, x}, {{"dim", std::int64_t{3}}}, "needs a dimension in [-3, 3)"}};
+          },
+  });
+}
+
+void add_split(Catalog& catalog) {
+  catalog.add({
+      .name = "split",
+      .summary = "Three pieces, one after the other along a dimension (any number of them from C++).",
+      .inputs = {{"x", "[...]"}},
+      .options = {{"sizes", Sizes{}, "of the three pieces"}, {"dim", std::int64_t{0}, "dimension"}},
+      .outputs = {{"a", "[...]"}, {"b", "[...]"}, {"c", "[...]"}},
+      .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+        const Sizes sizes = options.integers("sizes", {});
+        check<ShapeError>(sizes.size() == 3, "split", "needs three sizes here; got ", sizes.size());
+        return split(in[0], sizes, dimension(options, "dim"));
+      },
+      .samples =
+          [] {
+            const auto into = [](Sizes sizes, std::int64_t dim) {
+              return OpOptions{{"sizes", std::move(sizes)}, {"dim", dim}};
+            };
+            return std::vector<OpSample>{{"rows", {sample_normal({6, 3}, 1)}, into({1, 3, 2}, 0)},
+                                         {"columns", {sample_normal({3, 67}, 2)}, into({2, 1, 64}, -1)},
+                                         {"middle", {sample_normal({2, 5, 3}, 3)}, into({2, 2, 1}, 1)},
+                                         {"empty pieces", {sample_normal({2, 3}, 4)}, into({0, 3, 0}, 1)},
+                                         {"empty", {Tensor({0}, DType::f64)}, into({0, 0, 0}, 0)}};
+          },
+      .errors =
+          [] {
+            const Tensor x = sample_normal({4, 3}, 1);
+            return std::vector<OpError>{{"too few", {x}, {{"sizes", Sizes{1, 1, 1}}}, "add up to 4"},
+                                        {"too many", {x}, {{"sizes", Sizes{1, 4, 1}}}, "got 4 from 1 on"},
+                                        {"negative", {x}, {{"sizes", Sizes{5, -1, 0}}}, "sizes of at least 0"},
+                                        {"none", {x}, {}, "three sizes"},
+                                        {"none of columns", {x}, {{"dim", std::int64_t{1}}}, "three sizes"}};
+          },
+      .apart = {{"sizes default", "dim set"}, {"sizes default", "dim default"}},
+  });
+}
+
 void add_slice(Catalog& catalog) {
   catalog.add({
       .name = "slice",
@@ -293,8 +479,13 @@ void add_index_add(Catalog& catalog) {
 void entries::add_shape(Catalog& catalog) {
   add_reshape(catalog);
   add_transpose(catalog);
+  add_permute(catalog);
+  add_reverse(catalog);
+  add_pad(catalog);
   add_slice(catalog);
   add_concat(catalog);
+  add_stack(catalog);
+  add_split(catalog);
   add_expand(catalog);
   add_gather(catalog);
   add_index_add(catalog);

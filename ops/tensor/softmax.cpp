@@ -9,6 +9,7 @@
 #include "tally/core/parallel.h"
 #include "tally/ops/entries.h"
 #include "tally/ops/kernels/softmax_rows.h"
+#include "tally/ops/tensor/shape.h"
 
 namespace tally::ops {
 namespace {
@@ -71,21 +72,36 @@ std::vector<OpSample> softmax_samples() {
           {"no columns", {sample_normal({3, 0}, 5)}},
           {"long", {sample_normal({2, 3, 67}, 6, 2)}},
           {"ties", {Tensor::full({2, 9}, 0.25, DType::f64)}},
+          {"columns", {sample_normal({5, 3}, 7)}, {{"dim", std::int64_t{0}}}},
+          {"middle", {sample_normal({2, 5, 3}, 8)}, {{"dim", std::int64_t{-2}}}},
+          {"the last by its number", {sample_normal({2, 5}, 9)}, {{"dim", std::int64_t{1}}}},
+          {"empty columns", {sample_normal({0, 3}, 4)}, {{"dim", std::int64_t{0}}}},
           {"minus infinity", {masked}, {}, false},
           {"extreme", {extreme}, {}, false}};
 }
 
-OpEntry entry(std::string name, std::string summary, Var (*function)(const Var&)) {
+/// A function of the last dimension, of dimension `dim`.
+Var over(const Var& x, int dim, Var (*function)(const Var&)) {
+  if (dim == -1 || dim + 1 == x.rank()) return function(x);
+  return transpose(function(transpose(x, dim, -1)), dim, -1);
+}
+
+OpEntry entry(std::string name, std::string summary, Var (*function)(const Var&, int)) {
   OpEntry entry;
   entry.name = std::move(name);
   entry.summary = std::move(summary);
-  entry.inputs = {{"x", "[..., D]"}};
-  entry.outputs = {{"y", "[..., D]"}};
-  entry.call = [function](std::span<const Var> in, const OpOptions&) -> std::vector<Var> { return {function(in[0])}; };
+  entry.inputs = {{"x", "[...]"}};
+  entry.options = {{"dim", std::int64_t{-1}, "dimension; negative ones count from the end"}};
+  entry.outputs = {{"y", "[...]"}};
+  entry.call = [function](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+    return {function(in[0], static_cast<int>(options.integer("dim", -1)))};
+  };
   entry.samples = softmax_samples;
   entry.errors = [] {
-    return std::vector<OpError>{{"scalar", {Tensor::scalar(1, DType::f64)}, {}, "needs x [..., D]"},
-                                {"integers", {sample_integers({3}, 1, 5)}, {}, "needs f32 or f64"}};
+    return std::vector<OpError>{
+        {"scalar", {Tensor::scalar(1, DType::f64)}, {}, "needs x [..., D]"},
+        {"dimension", {sample_normal({2, 3}, 1)}, {{"dim", std::int64_t{2}}}, "needs a dimension in [-2, 2)"},
+        {"integers", {sample_integers({3}, 1, 5)}, {}, "needs f32 or f64"}};
   };
   entry.large = [] { return OpSample{"large", {sample_normal({2048, 512}, 1)}}; };
   return entry;
@@ -112,9 +128,12 @@ Var log_softmax(const Var& x) {
   return record(std::move(rule), {&x}, std::move(y));
 }
 
+Var softmax(const Var& x, int dim) { return over(x, dim, softmax); }
+Var log_softmax(const Var& x, int dim) { return over(x, dim, log_softmax); }
+
 void entries::add_softmax(Catalog& catalog) {
-  catalog.add(entry("softmax", "exp(x - max x) / sum exp(x - max x) over the last dimension.", softmax));
-  catalog.add(entry("log_softmax", "x - log sum exp(x) over the last dimension.", log_softmax));
+  catalog.add(entry("softmax", "exp(x - max x) / sum exp(x - max x) over a dimension.", softmax));
+  catalog.add(entry("log_softmax", "x - log sum exp(x) over a dimension.", log_softmax));
 }
 
 }  // namespace tally::ops

@@ -18,4 +18,8 @@ Var softmax(const Var& x);
 /// gx = gy - exp(y) sum_j gy_j. Keeps y.
 Var log_softmax(const Var& x);
 
+/// The same over another dimension (negative: from the end), by transposing it to the end and back.
+Var softmax(const Var& x, int dim);
+Var log_softmax(const Var& x, int dim);
+
 }  // namespace tally::ops

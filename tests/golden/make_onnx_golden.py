@@ -4,7 +4,7 @@ onnx_OP.safetensors of this folder.
     pip install onnx==1.23.2 safetensors && python3 make_onnx_golden.py
 
 A case CASE is its inputs CASE/NAME and its results CASE/expected/NAME in the names and shapes of the op, and its options as
-JSON in the metadata, with the op's name where the file is a family's. tests/tools/onnx_cases_test.cpp runs them through `tally apply`.
+JSON in the metadata; in the file of a family CASE is OP.CASE. tests/tools/onnx_cases_test.cpp runs them through `tally apply`.
 """
 
 import json
@@ -31,20 +31,19 @@ def cases(op_type):
         if case.model.graph.node[0].op_type != op_type or case.name.endswith("_expanded"):
             continue
         node, ((inputs, outputs),) = case.model.graph.node[0], case.data_sets
-        array = lambda value: value if isinstance(value, np.ndarray) else to_array(value)
+        array = lambda value: np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else to_array(value)
         given = dict(zip((name for name in node.input if name), map(array, inputs)))
         attributes = {a.name: get_attribute_value(a) for a in node.attribute}
         yield case.name.removeprefix("test_"), attributes, given, dict(zip(node.output, map(array, outputs)))
 
 
-def save(op, made, ops=None):
+def save(op, made):
     tensors, options = {}, {}
     for name, (inputs, expected, case_options) in made.items():
         options[name] = json.dumps(case_options)
-        tensors.update({f"{name}/{key}": np.ascontiguousarray(value) for key, value in inputs.items()})
-        tensors.update({f"{name}/expected/{key}": np.ascontiguousarray(value) for key, value in expected.items()})
-    metadata = {"options": json.dumps(options)} | ({"ops": json.dumps(ops)} if ops else {})
-    save_file(tensors, HERE / f"onnx_{op}.safetensors", metadata=metadata)
+        tensors.update({f"{name}/{key}": np.asarray(value, order="C") for key, value in inputs.items()})
+        tensors.update({f"{name}/expected/{key}": np.asarray(value, order="C") for key, value in expected.items()})
+    save_file(tensors, HERE / f"onnx_{op}.safetensors", metadata={"options": json.dumps(options)})
     print(op, len(made), "cases")
 
 
@@ -53,7 +52,7 @@ TYPES = [np.float32, np.float64, np.int32, np.int64, np.uint8]
 
 def elementwise():
     """One argument, two, and comparisons, of the types that tally has."""
-    made, ops = {}, {}
+    made = {}
     one = {"Sign": "sign", "Sin": "sin", "Cos": "cos", "Erf": "erf"}
     two = {"Max": "maximum", "Min": "minimum", "Pow": "tensor_power"}
     masks = {
@@ -75,16 +74,71 @@ def elementwise():
                 # One row of many.
                 values, result = [values[0][0, 0, 0]], result[0, 0, 0]
             result = result.astype(np.uint8) if op_type in masks else result
-            made[name] = (dict(zip(["x"] if count == 1 else ["a", "b"], values)), {"mask" if op_type in masks else "y": result}, {})
-            ops[name] = op
+            inputs = dict(zip(["x"] if count == 1 else ["a", "b"], values))
+            made[f"{op}.{name}"] = (inputs, {"mask" if op_type in masks else "y": result}, {})
     for op_type, op in {"ArgMax": "argmax", "ArgMin": "argmin"}.items():
         for name, attributes, given, results in cases(op_type):
             if attributes.get("select_last_index", 0):
                 continue  # of equals tally takes the first
             options = {"dim": attributes.get("axis", 0), "keepdims": bool(attributes.get("keepdims", 1))}
-            made[name] = ({"x": given["data"]}, {"indices": results["result"]}, options)
-            ops[name] = op
-    save("elementwise", made, ops)
+            made[f"{op}.{name}"] = ({"x": given["data"]}, {"indices": results["result"]}, options)
+    save("elementwise", made)
+
+
+def counted(indices, size):
+    """Indices from the front."""
+    indices = indices.astype(np.int64)
+    return np.where(indices < 0, indices + size, indices)
+
+
+def tensors():
+    """What moves elements, softmax and matrix products."""
+    made = {}
+
+    def add(op, name, *case):
+        made[f"{op}.{name}"] = case
+
+    for name, attributes, given, results in cases("Transpose"):
+        x, y = given["data"], results["transposed"]
+        add("permute", name, {"x": x}, {"y": y}, {"dims": list(attributes.get("perm", range(x.ndim)[::-1]))})
+    for name, attributes, given, results in cases("Split"):
+        pieces = list(results.values())
+        if len(pieces) == 3:  # the catalog's entry has as many
+            dim = attributes.get("axis", 0)
+            options = {"dim": dim, "sizes": [piece.shape[dim] for piece in pieces]}
+            add("split", name, {"x": given["input"]}, dict(zip("abc", pieces)), options)
+    for name, attributes, given, results in cases("Pad"):
+        x = given["x"]
+        if attributes["mode"] != b"constant" or "value" not in given:
+            continue
+        axes = counted(given.get("axes", np.arange(x.ndim)), x.ndim)
+        before, after = np.zeros((2, x.ndim), dtype=np.int64)
+        before[axes], after[axes] = given["pads"].reshape(2, -1)
+        options = {"before": before.tolist(), "after": after.tolist(), "value": float(given["value"])}
+        add("pad", name, {"x": x}, {"y": results["y"]}, options)
+    for name, attributes, given, results in cases("GatherElements"):
+        dim = attributes["axis"]
+        inputs = {"x": given["data"], "indices": counted(given["indices"], given["data"].shape[dim])}
+        add("gather_along", name, inputs, {"y": results["y"]}, {"dim": dim})
+    for name, attributes, given, results in cases("ScatterElements"):
+        if attributes.get("reduction") == b"add":
+            dim = attributes["axis"]
+            inputs = {"x": given["data"], "indices": counted(given["indices"], given["data"].shape[dim])}
+            add("scatter_add", name, inputs | {"values": given["updates"]}, {"y": results["y"]}, {"dim": dim})
+    for name, attributes, given, results in cases("OneHot"):
+        classes, y = int(given["depth"]), results["y"]
+        if "out_of_range" in name or "bfloat16" in name:
+            continue  # refused, and no type of tally
+        # ONNX has other numbers than 0 and 1, and the classes along any axis.
+        off, on = given["values"]
+        y = np.moveaxis((y - off) / (on - off), attributes.get("axis", -1), -1).astype(np.float32)
+        add("one_hot", name, {"indices": counted(given["indices"], classes)}, {"y": y}, {"classes": classes})
+    for op_type, op in {"Softmax": "softmax", "LogSoftmax": "log_softmax"}.items():
+        for name, attributes, given, results in cases(op_type):
+            add(op, name, {"x": given["x"]}, {"y": results["y"]}, {"dim": attributes.get("axis", -1)})
+    for name, _, given, results in cases("MatMul"):
+        add("matmul", name, given, {"product": results["c"]}, {})
+    save("tensors", made)
 
 
 def rows(x):
@@ -171,3 +225,4 @@ if __name__ == "__main__":
     elementwise()
     linear_attentions()
     rotary()
+    tensors()

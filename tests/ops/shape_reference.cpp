@@ -43,9 +43,108 @@ std::size_t dim_option(const ops::OpOptions& options, const std::string& name, c
   return static_cast<std::size_t>(dim < 0 ? dim + x.rank() : dim);
 }
 
+Index dims_option(const ops::OpOptions& options, const std::string& name, const Tensor& x) {
+  Index dims = options.integers(name, {});
+  for (std::int64_t& dim : dims) dim += dim < 0 ? x.rank() : 0;
+  return dims;
+}
+
+void add_arranging_references(References& references) {
+  references["permute"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const Index dims = dims_option(options, "dims", in[0]);
+    Shape shape = in[0].shape();
+    for (std::size_t d = 0; d < dims.size(); ++d) {
+      shape.set(static_cast<int>(d), in[0].dim(static_cast<int>(dims[d])));
+    }
+    return {filled(shape, [&](const Index& index) {
+      Index from(index.size());
+      for (std::size_t d = 0; d < dims.size(); ++d) from[static_cast<std::size_t>(dims[d])] = index[d];
+      return at(in[0], from);
+    })};
+  };
+  references["reverse"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    return {filled(in[0].shape(), [&](Index index) {
+      for (const std::int64_t d : dims_option(options, "dims", in[0])) {
+        std::int64_t& place = index[static_cast<std::size_t>(d)];
+        place = in[0].dim(static_cast<int>(d)) - 1 - place;
+      }
+      return at(in[0], index);
+    })};
+  };
+  references["pad"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const Index before = options.integers("before", {}), after = options.integers("after", {});
+    Shape shape = in[0].shape();
+    for (std::size_t d = 0; d < before.size(); ++d) {
+      shape.set(static_cast<int>(d), before[d] + shape[static_cast<int>(d)] + after[d]);
+    }
+    return {filled(shape, [&](Index index) {
+      for (std::size_t d = 0; d < before.size(); ++d) {
+        index[d] -= before[d];
+        if (index[d] < 0 || index[d] >= in[0].dim(static_cast<int>(d))) return options.number("value", 0);
+      }
+      return at(in[0], index);
+    })};
+  };
+  references["stack"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const std::int64_t dim = options.integer("dim", 0);
+    const auto axis = static_cast<std::ptrdiff_t>(dim < 0 ? dim + in[0].rank() + 1 : dim);
+    Index sizes(in[0].shape().begin(), in[0].shape().end());
+    sizes.insert(sizes.begin() + axis, in[1].defined() ? 2 : 1);
+    return {filled(Shape(std::span<const std::int64_t>(sizes)), [&](Index index) {
+      const auto which = static_cast<std::size_t>(index[static_cast<std::size_t>(axis)]);
+      index.erase(index.begin() + axis);
+      return at(in[which], index);
+    })};
+  };
+  references["split"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const std::size_t dim = dim_option(options, "dim", in[0]);
+    std::vector<Tensor> pieces;
+    std::int64_t begin = 0;
+    for (const std::int64_t size : options.integers("sizes", {})) {
+      Shape shape = in[0].shape();
+      shape.set(static_cast<int>(dim), size);
+      pieces.push_back(filled(shape, [&](Index index) {
+        index[dim] += begin;
+        return at(in[0], index);
+      }));
+      begin += size;
+    }
+    return pieces;
+  };
+}
+
+void add_indexing_references(References& references) {
+  references["gather_along"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const std::size_t dim = dim_option(options, "dim", in[0]);
+    return {filled(in[1].shape(), [&](Index index) {
+      index[dim] = static_cast<std::int64_t>(at(in[1], index));
+      return at(in[0], index);
+    })};
+  };
+  references["scatter_add"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const std::size_t dim = dim_option(options, "dim", in[0]);
+    std::vector<double> values = in[0].to_doubles();
+    for (std::int64_t i = 0; i < in[1].numel(); ++i) {
+      Index index = index_of(i, in[1].shape());
+      const double added = at(in[2], index);
+      index[dim] = static_cast<std::int64_t>(at(in[1], index));
+      values[static_cast<std::size_t>(position_of(index, in[0].shape()))] += added;
+    }
+    return {Tensor::from(values, in[0].shape())};
+  };
+  references["one_hot"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
+    const Tensor marks = filled(in[0].shape().with_appended(options.integer("classes", 0)), [&](const Index& index) {
+      return static_cast<double>(index.back()) == at(in[0], Index(index.begin(), index.end() - 1)) ? 1.0 : 0.0;
+    });
+    return {marks.to(DType::i64)};
+  };
+}
+
 }  // namespace
 
 void add_shape_references(References& references) {
+  add_arranging_references(references);
+  add_indexing_references(references);
   references["reshape"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
     return {Tensor::from(in[0].to_doubles(), shape_option(options))};
   };

@@ -23,6 +23,43 @@ TEST_CASE("shape ops move integers and views too", "[shape]") {
   CHECK(ops::concat({Var(view), Var(view)}, 0).value().is_contiguous());
 }
 
+TEST_CASE("what permutes, reverses, pads, stacks, splits and gathers moves integers and views too", "[shape]") {
+  const Tensor ids = Tensor::from({1, 2, 3, 4, 5, 6}, {2, 3}), view = ids.transpose(0, 1);
+  using Values = std::vector<double>;
+  CHECK(ops::permute(ids, {1, 0}).value().to_doubles() == Values{1, 4, 2, 5, 3, 6});
+  CHECK(ops::permute(view, {1, 0}).value().to_doubles() == Values{1, 2, 3, 4, 5, 6});
+  CHECK(ops::reverse(view, {0, 1}).value().to_doubles() == Values{6, 3, 5, 2, 4, 1});
+  CHECK(ops::pad(view, {.before = {0, 1}, .after = {1, 0}, .value = 9}).value().to_doubles() ==
+        Values{9, 1, 4, 9, 2, 5, 9, 3, 6, 9, 9, 9});
+  CHECK_THROWS_AS(ops::pad(ids, {.before = {0, 1}, .after = {0, 0}, .value = 1e10}), ValueError);
+  const Var stacked = ops::stack({Var(ids), Var(ids), Var(ids)}, -1);
+  CHECK(stacked.shape() == Shape{2, 3, 3});
+  CHECK(stacked.value().slice(0, 1, 2).to_doubles() == Values{4, 4, 4, 5, 5, 5, 6, 6, 6});
+  const std::vector<Var> pieces = ops::split(ids, {1, 2}, 1);
+  REQUIRE(pieces.size() == 2);
+  CHECK(pieces[0].value().to_doubles() == Values{1, 4});
+  CHECK(pieces[1].value().to_doubles() == Values{2, 3, 5, 6});
+  CHECK_THROWS_AS(ops::split(ids, {}, 1), ShapeError);
+  CHECK_THROWS_AS(ops::stack(std::vector<Var>{}, 0), ShapeError);
+  CHECK(ops::gather_along(view, 1, Tensor::from({1, 0, 1}, {3, 1})).value().to_doubles() == Values{4, 2, 6});
+  CHECK(ops::gather_along(view, 1, Tensor::from({1, 0, 1}, {3, 1})).dtype() == DType::i32);
+  CHECK(ops::one_hot(Tensor::from({1, 0}, {2}), 2, DType::f64).to_doubles() == Values{0, 1, 1, 0});
+  CHECK(ops::one_hot(Tensor::from({1, 0}, {2}), 2).dtype() == DType::f32);
+}
+
+TEST_CASE("the gradient of a split is zero in pieces that nothing was made of", "[shape]") {
+  Tape tape;
+  const Var x = tape.input(Tensor::from({1.0, 2.0, 3.0, 4.0}, {4}));
+  Var y;
+  {
+    const Recording on(tape);
+    y = ops::split(x, {1, 2, 1}, 0)[1];
+  }
+  const Tensor cotangent = Tensor::from({10.0, 100.0}, {2});
+  CHECK(tape.backward(std::span(&y, 1), std::span(&cotangent, 1))[x].to_doubles() ==
+        std::vector<double>{0, 10, 100, 0});
+}
+
 TEST_CASE("reshape and a slice of rows share storage; every result is contiguous", "[shape]") {
   const Tensor x = Tensor::from({1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f}, {3, 2});
   CHECK(ops::reshape(x, {2, 3}).value().shares_storage_with(x));
