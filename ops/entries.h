@@ -45,6 +45,7 @@
   EACH(softmax_attention_materialized) \
   EACH(softmax_lookup)                 \
   EACH(sampled_softmax)                \
+  EACH(segments)                       \
   EACH(shape)                          \
   EACH(sinkhorn_attention)             \
   EACH(symmetric_lookup)               \

@@ -35,6 +35,7 @@
   EACH(reduce)                      \
   EACH(rotary)                      \
   EACH(sampled_softmax)             \
+  EACH(segments)                    \
   EACH(shape)                       \
   EACH(softmax)                     \
   EACH(softmax_attention)           \
