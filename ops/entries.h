@@ -9,6 +9,7 @@
   EACH(causal_conv1d)                  \
   EACH(causal_dispatcher_attention)    \
   EACH(causal_lookup)                  \
+  EACH(cross_entropy)                  \
   EACH(decayed_sum)                    \
   EACH(decode_codes)                   \
   EACH(dispatcher_attention)           \

@@ -141,6 +141,20 @@ def tensors():
     save("tensors", made)
 
 
+def losses():
+    """Means of cross-entropies without weights of classes."""
+    made = {}
+    for name, attributes, given, results in cases("SoftmaxCrossEntropyLoss"):
+        if attributes["reduction"] != b"mean" or len(given) > 2 or len(results) > 1:
+            continue
+        x, targets = given["x"], given["y"].reshape(-1)
+        targets = np.where(targets == attributes.get("ignore_index", -1), -1, targets)
+        # [N, C, ...] as rows of classes.
+        logits = np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
+        made[name] = ({"logits": logits, "targets": targets}, {"loss": results["z"]}, {})
+    save("cross_entropy", made)
+
+
 def rows(x):
     """[B, C, L], channels before time, as packed rows [B * L, C]."""
     return x.transpose(0, 2, 1).reshape(-1, x.shape[1])
@@ -224,5 +238,6 @@ if __name__ == "__main__":
     causal_convolutions()
     elementwise()
     linear_attentions()
+    losses()
     rotary()
     tensors()

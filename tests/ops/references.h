@@ -13,6 +13,7 @@
   EACH(binary_cross_entropy)        \
   EACH(chosen_keys)                 \
   EACH(convolution)                 \
+  EACH(cross_entropy)               \
   EACH(decayed_sum)                 \
   EACH(dispatcher_attention)        \
   EACH(dropout)                     \
