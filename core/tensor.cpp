@@ -136,6 +136,19 @@ double Tensor::item() const {
   return dispatch_all(dtype_, [&]<class T>(T) { return static_cast<double>(*strided_data<T>()); });
 }
 
+double Tensor::element(std::span<const std::int64_t> index) const {
+  check<ShapeError>(defined() && static_cast<int>(index.size()) == rank(), "element",
+                    "needs an index for each dimension of shape ", shape_, "; got ", index.size());
+  std::int64_t offset = 0;
+  for (int d = 0; d < rank(); ++d) {
+    const std::int64_t at = index[static_cast<std::size_t>(d)];
+    check<IndexError>(at >= 0 && at < dim(d), "element", "needs an index in [0, ", dim(d), ") for dimension ", d,
+                      " of shape ", shape_, "; got ", at);
+    offset += at * stride(d);
+  }
+  return dispatch_all(dtype_, [&]<class T>(T) { return static_cast<double>(strided_data<T>()[offset]); });
+}
+
 std::vector<double> Tensor::to_doubles() const {
   std::vector<double> values(static_cast<std::size_t>(numel()));
   dispatch_all(dtype_, [&]<class T>(T) {

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -115,6 +117,13 @@ class Tensor {
 
   /// The one element, converted to double. Throws ShapeError unless numel() is 1.
   double item() const;
+  /// The element at an index, converted to double: `t(i, j)`. For looking at a few; kernels take data(). Throws
+  /// ShapeError unless there is an index for each dimension, IndexError for one outside [0, size).
+  template <std::integral... Index>
+  double operator()(Index... index) const {
+    return element(std::array<std::int64_t, sizeof...(Index)>{static_cast<std::int64_t>(index)...});
+  }
+  double element(std::span<const std::int64_t> index) const;
   /// All elements in row-major order, converted to double.
   std::vector<double> to_doubles() const;
 

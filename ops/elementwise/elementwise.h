@@ -125,6 +125,8 @@ Var operator-(const Var& a, const Var& b);
 Var operator*(const Var& a, const Var& b);
 Var operator/(const Var& a, const Var& b);
 Var operator-(const Var& x);
+/// a = a + b, in a new tensor: who holds the old one keeps it.
+Var& operator+=(Var& a, const Var& b);
 // The number is rounded to the other operand's type.
 Var operator+(const Var& a, double b);
 Var operator+(double a, const Var& b);
@@ -134,5 +136,6 @@ Var operator*(const Var& a, double b);
 Var operator*(double a, const Var& b);
 Var operator/(const Var& a, double b);
 Var operator/(double a, const Var& b);
+Var& operator+=(Var& a, double b);
 
 }  // namespace tally

@@ -442,5 +442,7 @@ Var operator*(double a, const Var& b) { return ops::multiply(constant(a, b), b);
 Var operator/(const Var& a, double b) { return ops::divide(a, constant(b, a)); }
 Var operator/(double a, const Var& b) { return ops::divide(constant(a, b), b); }
 Var operator-(const Var& x) { return ops::negate(x); }
+Var& operator+=(Var& a, const Var& b) { return a = a + b; }
+Var& operator+=(Var& a, double b) { return a = a + b; }
 
 }  // namespace tally

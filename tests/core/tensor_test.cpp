@@ -106,6 +106,20 @@ TEST_CASE("views have the strides and elements of their definition", "[tensor]")
   CHECK_THROWS_AS(a.slice(3, 0, 1), ShapeError);
 }
 
+TEST_CASE("elements are read by index, of views too, and refused outside", "[tensor]") {
+  const Tensor x = Tensor::from({1, 2, 3, 4, 5, 6}, {2, 3}), view = x.transpose(0, 1).slice(0, 1, 3);
+  for (int i = 0; i < 2; ++i) {
+    for (std::int64_t j = 0; j < 3; ++j) CHECK(x(i, j) == static_cast<double>(3 * i + j + 1));
+  }
+  CHECK(view(1, 0) == 3);
+  CHECK(view(0, 1) == 5);
+  CHECK(Tensor::scalar(2.5)() == 2.5);
+  CHECK_THROWS_WITH(x(1, 3), Catch::Contains("needs an index in [0, 3) for dimension 1 of shape [2, 3]; got 3"));
+  CHECK_THROWS_AS(x(-1, 0), IndexError);
+  CHECK_THROWS_AS(x(1), ShapeError);
+  CHECK_THROWS_AS(Tensor()(), ShapeError);
+}
+
 TEST_CASE("reshape keeps elements in order and refuses other counts", "[tensor]") {
   const Tensor a = counting({2, 6});
   CHECK(a.reshape({3, 4}).shares_storage_with(a));

@@ -227,9 +227,7 @@ TEST_CASE("elementwise functions at infinities, zeros, denormals and NaN", "[ele
         {-1.5f, kNan},
         {kInfinity, kInfinity},
         {-kInfinity, kNan}}},
-      {"expm1",
-       UnaryOp::expm1,
-       {{0, 0}, {-0.0f, -0.0f}, {kInfinity, kInfinity}, {-kInfinity, -1}, {-largest, -1}}},
+      {"expm1", UnaryOp::expm1, {{0, 0}, {-0.0f, -0.0f}, {kInfinity, kInfinity}, {-kInfinity, -1}, {-largest, -1}}},
       {"elu",
        UnaryOp::elu,
        {{0, 0}, {-0.0f, -0.0f}, {kInfinity, kInfinity}, {-kInfinity, -1}, {largest, largest}, {-largest, -1}}},
@@ -537,6 +535,23 @@ TEST_CASE("operators take numbers and keep what backward needs only", "[elementw
       CHECK_THROWS_AS(tape.backward(std::span(&y, 1), std::span(&one, 1)), AutogradError);
     }
   }
+}
+
+TEST_CASE("+= adds to a Var and is differentiated, and leaves the tensor that it had", "[elementwise]") {
+  const Tensor x = Tensor::from({1.0, 2.0}, {2});
+  Var total = x;
+  total += x;
+  total += 0.5;
+  CHECK(total.value().to_doubles() == std::vector<double>{2.5, 4.5});
+  CHECK(x.to_doubles() == std::vector<double>{1, 2});
+  const Tensor gradient = gradient_of(
+      [](const Var& v) {
+        Var sum = v;
+        for (int i = 0; i < 3; ++i) sum += ops::square(v);
+        return sum += sum;
+      },
+      x);
+  CHECK(gradient.to_doubles() == std::vector<double>{14, 26});
 }
 
 TEST_CASE("a cotangent that others hold is not overwritten by an elementwise backward", "[elementwise]") {
