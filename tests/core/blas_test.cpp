@@ -9,27 +9,13 @@
 #include "tally/core/error.h"
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
+#include "tests/core/expected_product.h"
 
 using namespace tally;
 using blas::Transpose;
+using test::Matrix;
 
 namespace {
-
-/// A stored matrix with room between its rows.
-template <class T>
-struct Matrix {
-  Matrix(std::int64_t stored_rows, std::int64_t stored_columns, std::int64_t gap, std::uint64_t seed)
-      : rows(stored_rows), columns(stored_columns), stride(stored_columns + gap) {
-    Tensor draws({rows * stride + 1}, dtype_of<T>);
-    fill_uniform(RngKey{seed}, draws, -1, 1);
-    values.assign(draws.data<T>(), draws.data<T>() + draws.numel());
-  }
-  T at(std::int64_t i, std::int64_t j, Transpose t) const {
-    return values[static_cast<std::size_t>(t == Transpose::yes ? j * stride + i : i * stride + j)];
-  }
-  std::int64_t rows, columns, stride;
-  std::vector<T> values;
-};
 
 enum class Kind { serial, parallel };
 
@@ -39,10 +25,9 @@ template <class T>
 std::vector<T> check_product(Kind kind, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k,
                              T alpha, T beta, bool compare = true) {
   CAPTURE(m, n, k, alpha, beta, ta == Transpose::yes, tb == Transpose::yes);
-  const Matrix<T> a(ta == Transpose::yes ? k : m, ta == Transpose::yes ? m : k, 3, 1);
-  const Matrix<T> b(tb == Transpose::yes ? n : k, tb == Transpose::yes ? k : n, 1, 2);
-  const Matrix<T> before(m, n, 2, 3);
-  Matrix<T> c = before;
+  const test::ExpectedProduct<T> expected(ta, tb, m, n, k, alpha, beta);
+  const Matrix<T>&a = expected.a, &b = expected.b;
+  Matrix<T> c = expected.before;
   const auto gemm = [&](auto&& function) {
     function(ta, tb, m, n, k, alpha, a.values.data(), a.stride, b.values.data(), b.stride, beta, c.values.data(),
              c.stride);
@@ -52,31 +37,10 @@ std::vector<T> check_product(Kind kind, Transpose ta, Transpose tb, std::int64_t
   } else {
     gemm([](auto... arguments) { blas::parallel_gemm(arguments...); });
   }
-  if (!compare) return c.values;
-
-  bool all_close = true, gaps_kept = true;
-  for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t j = 0; j < c.stride; ++j) {
-      const T old = before.at(i, j, Transpose::no), got = c.at(i, j, Transpose::no);
-      if (j >= n) {
-        gaps_kept = gaps_kept && old == got;
-        continue;
-      }
-      double sum = 0, magnitude = 0;
-      for (std::int64_t l = 0; l < k; ++l) {
-        const double product = static_cast<double>(a.at(i, l, ta)) * static_cast<double>(b.at(l, j, tb));
-        sum += product;
-        magnitude += std::abs(product);
-      }
-      const double expected = static_cast<double>(alpha) * sum + static_cast<double>(beta) * static_cast<double>(old);
-      const double scale = std::abs(static_cast<double>(alpha)) * magnitude +
-                           std::abs(static_cast<double>(beta) * static_cast<double>(old));
-      const double bound = static_cast<double>(k + 4) * static_cast<double>(std::numeric_limits<T>::epsilon()) * scale;
-      all_close = all_close && std::abs(static_cast<double>(got) - expected) <= bound;
-    }
+  if (compare) {
+    CHECK(expected.is(c));
+    CHECK(expected.keeps_gaps(c));
   }
-  CHECK(all_close);
-  CHECK(gaps_kept);
   return c.values;
 }
 

@@ -9,8 +9,10 @@
 #include "tally/core/error.h"
 #include "tally/core/random.h"
 #include "tally/core/simd.h"
+#include "tests/core/on_each_target.h"
 
 using namespace tally;
+using test::on_each_target;
 
 namespace {
 
@@ -30,18 +32,6 @@ std::vector<float> draws(std::int64_t n, std::uint64_t seed, double low = -1, do
   Tensor tensor({n});
   fill_uniform(RngKey{seed}, tensor, low, high);
   return {tensor.data<float>(), tensor.data<float>() + n};
-}
-
-/// Runs body once on each SIMD target of this machine.
-template <class Body>
-void on_each_target(Body&& body) {
-  for (const std::string& target : simd_targets()) {
-    CAPTURE(target);
-    set_simd_target(target);
-    CHECK(simd_target() == target);
-    body();
-  }
-  set_simd_target("");
 }
 
 /// Number of elements that are not within `ulps` roundings of `magnitude` of what is expected.

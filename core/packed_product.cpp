@@ -1,0 +1,374 @@
+// Compiled once per SIMD target (Highway re-includes this file).
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "tally/core/packed_product.cpp"
+#include <hwy/foreach_target.h>
+// Highway must come after foreach_target.
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <utility>
+
+#include "tally/core/error.h"
+#include "tally/core/packed_product.h"
+
+#ifndef TALLY_CORE_PACKED_PRODUCT_ONCE
+#define TALLY_CORE_PACKED_PRODUCT_ONCE
+namespace tally::packed {
+namespace {
+
+/// Longest part of the inner size that is packed and summed at once: a panel of B of this depth fits the second-level
+/// cache beside a block of A.
+constexpr std::int64_t kDepth = 512;
+/// Floats of a packed block of B and of A: the first fits the last-level cache's share of a core, the second L2.
+constexpr std::int64_t kRightBlock = 256 * 1024;
+constexpr std::int64_t kLeftBlock = 24 * 1024;
+
+/// Rows of A are packed when they meet so many columns: fewer are done sooner than packing pays, and a transposed A is
+/// read as it stands.
+constexpr std::int64_t kPackLeftFrom = 256;
+
+/// More rows of A than these repay packing a B that is not transposed; up to them it is read as it stands.
+constexpr std::int64_t kPackRightAbove = 256;
+
+/// A thread's buffers.
+struct Buffers {
+  float* left = nullptr;
+  float* right = nullptr;
+};
+
+/// Where packed panels of op(B) stand that somebody keeps; null when they are to be packed.
+using Kept = const float*;
+
+/// Depth of the equal parts into which an inner size is broken.
+inline std::int64_t depth_of(std::int64_t k) {
+  const std::int64_t parts = (k + kDepth - 1) / kDepth;
+  return (k + parts - 1) / parts;
+}
+
+}  // namespace
+}  // namespace tally::packed
+#endif  // TALLY_CORE_PACKED_PRODUCT_ONCE
+
+HWY_BEFORE_NAMESPACE();
+namespace tally::packed {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using blas::Transpose;
+using F = hn::ScalableTag<float>;
+using V = hn::Vec<F>;
+
+// A tile of C is kept in registers: 12 rows of 2 vectors where there are 32 registers, 6 where there are 16.
+constexpr int kTileRows = HWY_MAX_BYTES >= 64 ? 12 : 6;
+constexpr int kTileVectors = 2;
+
+HWY_INLINE std::int64_t lanes() { return static_cast<std::int64_t>(hn::Lanes(F())); }
+std::int64_t panel_columns_f32() { return kTileVectors * lanes(); }
+
+// ---- Packing: panels of `width` values side by side for each inner index.
+
+/// to[p * width + r] = from[r * stride + p] for r < count and p < depth; zeros for r in [count, width).
+void pack_across(const float* from, std::int64_t stride, std::int64_t count, std::int64_t depth, float* to,
+                 std::int64_t width) {
+  std::int64_t whole = 0;
+#if HWY_TARGET != HWY_SCALAR
+  // Squares of 4 x 4; 16 of the inner indices at a time, which is one cache line of each row.
+  const hn::FixedTag<float, 4> d;
+  const hn::RepartitionToWide<decltype(d)> wide;
+  const auto pairs = [&](auto v) { return hn::BitCast(wide, v); };
+  whole = depth / 4 * 4;
+  for (std::int64_t line = 0; line < whole; line += 16) {
+    const std::int64_t end = std::min(line + 16, whole);
+    for (std::int64_t r = 0; r + 4 <= count; r += 4) {
+      const float* rows = from + r * stride;
+      for (std::int64_t p = line; p < end; p += 4) {
+        const auto r0 = hn::LoadU(d, rows + p), r1 = hn::LoadU(d, rows + stride + p);
+        const auto r2 = hn::LoadU(d, rows + 2 * stride + p), r3 = hn::LoadU(d, rows + 3 * stride + p);
+        const auto low01 = pairs(hn::InterleaveLower(d, r0, r1)), high01 = pairs(hn::InterleaveUpper(d, r0, r1));
+        const auto low23 = pairs(hn::InterleaveLower(d, r2, r3)), high23 = pairs(hn::InterleaveUpper(d, r2, r3));
+        float* square = to + p * width + r;
+        hn::StoreU(hn::BitCast(d, hn::InterleaveLower(wide, low01, low23)), d, square);
+        hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(wide, low01, low23)), d, square + width);
+        hn::StoreU(hn::BitCast(d, hn::InterleaveLower(wide, high01, high23)), d, square + 2 * width);
+        hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(wide, high01, high23)), d, square + 3 * width);
+      }
+    }
+  }
+  for (std::int64_t r = count / 4 * 4; r < count; ++r) {
+    for (std::int64_t p = 0; p < whole; ++p) to[p * width + r] = from[r * stride + p];
+  }
+#endif
+  for (std::int64_t p = whole; p < depth; ++p) {
+    for (std::int64_t r = 0; r < count; ++r) to[p * width + r] = from[r * stride + p];
+  }
+  if (count == width) return;
+  for (std::int64_t p = 0; p < depth; ++p) std::fill(to + p * width + count, to + (p + 1) * width, 0.0F);
+}
+
+/// to[p * width + r] = from[p * stride + r] for a panel of B, and zeros as above.
+void pack_along(const float* from, std::int64_t stride, std::int64_t count, std::int64_t depth, float* to) {
+  const F d;
+  const std::int64_t width = panel_columns_f32();
+  for (std::int64_t p = 0; p < depth; ++p, from += stride, to += width) {
+    if (count < width) {
+      std::copy_n(from, count, to);
+      std::fill(to + count, to + width, 0.0F);
+    } else {
+      for (int v = 0; v < kTileVectors; ++v) hn::Store(hn::LoadU(d, from + v * lanes()), d, to + v * lanes());
+    }
+  }
+}
+
+/// Panels of inner indices [first, first + depth) and columns [column, column + columns).
+void pack_right_f32(const MatrixView& b, std::int64_t first, std::int64_t depth, std::int64_t column,
+                    std::int64_t columns, float* to) {
+  const std::int64_t width = panel_columns_f32();
+  for (std::int64_t j = 0; j < columns; j += width) {
+    const std::int64_t count = std::min(width, columns - j);
+    if (b.transposed == Transpose::yes) {
+      pack_across(b.data + (column + j) * b.stride + first, b.stride, count, depth, to, width);
+    } else {
+      pack_along(b.data + first * b.stride + column + j, b.stride, count, depth, to);
+    }
+    to += width * depth;
+  }
+}
+
+// ---- Tiles.
+
+/// A tile of C, and the rows and columns that it is the product of.
+struct Tile {
+  const float* a;
+  std::int64_t a_stride;
+  const float* b;
+  std::int64_t b_stride;
+  std::int64_t depth;
+  float alpha, beta;
+  float* c;
+  std::int64_t c_stride, columns;
+};
+
+/// Stores a tile whose last vector is only part of one: by copies of rows, as masked stores may touch what they leave
+/// out. The sums stand behind each other, N vectors to a row.
+HWY_NOINLINE void store_part(const float* sums, int rows, int vectors, const Tile& t) {
+  const F d;
+  const V beta = hn::Set(d, t.beta);
+  HWY_ALIGN float row[kTileVectors * HWY_MAX_BYTES / sizeof(float)] = {};
+  for (int r = 0; r < rows; ++r) {
+    float* c = t.c + r * t.c_stride;
+    if (t.beta != 0) std::copy_n(c, t.columns, row);
+    for (int v = 0; v < vectors; ++v, sums += lanes()) {
+      const V sum = hn::Load(d, sums);
+      float* to = row + v * lanes();
+      hn::Store(t.beta == 0 ? sum : hn::MulAdd(beta, hn::Load(d, to), sum), d, to);
+    }
+    std::copy_n(row, t.columns, c);
+  }
+}
+
+// Sums stay in registers only where every loop over them is unrolled.
+#define TALLY_UNROLL _Pragma("GCC unroll 16")
+
+/// Of R rows and N vectors. a[r * stride + p] is the element of row r and inner index p when kAcross, and else
+/// a[p * stride + r].
+template <int R, int N, bool kAcross>
+void compute_tile(const Tile& t) {
+  const F d;
+  V sums[R][N];
+  TALLY_UNROLL for (int r = 0; r < R; ++r) { TALLY_UNROLL for (int v = 0; v < N; ++v) sums[r][v] = hn::Zero(d); }
+  const float* a = t.a;
+  const float* b = t.b;
+  const std::int64_t a_stride = t.a_stride;
+  for (std::int64_t p = 0; p < t.depth; ++p) {
+    V right[N];
+    TALLY_UNROLL for (int v = 0; v < N; ++v) right[v] = hn::LoadU(d, b + v * lanes());
+    TALLY_UNROLL for (int r = 0; r < R; ++r) {
+      const V left = hn::Set(d, kAcross ? a[r * a_stride] : a[r]);
+      TALLY_UNROLL for (int v = 0; v < N; ++v) sums[r][v] = hn::MulAdd(left, right[v], sums[r][v]);
+    }
+    a += kAcross ? 1 : a_stride;
+    b += t.b_stride;
+  }
+  if (t.alpha != 1) {
+    const V alpha = hn::Set(d, t.alpha);
+    TALLY_UNROLL for (int r = 0; r < R; ++r) {
+      TALLY_UNROLL for (int v = 0; v < N; ++v) sums[r][v] = hn::Mul(alpha, sums[r][v]);
+    }
+  }
+  if (t.columns == N * lanes()) {
+    const V beta = hn::Set(d, t.beta);
+    float* c = t.c;
+    if (t.beta == 0) {
+      TALLY_UNROLL for (int r = 0; r < R; ++r, c += t.c_stride) {
+        TALLY_UNROLL for (int v = 0; v < N; ++v) hn::StoreU(sums[r][v], d, c + v * lanes());
+      }
+    } else {
+      TALLY_UNROLL for (int r = 0; r < R; ++r, c += t.c_stride) {
+        TALLY_UNROLL for (int v = 0; v < N; ++v) {
+          float* to = c + v * lanes();
+          hn::StoreU(hn::MulAdd(beta, hn::LoadU(d, to), sums[r][v]), d, to);
+        }
+      }
+    }
+    return;
+  }
+  HWY_ALIGN float part[R * N * HWY_MAX_BYTES / sizeof(float)];
+  TALLY_UNROLL for (int r = 0; r < R; ++r) {
+    TALLY_UNROLL for (int v = 0; v < N; ++v) hn::Store(sums[r][v], d, part + (r * N + v) * lanes());
+  }
+  store_part(part, R, N, t);
+}
+
+using TileFunction = void (*)(const Tile&);
+template <int N, bool kAcross, int... R>
+constexpr std::array<TileFunction, sizeof...(R)> tiles_of(std::integer_sequence<int, R...>) {
+  return {compute_tile<R + 1, N, kAcross>...};
+}
+template <int N, bool kAcross>
+constexpr auto kTiles = tiles_of<N, kAcross>(std::make_integer_sequence<int, kTileRows>());
+
+HWY_INLINE TileFunction tile_function(std::int64_t rows, bool two_vectors, bool across) {
+  const auto r = static_cast<std::size_t>(rows - 1);
+  if (two_vectors) return across ? kTiles<2, true>[r] : kTiles<2, false>[r];
+  return across ? kTiles<1, true>[r] : kTiles<1, false>[r];
+}
+
+// ---- Blocks.
+
+/// Rows [row, row + rows) and inner indices [first, first + depth) of op(A), from the matrix itself or packed.
+struct Left {
+  const float* data;
+  std::int64_t stride, tile_step;
+  bool across;
+};
+
+HWY_INLINE Left left_block(const Product& p, std::int64_t row, std::int64_t rows, std::int64_t first,
+                           std::int64_t depth, float* buffer) {
+  if (p.a.transposed == Transpose::yes) {
+    return {p.a.data + first * p.a.stride + row, p.a.stride, kTileRows, false};
+  }
+  const float* data = p.a.data + row * p.a.stride + first;
+  if (p.n < kPackLeftFrom) return {data, p.a.stride, kTileRows * p.a.stride, true};
+  for (std::int64_t i = 0; i < rows; i += kTileRows) {
+    const std::int64_t count = std::min<std::int64_t>(kTileRows, rows - i);
+    pack_across(data + i * p.a.stride, p.a.stride, count, depth, buffer + i * depth, kTileRows);
+  }
+  return {buffer, kTileRows, kTileRows * depth, false};
+}
+
+void multiply_f32(const Product& p, Kept kept, const Buffers& buffers) {
+  const std::int64_t width = panel_columns_f32();
+  const std::int64_t depth_step = depth_of(p.k);
+  const std::int64_t padded = (p.n + width - 1) / width * width;
+  // A whole number of panels, and of tiles.
+  const std::int64_t column_step = kept != nullptr ? p.n : kRightBlock / depth_step / width * width;
+  const std::int64_t row_step = std::max<std::int64_t>(1, kLeftBlock / depth_step / kTileRows) * kTileRows;
+  const bool as_stored = kept == nullptr && p.b.transposed == Transpose::no && p.m <= kPackRightAbove;
+  for (std::int64_t column = 0; column < p.n; column += column_step) {
+    const std::int64_t columns = std::min(column_step, p.n - column);
+    // A panel that ends with a part of a vector is packed in any case, so that whole vectors can be read.
+    const std::int64_t stored = !as_stored ? 0 : columns % lanes() == 0 ? columns : columns / width * width;
+    for (std::int64_t first = 0; first < p.k; first += depth_step) {
+      const std::int64_t depth = std::min(depth_step, p.k - first);
+      if (kept == nullptr && stored < columns) {
+        pack_right_f32(p.b, first, depth, column + stored, columns - stored, buffers.right + stored * depth);
+      }
+      const float* panels = kept != nullptr ? kept + first * padded : buffers.right;
+      const float beta = first == 0 ? p.beta : 1;
+      for (std::int64_t row = 0; row < p.m; row += row_step) {
+        const std::int64_t rows = std::min(row_step, p.m - row);
+        const Left left = left_block(p, row, rows, first, depth, buffers.left);
+        for (std::int64_t j = 0; j < columns; j += width) {
+          const std::int64_t count = std::min(width, columns - j);
+          const bool packed = j >= stored;
+          Tile tile{left.data,
+                    left.stride,
+                    packed ? panels + j * depth : p.b.data + first * p.b.stride + column + j,
+                    packed ? width : p.b.stride,
+                    depth,
+                    p.alpha,
+                    beta,
+                    p.c + row * p.c_stride + column + j,
+                    p.c_stride,
+                    count};
+          for (std::int64_t i = 0; i < rows; i += kTileRows) {
+            tile_function(std::min<std::int64_t>(kTileRows, rows - i), count > lanes(), left.across)(tile);
+            tile.a += left.tile_step;
+            tile.c += kTileRows * p.c_stride;
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace tally::packed
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tally::packed {
+namespace {
+
+HWY_EXPORT(multiply_f32);
+HWY_EXPORT(pack_right_f32);
+HWY_EXPORT(panel_columns_f32);
+
+struct Free {
+  void operator()(float* memory) const { std::free(memory); }
+};
+
+/// Kept by the thread, so that a small product pays no allocation and no fresh pages.
+Buffers thread_buffers() {
+  thread_local const std::unique_ptr<float[], Free> memory(
+      static_cast<float*>(std::aligned_alloc(64, (kLeftBlock + kRightBlock) * sizeof(float))));
+  if (memory == nullptr) throw std::bad_alloc();
+  return {memory.get(), memory.get() + kLeftBlock};
+}
+
+/// What is left of a product whose inner size is 0.
+void scale(const Product& p) {
+  for (std::int64_t i = 0; i < p.m; ++i) {
+    float* row = p.c + i * p.c_stride;
+    for (std::int64_t j = 0; j < p.n; ++j) row[j] = p.beta == 0 ? 0 : p.beta * row[j];
+  }
+}
+
+void multiply_with(const Product& p, Kept kept) {
+  if (p.m == 0 || p.n == 0) return;
+  if (p.k == 0) return scale(p);
+  HWY_DYNAMIC_DISPATCH(multiply_f32)(p, kept, thread_buffers());
+}
+
+}  // namespace
+
+void multiply(const Product& product) { multiply_with(product, nullptr); }
+
+PackedMatrix::PackedMatrix(const MatrixView& matrix, std::int64_t rows, std::int64_t columns)
+    : rows_(rows), columns_(columns), panel_(HWY_DYNAMIC_DISPATCH(panel_columns_f32)()) {
+  const std::int64_t padded = (columns + panel_ - 1) / panel_ * panel_;
+  values_ = Tensor({rows, padded});
+  if (rows == 0 || columns == 0) return;
+  float* to = values_.mutable_data<float>();
+  for (std::int64_t first = 0; first < rows; first += depth_of(rows)) {
+    const std::int64_t depth = std::min(depth_of(rows), rows - first);
+    HWY_DYNAMIC_DISPATCH(pack_right_f32)(matrix, first, depth, 0, columns, to + first * padded);
+  }
+}
+
+void multiply(const Product& product, const PackedMatrix& b) {
+  check<ShapeError>(b.rows() == product.k && b.columns() == product.n, "packed product", "needs a right operand of ",
+                    product.k, " x ", product.n, "; got ", b.rows(), " x ", b.columns());
+  check<ValueError>(b.panel_ == 0 || b.panel_ == HWY_DYNAMIC_DISPATCH(panel_columns_f32)(), "packed product",
+                    "needs an operand packed for the SIMD target in use; got panels of ", b.panel_, " columns");
+  multiply_with(product, b.rows() * b.columns() == 0 ? nullptr : b.values_.data<float>());
+}
+
+}  // namespace tally::packed
+#endif  // HWY_ONCE
