@@ -20,19 +20,26 @@
 namespace tally::packed {
 namespace {
 
-/// Longest part of the inner size that is packed and summed at once: a panel of B of this depth fits the second-level
-/// cache beside a block of A.
+// Sizes of blocks, measured. Each is a whole number of panels and tiles.
+
+/// Longest part of the inner size that is summed at once.
 constexpr std::int64_t kDepth = 512;
-/// Floats of a packed block of B and of A: the first fits the last-level cache's share of a core, the second L2.
-constexpr std::int64_t kRightBlock = 256 * 1024;
+/// Floats of a packed block of B, which rows of tiles pass over again and again, at small depths: 256 KB. At larger
+/// ones it has so many columns, as a block of A is packed for each.
+constexpr std::int64_t kRightBlock = 64 * 1024;
+constexpr std::int64_t kRightColumns = 512;
+/// Floats of a packed block of A.
 constexpr std::int64_t kLeftBlock = 24 * 1024;
 
-/// Rows of A are packed when they meet so many columns: fewer are done sooner than packing pays, and a transposed A is
-/// read as it stands.
+/// Rows of A are packed when they meet so many columns: fewer are done sooner than packing pays. A transposed A is read
+/// as it stands where a tile uses most of a cache line of it.
 constexpr std::int64_t kPackLeftFrom = 256;
 
-/// More rows of A than these repay packing a B that is not transposed; up to them it is read as it stands.
+/// Up to so many rows of A, a B that is not transposed is read as it stands, since packing it would not pay. Fewer
+/// where its rows are further apart than a page of memory.
 constexpr std::int64_t kPackRightAbove = 256;
+constexpr std::int64_t kPackFarRightAbove = 64;
+constexpr std::int64_t kPage = 1024;
 
 /// A thread's buffers.
 struct Buffers {
@@ -69,6 +76,44 @@ constexpr int kTileVectors = 2;
 
 HWY_INLINE std::int64_t lanes() { return static_cast<std::int64_t>(hn::Lanes(F())); }
 std::int64_t panel_columns_f32() { return kTileVectors * lanes(); }
+
+// ---- Parts of vectors, of which nothing beyond `count` lanes is touched.
+
+/// `count` floats, fewer than a vector has: by pieces of known length, for a call costs more.
+HWY_INLINE void copy_few(const float* from, float* to, std::int64_t count) {
+  for (std::size_t piece = HWY_MAX_BYTES / sizeof(float) / 2; piece > 0; piece /= 2) {
+    if ((static_cast<std::size_t>(count) & piece) == 0) continue;
+    std::copy_n(from, piece, to);
+    from += piece;
+    to += piece;
+  }
+}
+
+/// The first `count` lanes, and zeros; all lanes when there are more, none when it is negative.
+HWY_INLINE V load_part(const float* from, std::int64_t count) {
+  const F d;
+  if (count >= lanes()) return hn::LoadU(d, from);
+  if (count <= 0) return hn::Zero(d);
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN float part[HWY_MAX_BYTES / sizeof(float)] = {};
+  copy_few(from, part, count);
+  return hn::Load(d, part);
+#else
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(count)), d, from);
+#endif
+}
+
+HWY_INLINE void store_part(V v, float* to, std::int64_t count) {
+  const F d;
+  if (count >= lanes()) return hn::StoreU(v, d, to);
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN float part[HWY_MAX_BYTES / sizeof(float)];
+  hn::Store(v, d, part);
+  copy_few(part, to, count);
+#else
+  hn::BlendedStore(v, hn::FirstN(d, static_cast<std::size_t>(count)), d, to);
+#endif
+}
 
 // ---- Packing: panels of `width` values side by side for each inner index.
 
@@ -113,13 +158,9 @@ void pack_across(const float* from, std::int64_t stride, std::int64_t count, std
 /// to[p * width + r] = from[p * stride + r] for a panel of B, and zeros as above.
 void pack_along(const float* from, std::int64_t stride, std::int64_t count, std::int64_t depth, float* to) {
   const F d;
-  const std::int64_t width = panel_columns_f32();
-  for (std::int64_t p = 0; p < depth; ++p, from += stride, to += width) {
-    if (count < width) {
-      std::copy_n(from, count, to);
-      std::fill(to + count, to + width, 0.0F);
-    } else {
-      for (int v = 0; v < kTileVectors; ++v) hn::Store(hn::LoadU(d, from + v * lanes()), d, to + v * lanes());
+  for (std::int64_t p = 0; p < depth; ++p, from += stride) {
+    for (int v = 0; v < kTileVectors; ++v, to += lanes()) {
+      hn::Store(load_part(from + v * lanes(), count - v * lanes()), d, to);
     }
   }
 }
@@ -153,21 +194,18 @@ struct Tile {
   std::int64_t c_stride, columns;
 };
 
-/// Stores a tile whose last vector is only part of one: by copies of rows, as masked stores may touch what they leave
-/// out. The sums stand behind each other, N vectors to a row.
-HWY_NOINLINE void store_part(const float* sums, int rows, int vectors, const Tile& t) {
+/// Stores a tile whose last vector is only part of one. The sums stand behind each other, `vectors` to a row.
+HWY_NOINLINE void store_narrow(const float* sums, int rows, int vectors, const Tile& t) {
   const F d;
   const V beta = hn::Set(d, t.beta);
-  HWY_ALIGN float row[kTileVectors * HWY_MAX_BYTES / sizeof(float)] = {};
   for (int r = 0; r < rows; ++r) {
     float* c = t.c + r * t.c_stride;
-    if (t.beta != 0) std::copy_n(c, t.columns, row);
     for (int v = 0; v < vectors; ++v, sums += lanes()) {
+      const std::int64_t count = t.columns - v * lanes();
+      float* to = c + v * lanes();
       const V sum = hn::Load(d, sums);
-      float* to = row + v * lanes();
-      hn::Store(t.beta == 0 ? sum : hn::MulAdd(beta, hn::Load(d, to), sum), d, to);
+      store_part(t.beta == 0 ? sum : hn::MulAdd(beta, load_part(to, count), sum), to, count);
     }
-    std::copy_n(row, t.columns, c);
   }
 }
 
@@ -221,7 +259,7 @@ void compute_tile(const Tile& t) {
   TALLY_UNROLL for (int r = 0; r < R; ++r) {
     TALLY_UNROLL for (int v = 0; v < N; ++v) hn::Store(sums[r][v], d, part + (r * N + v) * lanes());
   }
-  store_part(part, R, N, t);
+  store_narrow(part, R, N, t);
 }
 
 using TileFunction = void (*)(const Tile&);
@@ -249,14 +287,20 @@ struct Left {
 
 HWY_INLINE Left left_block(const Product& p, std::int64_t row, std::int64_t rows, std::int64_t first,
                            std::int64_t depth, float* buffer) {
-  if (p.a.transposed == Transpose::yes) {
-    return {p.a.data + first * p.a.stride + row, p.a.stride, kTileRows, false};
-  }
-  const float* data = p.a.data + row * p.a.stride + first;
-  if (p.n < kPackLeftFrom) return {data, p.a.stride, kTileRows * p.a.stride, true};
-  for (std::int64_t i = 0; i < rows; i += kTileRows) {
+  const bool across = p.a.transposed == Transpose::no;
+  const std::int64_t stride = p.a.stride, step = across ? kTileRows * stride : kTileRows;
+  const float* data = across ? p.a.data + row * stride + first : p.a.data + first * stride + row;
+  if (p.n < kPackLeftFrom || (!across && kTileRows > 8)) return {data, stride, step, across};
+  for (std::int64_t i = 0; i < rows; i += kTileRows, data += step) {
     const std::int64_t count = std::min<std::int64_t>(kTileRows, rows - i);
-    pack_across(data + i * p.a.stride, p.a.stride, count, depth, buffer + i * depth, kTileRows);
+    float* to = buffer + i * depth;
+    if (across) {
+      pack_across(data, stride, count, depth, to, kTileRows);
+    } else if (count == kTileRows) {
+      for (std::int64_t q = 0; q < depth; ++q) std::copy_n(data + q * stride, kTileRows, to + q * kTileRows);
+    } else {
+      for (std::int64_t q = 0; q < depth; ++q) std::copy_n(data + q * stride, count, to + q * kTileRows);
+    }
   }
   return {buffer, kTileRows, kTileRows * depth, false};
 }
@@ -265,10 +309,10 @@ void multiply_f32(const Product& p, Kept kept, const Buffers& buffers) {
   const std::int64_t width = panel_columns_f32();
   const std::int64_t depth_step = depth_of(p.k);
   const std::int64_t padded = (p.n + width - 1) / width * width;
-  // A whole number of panels, and of tiles.
-  const std::int64_t column_step = kept != nullptr ? p.n : kRightBlock / depth_step / width * width;
+  const std::int64_t column_step = std::max(kRightColumns, kRightBlock / depth_step / width * width);
   const std::int64_t row_step = std::max<std::int64_t>(1, kLeftBlock / depth_step / kTileRows) * kTileRows;
-  const bool as_stored = kept == nullptr && p.b.transposed == Transpose::no && p.m <= kPackRightAbove;
+  const bool as_stored = kept == nullptr && p.b.transposed == Transpose::no &&
+                         p.m <= (p.b.stride > kPage ? kPackFarRightAbove : kPackRightAbove);
   for (std::int64_t column = 0; column < p.n; column += column_step) {
     const std::int64_t columns = std::min(column_step, p.n - column);
     // A panel that ends with a part of a vector is packed in any case, so that whole vectors can be read.
@@ -278,29 +322,24 @@ void multiply_f32(const Product& p, Kept kept, const Buffers& buffers) {
       if (kept == nullptr && stored < columns) {
         pack_right_f32(p.b, first, depth, column + stored, columns - stored, buffers.right + stored * depth);
       }
-      const float* panels = kept != nullptr ? kept + first * padded : buffers.right;
+      const float* panels = kept != nullptr ? kept + first * padded + column * depth : buffers.right;
       const float beta = first == 0 ? p.beta : 1;
       for (std::int64_t row = 0; row < p.m; row += row_step) {
         const std::int64_t rows = std::min(row_step, p.m - row);
         const Left left = left_block(p, row, rows, first, depth, buffers.left);
-        for (std::int64_t j = 0; j < columns; j += width) {
+        const auto tile = [&](std::int64_t i, std::int64_t j) {
           const std::int64_t count = std::min(width, columns - j);
           const bool packed = j >= stored;
-          Tile tile{left.data,
-                    left.stride,
-                    packed ? panels + j * depth : p.b.data + first * p.b.stride + column + j,
-                    packed ? width : p.b.stride,
-                    depth,
-                    p.alpha,
-                    beta,
-                    p.c + row * p.c_stride + column + j,
-                    p.c_stride,
-                    count};
-          for (std::int64_t i = 0; i < rows; i += kTileRows) {
-            tile_function(std::min<std::int64_t>(kTileRows, rows - i), count > lanes(), left.across)(tile);
-            tile.a += left.tile_step;
-            tile.c += kTileRows * p.c_stride;
-          }
+          const TileFunction compute =
+              tile_function(std::min<std::int64_t>(kTileRows, rows - i), count > lanes(), left.across);
+          compute({left.data + i / kTileRows * left.tile_step, left.stride,
+                   packed ? panels + j * depth : p.b.data + first * p.b.stride + column + j,
+                   packed ? width : p.b.stride, depth, p.alpha, beta, p.c + (row + i) * p.c_stride + column + j,
+                   p.c_stride, count});
+        };
+        // Along a row of tiles: what C has there is written line after line.
+        for (std::int64_t i = 0; i < rows; i += kTileRows) {
+          for (std::int64_t j = 0; j < columns; j += width) tile(i, j);
         }
       }
     }
@@ -326,8 +365,9 @@ struct Free {
 
 /// Kept by the thread, so that a small product pays no allocation and no fresh pages.
 Buffers thread_buffers() {
+  constexpr std::int64_t kRight = std::max(kRightBlock, kRightColumns * kDepth);
   thread_local const std::unique_ptr<float[], Free> memory(
-      static_cast<float*>(std::aligned_alloc(64, (kLeftBlock + kRightBlock) * sizeof(float))));
+      static_cast<float*>(std::aligned_alloc(64, (kLeftBlock + kRight) * sizeof(float))));
   if (memory == nullptr) throw std::bad_alloc();
   return {memory.get(), memory.get() + kLeftBlock};
 }

@@ -95,6 +95,8 @@ TEST_CASE("packed products agree with plain loops where blocks and ways of readi
     for (const Transpose tb : kTransposes) {
       check_product(ta, tb, 256, 40, 3);           // B is read as stored
       check_product(ta, tb, 257, 40, 3);           // and packed
+      check_product(ta, tb, 64, 1100, 2);          // far apart: as stored
+      check_product(ta, tb, 65, 1100, 2);          // and packed
       check_product(ta, tb, 14, 255, 9);           // A is read as stored
       check_product(ta, tb, 14, 256, 9);           // and packed
       check_product(ta, tb, 120, 35, 600);         // several blocks of rows, two of the inner size
