@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tally/core/error.h"
+#include "tally/core/packed_product.h"
 #include "tally/core/parallel.h"
 
 namespace tally::blas {
@@ -79,6 +80,21 @@ bool verify_once() {
   return true;
 }
 
+/// The one place where a product goes to OpenBLAS or to our own kernels.
+void multiply(Transpose ta, Transpose tb, int m, int n, int k, double alpha, const double* a, int lda, const double* b,
+              int ldb, double beta, double* c, int ldc) {
+  call(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void multiply(Transpose ta, Transpose tb, int m, int n, int k, float alpha, const float* a, int lda, const float* b,
+              int ldb, float beta, float* c, int ldc) {
+  static const VectorWidth kernels = kernel_width(core_name()), width = vector_width();
+  if (multiplies_packed(kernels, width, ta, tb, m, n, k)) {
+    packed::multiply({m, n, k, alpha, {a, lda, ta}, {b, ldb, tb}, beta, c, ldc});
+  } else {
+    call(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  }
+}
+
 template <class T>
 void checked_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a,
                   std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
@@ -91,7 +107,7 @@ void checked_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, st
     return;
   }
   operation_count.fetch_add(2 * static_cast<std::uint64_t>(m * n * k), std::memory_order_relaxed);
-  call(ta, tb, narrow(m), narrow(n), narrow(k), alpha, a, narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
+  multiply(ta, tb, narrow(m), narrow(n), narrow(k), alpha, a, narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
 }
 
 // Tile sizes are constants: results must not depend on the number of threads.
@@ -203,18 +219,42 @@ VectorWidth vector_width() {
   return VectorWidth::older;
 }
 
+VectorWidth kernel_width(std::string_view core_name) {
+  // OpenBLAS' families of kernels for x86 CPUs before AVX2, of which no new ones will come, and those for AVX-512.
+  static constexpr std::array<std::string_view, 22> kOlder = {
+      "Katmai",    "Coppermine", "Northwood",   "Prescott", "Banias",  "Core2",        "Penryn",    "Dunnington",
+      "Atom",      "Nehalem",    "Sandybridge", "Athlon",   "Opteron", "Opteron_SSE3", "Barcelona", "Bobcat",
+      "Bulldozer", "Piledriver", "Steamroller", "Nano",     "Generic", "Unknown"};
+  static constexpr std::array<std::string_view, 3> kAvx512 = {"SkylakeX", "Cooperlake", "SapphireRapids"};
+  const auto is_one_of = [&](const auto& names) {
+    return std::find(names.begin(), names.end(), core_name) != names.end();
+  };
+  return is_one_of(kOlder) ? VectorWidth::older : is_one_of(kAvx512) ? VectorWidth::avx512 : VectorWidth::avx2;
+}
+
+bool multiplies_packed(VectorWidth kernels, VectorWidth width, Transpose ta, Transpose tb, std::int64_t m,
+                       std::int64_t n, std::int64_t k) {
+  if (width == VectorWidth::older) return false;  // not measured
+  if (kernels < width) return true;
+  // Few rows do not pay for packing, and lanes beyond the last column are computed for nothing.
+  if (m < 8 || n < 16) return false;
+  if (width == VectorWidth::avx2) {
+    return n % 8 == 0 && n <= (ta == Transpose::yes ? 64 : 128);
+  }
+  constexpr std::int64_t kLanes = 16;
+  if ((kLanes - n % kLanes) % kLanes > n / 16) return false;
+  // OpenBLAS has kernels for small products that pack nothing; they are slow where A is as stored and B transposed.
+  constexpr double kSmall = 1e6;
+  if (static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) > kSmall) return true;
+  return ta == Transpose::no && tb == Transpose::yes && m * n >= 2048;
+}
+
 std::string fallback_warning(std::string_view core_name, VectorWidth width) {
-  // OpenBLAS' families of kernels for x86 CPUs before AVX2; no new ones will come.
-  static constexpr std::array<std::string_view, 21> kOlder = {
-      "Katmai",     "Coppermine", "Northwood", "Prescott",    "Banias",      "Core2",   "Penryn",
-      "Dunnington", "Atom",       "Nehalem",   "Sandybridge", "Athlon",      "Opteron", "Opteron_SSE3",
-      "Barcelona",  "Bobcat",     "Bulldozer", "Piledriver",  "Steamroller", "Nano",    "Unknown"};
-  const bool is_older = std::find(kOlder.begin(), kOlder.end(), core_name) != kOlder.end();
-  if (width == VectorWidth::older || !is_older) return "";
+  if (width == VectorWidth::older || kernel_width(core_name) != VectorWidth::older) return "";
   const bool widest = width == VectorWidth::avx512;
   return detail::join("warning: OpenBLAS runs on ", core_name, " kernels, which leave this CPU's ",
                       widest ? "AVX-512" : "AVX2",
-                      " unused, so that matrix products take several times as long; set OPENBLAS_CORETYPE=",
+                      " unused, so that f64 matrix products take several times as long; set OPENBLAS_CORETYPE=",
                       widest ? "SkylakeX" : "Haswell", " in the environment");
 }
 

@@ -8,7 +8,8 @@ namespace tally::blas {
 
 enum class Transpose : bool { no = false, yes = true };
 
-/// C [m, n] = alpha * op(A) * op(B) + beta * C on the calling thread, row-major, op(A) [m, k], op(B) [k, n]; lda, ldb,
+/// C [m, n] = alpha * op(A) * op(B) + beta * C on the calling thread, by OpenBLAS or by kernels of our own (see
+/// multiplies_packed), row-major, op(A) [m, k], op(B) [k, n]; lda, ldb,
 /// ldc are the distances between rows as stored. beta = 0 ignores what C held, NaN included. Sizes of 0 are ordinary.
 ///
 /// The first call verifies the linked OpenBLAS: throws BackendError for the serial build (wrong results under many
@@ -49,6 +50,15 @@ std::string core_name();
 enum class VectorWidth { older, avx2, avx512 };
 /// Of this CPU.
 VectorWidth vector_width();
+/// Of the kernels that OpenBLAS calls `core_name`, as far as they are for x86 CPUs.
+VectorWidth kernel_width(std::string_view core_name);
+
+/// Whether an f32 product is left to packed_product.h, where OpenBLAS runs on `kernels` and the CPU has `width`: always
+/// when the kernels leave vectors of the CPU unused, and else for the sizes at which it was measured to be faster
+/// (docs/core.md). Depends on nothing else, so that the same product has the same bits in every run.
+bool multiplies_packed(VectorWidth kernels, VectorWidth width, Transpose a_transposed, Transpose b_transposed,
+                       std::int64_t m, std::int64_t n, std::int64_t k);
+
 /// One line for a CPU that has AVX2 or better while OpenBLAS runs on kernels without it (as it does on CPUs that it
 /// does not know): what is lost, and the variable that helps. Empty when nothing is.
 std::string fallback_warning(std::string_view core_name, VectorWidth width);

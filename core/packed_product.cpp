@@ -38,7 +38,7 @@ constexpr std::int64_t kPackLeftFrom = 256;
 /// Up to so many rows of A, a B that is not transposed is read as it stands, since packing it would not pay. Fewer
 /// where its rows are further apart than a page of memory.
 constexpr std::int64_t kPackRightAbove = 256;
-constexpr std::int64_t kPackFarRightAbove = 64;
+constexpr std::int64_t kPackFarRightAbove = 24;
 constexpr std::int64_t kPage = 1024;
 
 /// A thread's buffers.
@@ -311,8 +311,9 @@ void multiply_f32(const Product& p, Kept kept, const Buffers& buffers) {
   const std::int64_t padded = (p.n + width - 1) / width * width;
   const std::int64_t column_step = std::max(kRightColumns, kRightBlock / depth_step / width * width);
   const std::int64_t row_step = std::max<std::int64_t>(1, kLeftBlock / depth_step / kTileRows) * kTileRows;
-  const bool as_stored = kept == nullptr && p.b.transposed == Transpose::no &&
-                         p.m <= (p.b.stride > kPage ? kPackFarRightAbove : kPackRightAbove);
+  const bool near = p.b.stride <= kPage && p.b.stride % lanes() == 0;
+  const bool as_stored =
+      kept == nullptr && p.b.transposed == Transpose::no && p.m <= (near ? kPackRightAbove : kPackFarRightAbove);
   for (std::int64_t column = 0; column < p.n; column += column_step) {
     const std::int64_t columns = std::min(column_step, p.n - column);
     // A panel that ends with a part of a vector is packed in any case, so that whole vectors can be read.
@@ -324,6 +325,8 @@ void multiply_f32(const Product& p, Kept kept, const Buffers& buffers) {
       }
       const float* panels = kept != nullptr ? kept + first * padded + column * depth : buffers.right;
       const float beta = first == 0 ? p.beta : 1;
+      // Along rows of tiles, which write line after line of C; but what is read as stored and large once only.
+      const bool by_columns = stored > 0 && columns * depth > kRightBlock;
       for (std::int64_t row = 0; row < p.m; row += row_step) {
         const std::int64_t rows = std::min(row_step, p.m - row);
         const Left left = left_block(p, row, rows, first, depth, buffers.left);
@@ -337,9 +340,14 @@ void multiply_f32(const Product& p, Kept kept, const Buffers& buffers) {
                    packed ? width : p.b.stride, depth, p.alpha, beta, p.c + (row + i) * p.c_stride + column + j,
                    p.c_stride, count});
         };
-        // Along a row of tiles: what C has there is written line after line.
-        for (std::int64_t i = 0; i < rows; i += kTileRows) {
-          for (std::int64_t j = 0; j < columns; j += width) tile(i, j);
+        if (by_columns) {
+          for (std::int64_t j = 0; j < columns; j += width) {
+            for (std::int64_t i = 0; i < rows; i += kTileRows) tile(i, j);
+          }
+        } else {
+          for (std::int64_t i = 0; i < rows; i += kTileRows) {
+            for (std::int64_t j = 0; j < columns; j += width) tile(i, j);
+          }
         }
       }
     }

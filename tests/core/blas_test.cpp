@@ -176,3 +176,38 @@ TEST_CASE("kernels for older CPUs than this one are warned of, with the variable
   }
   CHECK(blas::fallback_warning() == blas::fallback_warning(blas::core_name(), blas::vector_width()));
 }
+
+TEST_CASE("who multiplies depends on kernels, CPU and sizes", "[blas]") {
+  using blas::VectorWidth;
+  CHECK(blas::kernel_width("Prescott") == VectorWidth::older);
+  CHECK(blas::kernel_width("Haswell") == VectorWidth::avx2);
+  CHECK(blas::kernel_width("Zen") == VectorWidth::avx2);
+  CHECK(blas::kernel_width("Cooperlake") == VectorWidth::avx512);
+  const auto packed = [](VectorWidth kernels, VectorWidth width, std::int64_t m, std::int64_t n, std::int64_t k,
+                         Transpose ta = Transpose::no, Transpose tb = Transpose::yes) {
+    return blas::multiplies_packed(kernels, width, ta, tb, m, n, k);
+  };
+  for (const std::int64_t m : {1, 8, 2048}) {
+    for (const std::int64_t n : {1, 50, 64, 3416}) {
+      // Kernels that leave vectors unused, and CPUs that nothing was measured on.
+      CHECK(packed(VectorWidth::older, VectorWidth::avx2, m, n, 64));
+      CHECK(packed(VectorWidth::older, VectorWidth::avx512, m, n, 64));
+      CHECK(packed(VectorWidth::avx2, VectorWidth::avx512, m, n, 64));
+      CHECK_FALSE(packed(VectorWidth::older, VectorWidth::older, m, n, 64));
+    }
+  }
+  constexpr VectorWidth k512 = VectorWidth::avx512, k2 = VectorWidth::avx2;
+  CHECK(packed(k512, k512, 2048, 64, 64));
+  CHECK(packed(k512, k512, 64, 64, 2048, Transpose::yes, Transpose::no));
+  CHECK(packed(k512, k512, 64, 64, 32));
+  CHECK_FALSE(packed(k512, k512, 64, 64, 32, Transpose::no, Transpose::no));
+  CHECK_FALSE(packed(k512, k512, 2048, 50, 50));
+  CHECK_FALSE(packed(k512, k512, 4, 4096, 4096));
+  CHECK_FALSE(packed(k512, k512, 4096, 8, 4096));
+  CHECK(packed(k512, k512, std::int64_t{1} << 30, std::int64_t{1} << 30, std::int64_t{1} << 30));
+  CHECK(packed(k2, k2, 2048, 64, 64));
+  CHECK(packed(k2, k2, 2048, 128, 64));
+  CHECK_FALSE(packed(k2, k2, 2048, 128, 64, Transpose::yes));
+  CHECK_FALSE(packed(k2, k2, 2048, 50, 50));
+  CHECK_FALSE(packed(k2, k2, 1024, 1024, 1024));
+}

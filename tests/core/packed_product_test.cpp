@@ -93,10 +93,11 @@ TEST_CASE("packed products agree with plain loops at the borders of tiles, on ev
 TEST_CASE("packed products agree with plain loops where blocks and ways of reading change", "[packed]") {
   for (const Transpose ta : kTransposes) {
     for (const Transpose tb : kTransposes) {
-      check_product(ta, tb, 256, 40, 3);           // B is read as stored
-      check_product(ta, tb, 257, 40, 3);           // and packed
-      check_product(ta, tb, 64, 1100, 2);          // far apart: as stored
-      check_product(ta, tb, 65, 1100, 2);          // and packed
+      check_product(ta, tb, 24, 1099, 2);          // B is read as stored
+      check_product(ta, tb, 25, 1099, 2);          // and packed
+      check_product(ta, tb, 256, 47, 3);           // rows that begin with a vector: as stored
+      check_product(ta, tb, 257, 47, 3);           // and packed
+      check_product(ta, tb, 7, 1087, 70);          // as stored, by columns
       check_product(ta, tb, 14, 255, 9);           // A is read as stored
       check_product(ta, tb, 14, 256, 9);           // and packed
       check_product(ta, tb, 120, 35, 600);         // several blocks of rows, two of the inner size
