@@ -182,6 +182,12 @@ void gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64
           std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c, std::int64_t ldc) {
   checked_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
+void openblas_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                   const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
+                   std::int64_t ldc) {
+  verify();
+  call(ta, tb, narrow(m), narrow(n), narrow(k), alpha, a, narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
+}
 void parallel_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
                    const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
                    std::int64_t ldc) {
@@ -243,6 +249,8 @@ bool multiplies_packed(VectorWidth kernels, VectorWidth width, Transpose ta, Tra
   }
   constexpr std::int64_t kLanes = 16;
   if ((kLanes - n % kLanes) % kLanes > n / 16) return false;
+  // A transposed A is not packed, and read again for every block of columns.
+  if (ta == Transpose::yes && n > 512) return false;
   // OpenBLAS has kernels for small products that pack nothing; they are slow where A is as stored and B transposed.
   constexpr double kSmall = 1e6;
   if (static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) > kSmall) return true;

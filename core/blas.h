@@ -21,8 +21,13 @@ void gemm(Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::i
           const double* a, std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c,
           std::int64_t ldc);
 
-/// The same product cut into tiles of fixed size that run in parallel (see parallel_for). The same bits for any number
-/// of threads; not always those of gemm().
+/// The f32 product by OpenBLAS whatever its sizes, to compare with.
+void openblas_gemm(Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n, std::int64_t k,
+                   float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta,
+                   float* c, std::int64_t ldc);
+
+/// The product of gemm() cut into tiles of fixed size that run in parallel (see parallel_for). The same bits for any
+/// number of threads; not always those of gemm().
 void parallel_gemm(Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n, std::int64_t k,
                    float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta,
                    float* c, std::int64_t ldc);

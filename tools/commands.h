@@ -34,7 +34,8 @@
   EACH(bench_lengths)        \
   EACH(bench_lookups)        \
   EACH(bench_sessions)       \
-  EACH(bench_reading)
+  EACH(bench_reading)        \
+  EACH(bench_products)
 
 namespace tally::tools {
 

@@ -203,6 +203,8 @@ TEST_CASE("who multiplies depends on kernels, CPU and sizes", "[blas]") {
   CHECK_FALSE(packed(k512, k512, 64, 64, 32, Transpose::no, Transpose::no));
   CHECK_FALSE(packed(k512, k512, 2048, 50, 50));
   CHECK_FALSE(packed(k512, k512, 4, 4096, 4096));
+  CHECK(packed(k512, k512, 1024, 1024, 1024));
+  CHECK_FALSE(packed(k512, k512, 1024, 1024, 1024, Transpose::yes));
   CHECK_FALSE(packed(k512, k512, 4096, 8, 4096));
   CHECK(packed(k512, k512, std::int64_t{1} << 30, std::int64_t{1} << 30, std::int64_t{1} << 30));
   CHECK(packed(k2, k2, 2048, 64, 64));
