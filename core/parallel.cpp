@@ -28,8 +28,8 @@ int default_num_threads() {
   if (const char* text = std::getenv("TALLY_NUM_THREADS"); text != nullptr && *text != '\0') {
     char* end = nullptr;
     const long value = std::strtol(text, &end, 10);
-    check<ConfigError>(*end == '\0' && value >= 1 && value <= 4096, "TALLY_NUM_THREADS",
-                       "needs a number from 1 to 4096; got '", text, "'");
+    check<ConfigError>(*end == '\0' && value >= 1 && value <= kMostThreads, "TALLY_NUM_THREADS",
+                       "needs a number from 1 to ", kMostThreads, "; got '", text, "'");
     return static_cast<int>(value);
   }
   cpu_set_t cpus;
@@ -38,7 +38,12 @@ int default_num_threads() {
   std::string cpu_max;
   std::getline(std::ifstream("/sys/fs/cgroup/cpu.max"), cpu_max);
   const int quota = quota_in_cpus(cpu_max);
-  return quota > 0 ? std::min(allowed, quota) : allowed;
+  return std::clamp(quota > 0 ? std::min(allowed, quota) : allowed, 1, kMostThreads);
+}
+
+void check_num_threads(int threads) {
+  check<ValueError>(threads >= 1 && threads <= kMostThreads, "set_num_threads", "needs 1 to ", kMostThreads,
+                    " threads; got ", threads);
 }
 
 int quota_in_cpus(const std::string& cpu_max) {

@@ -31,7 +31,7 @@ class BlockBody {
 /// CPUs this process may run on, by affinity and by the container's quota.
 int num_threads();
 /// Sets it; also raises the scheduler's own limit, so that 8 threads really run on 2 cores. Must not be called inside a
-/// parallel region. Throws ValueError below 1.
+/// parallel region. Throws ValueError outside 1 to 128.
 void set_num_threads(int threads);
 
 /// Calls `body(begin, end)` for the blocks [0, grain), [grain, 2 grain), ... of [0, n). Blocks depend on n and grain

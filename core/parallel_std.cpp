@@ -23,7 +23,7 @@ std::atomic<int>& thread_count() {
 int num_threads() { return thread_count().load(); }
 
 void set_num_threads(int threads) {
-  check<ValueError>(threads >= 1, "set_num_threads", "needs at least 1 thread; got ", threads);
+  detail::check_num_threads(threads);
   thread_count() = threads;
 }
 

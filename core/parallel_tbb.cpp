@@ -42,7 +42,7 @@ Arena& arena() {
 int num_threads() { return arena().threads; }
 
 void set_num_threads(int threads) {
-  check<ValueError>(threads >= 1, "set_num_threads", "needs at least 1 thread; got ", threads);
+  detail::check_num_threads(threads);
   const std::lock_guard lock(arena_mutex);
   if (current_arena() != nullptr && current_arena()->threads == threads) return;
   delete current_arena();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <string>
 
 #include "tally/ops/catalog.h"
@@ -51,9 +52,11 @@ struct CommandContext {
 TALLY_COMMANDS(TALLY_DECLARE)
 #undef TALLY_DECLARE
 
-/// Parses the command line, runs the command and returns the exit code: what the command set, or 2 for a wrong command
-/// line or configuration (ConfigError), or 1 for any other exception. Errors are one sentence on the error stream.
-int run_commands(CLI::App& app, int argc, const char* const* argv, const int& exit_code);
+/// Adds the commands, parses the command line, runs the command and returns the exit code: what the command set, or 2
+/// for a wrong command line or configuration (ConfigError), or 1 for any other exception. Errors are one sentence on
+/// the error stream.
+int run_commands(CLI::App& app, int argc, const char* const* argv, const int& exit_code,
+                 const std::function<void()>& add_all);
 
 /// `--key=value` words that CLI11 did not take, without their dashes. Throws ConfigError for other words.
 std::vector<std::string> overrides_of(const CLI::App& command);

@@ -24,8 +24,8 @@ void check_command_name(const CLI::App& app, int argc, const char* const* argv) 
                     nearest.empty() ? "; see --help" : "; did you mean '" + nearest + "'?");
 }
 
-int report(const CLI::App& app, const std::string& message, int exit_code) {
-  std::cerr << app.get_name() << ": " << message << '\n';
+int report(std::string_view program, std::string_view message, int exit_code) {
+  std::cerr << program << ": " << message << '\n';
   return exit_code;
 }
 
@@ -51,36 +51,50 @@ std::vector<std::string> overrides_of(const CLI::App& command) {
   return overrides;
 }
 
-int run_commands(CLI::App& app, int argc, const char* const* argv, const int& exit_code) {
-  ignore_write_signals();
-  app.require_subcommand(1);
+int guarded(std::string_view program, const std::function<int()>& run) {
   try {
-    check_command_name(app, argc, argv);
-    app.parse(argc, argv);
-    std::cout.flush();
-    check<IoError>(static_cast<bool>(std::cout), "standard output", "could not be written");
-    return exit_code;
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version
-    return report(app, std::string(error.what()) + "; see --help", 2);
+    return run();
   } catch (const ConfigError& error) {
-    return report(app, error.what(), 2);
+    return report(program, error.what(), 2);
   } catch (const std::bad_alloc&) {
-    return report(app, "not enough memory", 1);
+    return report(program, "not enough memory", 1);
   } catch (const std::exception& error) {
-    return report(app, error.what(), 1);
+    return report(program, error.what(), 1);
   }
 }
 
+int run_commands(CLI::App& app, int argc, const char* const* argv, const int& exit_code,
+                 const std::function<void()>& add_all) {
+  ignore_write_signals();
+  app.require_subcommand(1);
+  return guarded(app.get_name(), [&] {
+    try {
+      add_all();
+      check_command_name(app, argc, argv);
+      app.parse(argc, argv);
+      std::cout.flush();
+      check<IoError>(static_cast<bool>(std::cout), "standard output", "could not be written");
+      return exit_code;
+    } catch (const CLI::ParseError& error) {
+      if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version
+      return report(app.get_name(), std::string(error.what()) + "; see --help", 2);
+    }
+  });
+}
+
 int op_commands(const ops::Catalog& catalog, int argc, const char* const* argv) {
-  CLI::App app("Commands over a catalog of ops", argc > 0 ? argv[0] : "tally");
-  int exit_code = 0;
-  const recsys::Tables tables = recsys::standard();
-  const CommandContext context{catalog, tables, exit_code};
+  const std::string_view program = argc > 0 ? argv[0] : "tally";
+  return guarded(program, [&] {
+    CLI::App app("Commands over a catalog of ops", std::string(program));
+    int exit_code = 0;
+    const recsys::Tables tables = recsys::standard();
+    const CommandContext context{catalog, tables, exit_code};
+    return run_commands(app, argc, argv, exit_code, [&] {
 #define TALLY_ADD(name) add_##name(app, context);
-  TALLY_OP_COMMANDS(TALLY_ADD)
+      TALLY_OP_COMMANDS(TALLY_ADD)
 #undef TALLY_ADD
-  return run_commands(app, argc, argv, exit_code);
+    });
+  });
 }
 
 }  // namespace tally::tools

@@ -1,8 +1,15 @@
 #pragma once
 
+#include <functional>
+#include <string_view>
+
 #include "tally/ops/catalog.h"
 
 namespace tally::tools {
+
+/// What `run` returns, or, when it throws, 2 for a ConfigError and 1 for anything else, with one sentence on the error
+/// stream: what a `main` does that makes tables of its own.
+int guarded(std::string_view program, const std::function<int()>& run);
 
 /// The commands over a catalog of ops: `check`, `gradcheck`, `ops`, `apply`, `bench` and `version`. A program with ops
 /// of its own:

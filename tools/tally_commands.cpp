@@ -8,10 +8,11 @@ int tally_commands(const recsys::Tables& tables, const ops::Catalog& catalog, in
   CLI::App app("Trains, evaluates and uses sequential recommenders, and checks the ops they are made of", "tally");
   int exit_code = 0;
   const CommandContext context{catalog, tables, exit_code};
+  return run_commands(app, argc, argv, exit_code, [&] {
 #define TALLY_ADD(name) add_##name(app, context);
-  TALLY_COMMANDS(TALLY_ADD)
+    TALLY_COMMANDS(TALLY_ADD)
 #undef TALLY_ADD
-  return run_commands(app, argc, argv, exit_code);
+  });
 }
 
 }  // namespace tally::tools

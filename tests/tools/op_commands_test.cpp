@@ -326,3 +326,13 @@ TEST_CASE("bench measures ops beside the machine", "[command][slow]") {
   CHECK(matmul.at("forward_backward_seconds").as_double() > 0);
   CHECK(matmul.at("forward_product_flops").as_double() == 2.0 * 2048 * 256 * 256);
 }
+
+TEST_CASE("a number of threads that cannot be is refused in one sentence", "[commands]") {
+  for (const char* number : {"0", "-3", "abc", "2x", "129", "99999999999999999999"}) {
+    INFO(number);
+    const auto said =
+        test::run_command("env", {std::string("TALLY_NUM_THREADS=") + number, TALLY_COMMAND, "bench", "relu"});
+    check_refused(said, 2, "[TALLY_NUM_THREADS] needs a number from 1 to 128; got '");
+  }
+  check_refused(run({"bench", "relu", "--threads", "5000"}), 1, "needs 1 to 128 threads; got 5000");
+}
