@@ -46,6 +46,7 @@ struct Tape::State {
   std::vector<Slot> slots;
   bool consumed = false;
   bool trace = false;
+  TapeWatch* watch = nullptr;
 
   void add_to_slot(std::uint32_t slot, Tensor gradient) {
     Tensor& place = slots[slot].cotangent;
@@ -144,6 +145,7 @@ Tape& Tape::operator=(Tape&&) noexcept = default;
 Tape* Tape::current() { return current_tape; }
 std::size_t Tape::size() const { return state_->nodes.size(); }
 void Tape::trace_non_finite(bool on) { state_->trace = on; }
+void Tape::watch(TapeWatch* watch) { state_->watch = watch; }
 
 void Tape::clear() {
   state_->release();
@@ -170,6 +172,7 @@ std::vector<Var> Tape::append(std::unique_ptr<detail::RuleHolder> rule, std::spa
                            output.shape());
     }
   }
+  if (state.watch != nullptr) state.watch->recorded(op, inputs, outputs);
   Node node;
   node.first_edge = static_cast<std::uint32_t>(state.edges.size());
   node.edges = static_cast<std::uint32_t>(inputs.size());
@@ -234,6 +237,7 @@ Gradients Tape::backward(std::span<const Var> outputs, std::span<const Tensor> c
     }
   } consume{state};
   const Paused paused;
+  if (state.watch != nullptr) state.watch->backward_begins();
   for (std::size_t n = state.nodes.size(); n-- > 0;) {
     Node& node = state.nodes[n];
     bool reached = false;
@@ -250,6 +254,7 @@ Gradients Tape::backward(std::span<const Var> outputs, std::span<const Tensor> c
           fail<AutogradError>(node.rule->name(), "saved tensor ", text.substr(kSaved.size()));
         throw;
       }
+      if (state.watch != nullptr) state.watch->differentiated(node.rule->name());
       for (std::uint32_t k = 0; k < node.slots; ++k) state.slots[node.first_slot + k].cotangent = Tensor();
     }
     node.rule.reset();

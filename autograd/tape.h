@@ -86,6 +86,17 @@ struct HeldRule final : RuleHolder {
 
 }  // namespace detail
 
+/// Told what a tape does, on the thread that does it: for measuring.
+class TapeWatch {
+ public:
+  virtual ~TapeWatch() = default;
+  /// An op has computed its outputs, and is recorded.
+  virtual void recorded(std::string_view op, std::span<const Var* const> inputs, std::span<const Tensor> outputs) = 0;
+  virtual void backward_begins() = 0;
+  /// The backward of an op has run.
+  virtual void differentiated(std::string_view op) = 0;
+};
+
 /// Records what was computed: an append-only list of nodes whose edges are indices. Movable. Backward is one loop from
 /// the last node to the first, without recursion; it frees what nodes saved as it passes.
 ///
@@ -114,6 +125,9 @@ class Tape {
   /// While on, every recorded output and every gradient is searched for NaN and infinity; the first is reported as an
   /// AutogradError naming the op that produced it.
   void trace_non_finite(bool on);
+
+  /// Tells `watch`, which must outlive the tape, from now on; null tells nobody.
+  void watch(TapeWatch* watch);
 
   /// The tape that records on this thread, or null.
   static Tape* current();

@@ -7,11 +7,13 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "tally/core/error.h"
 #include "tally/core/packed_product.h"
 #include "tally/core/parallel.h"
+#include "tally/core/right_operand.h"
 
 namespace tally::blas {
 namespace {
@@ -80,6 +82,11 @@ bool verify_once() {
   return true;
 }
 
+bool multiplies_packed_here(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k) {
+  static const VectorWidth kernels = kernel_width(core_name()), width = vector_width();
+  return multiplies_packed(kernels, width, ta, tb, m, n, k);
+}
+
 /// The one place where a product goes to OpenBLAS or to our own kernels.
 void multiply(Transpose ta, Transpose tb, int m, int n, int k, double alpha, const double* a, int lda, const double* b,
               int ldb, double beta, double* c, int ldc) {
@@ -87,8 +94,7 @@ void multiply(Transpose ta, Transpose tb, int m, int n, int k, double alpha, con
 }
 void multiply(Transpose ta, Transpose tb, int m, int n, int k, float alpha, const float* a, int lda, const float* b,
               int ldb, float beta, float* c, int ldc) {
-  static const VectorWidth kernels = kernel_width(core_name()), width = vector_width();
-  if (multiplies_packed(kernels, width, ta, tb, m, n, k)) {
+  if (multiplies_packed_here(ta, tb, m, n, k)) {
     packed::multiply({m, n, k, alpha, {a, lda, ta}, {b, ldb, tb}, beta, c, ldc});
   } else {
     call(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
@@ -206,6 +212,34 @@ void gemv(Transpose ta, std::int64_t rows, std::int64_t columns, double alpha, c
           const double* x, double beta, double* y) {
   checked_gemv(ta, rows, columns, alpha, a, lda, x, beta, y);
 }
+
+template <class T>
+RightOperand<T>::RightOperand(Transpose transposed, std::int64_t k, std::int64_t n, const T* b, std::int64_t ldb,
+                              std::int64_t rows)
+    : transposed_(transposed), k_(k), n_(n), ldb_(ldb), b_(b) {
+  if constexpr (std::is_same_v<T, float>) {
+    verify();
+    if (multiplies_packed_here(Transpose::no, transposed, rows, n, k)) {
+      packed_.emplace(packed::MatrixView{b, ldb, transposed}, k, n);
+    }
+  }
+}
+
+template <class T>
+void RightOperand<T>::multiply(Transpose ta, std::int64_t m, T alpha, const T* a, std::int64_t lda, T beta, T* c,
+                               std::int64_t ldc) const {
+  if constexpr (std::is_same_v<T, float>) {
+    if (packed_ && m > 0 && multiplies_packed_here(ta, transposed_, m, n_, k_)) {
+      operation_count.fetch_add(2 * static_cast<std::uint64_t>(m * n_ * k_), std::memory_order_relaxed);
+      packed::multiply({m, n_, k_, alpha, {a, lda, ta}, {}, beta, c, ldc}, *packed_);
+      return;
+    }
+  }
+  checked_gemm(ta, transposed_, m, n_, k_, alpha, a, lda, b_, ldb_, beta, c, ldc);
+}
+
+template class RightOperand<float>;
+template class RightOperand<double>;
 
 std::string description() {
   verify();

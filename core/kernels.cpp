@@ -10,6 +10,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tally/core/exponential-inl.h"
 #include "tally/core/kernels.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -18,6 +19,7 @@ namespace HWY_NAMESPACE {
 namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
+namespace simd = tally::HWY_NAMESPACE::simd;
 using F = hn::ScalableTag<float>;
 
 /// Calls body(i) for whole vectors and returns the index of the first element left over.
@@ -132,7 +134,10 @@ double exp_and_sum_f32(float* y, const float* x, float scale, float shift, std::
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto vscale = hn::Set(d, scale), vshift = hn::Set(d, shift);
   const auto one = [&](const float* from, float* to) {
-    const auto e = exp_flushed(d, hn::MulSub(hn::LoadU(d, from), vscale, vshift));
+    const auto argument = hn::MulSub(hn::LoadU(d, from), vscale, vshift);
+    // A softmax subtracts its largest number: others, and NaN, are rare.
+    const bool small = hn::AllTrue(d, hn::Le(argument, hn::Set(d, simd::kShortExpLimit)));
+    const auto e = HWY_LIKELY(small) ? simd::exp_of_difference(d, argument) : exp_flushed(d, argument);
     hn::StoreU(e, d, to);
     return e;
   };

@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -58,6 +59,25 @@ int quota_in_cpus(const std::string& cpu_max) {
 SerialScope::SerialScope() : outer_(detail::inside_parallel_region()) { detail::inside_parallel_region() = true; }
 SerialScope::~SerialScope() { detail::inside_parallel_region() = outer_; }
 
+namespace {
+thread_local BlockTimes* block_times = nullptr;
+}
+
+BlockTimes::BlockTimes() : outer_(block_times) { block_times = this; }
+BlockTimes::~BlockTimes() { block_times = outer_; }
+
+double BlockTimes::seconds_on(int threads) const {
+  check<ValueError>(threads >= 1, "block times", "need at least 1 thread; got ", threads);
+  double total = 0;
+  std::vector<double> busy;
+  for (const std::vector<double>& blocks : calls_) {
+    busy.assign(static_cast<std::size_t>(threads), 0);
+    for (const double seconds : blocks) *std::min_element(busy.begin(), busy.end()) += seconds;
+    total += *std::max_element(busy.begin(), busy.end());
+  }
+  return total;
+}
+
 void parallel_for(std::int64_t n, std::int64_t grain, detail::BlockBody body) {
   check<ValueError>(grain >= 1, "parallel_for", "needs a grain of at least 1; got ", grain);
   const std::int64_t blocks = block_count(n, grain);
@@ -66,6 +86,19 @@ void parallel_for(std::int64_t n, std::int64_t grain, detail::BlockBody body) {
     const std::int64_t begin = block * grain;
     body(begin, begin + grain < n ? begin + grain : n);
   };
+  if (block_times != nullptr && !detail::inside_parallel_region()) {
+    using Clock = std::chrono::steady_clock;
+    const SerialScope serial;
+    std::vector<double> seconds;
+    seconds.reserve(static_cast<std::size_t>(blocks));
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      const auto start = Clock::now();
+      run_block(block);
+      seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    }
+    block_times->calls_.push_back(std::move(seconds));
+    return;
+  }
   if (blocks == 1 || detail::inside_parallel_region() || num_threads() == 1) {
     for (std::int64_t block = 0; block < blocks; ++block) run_block(block);
     return;

@@ -54,6 +54,30 @@ class SerialScope {
   bool outer_;
 };
 
+/// While alive, parallel_for on this thread runs its blocks one after the other and keeps how long each took: from that
+/// follows what more threads than a machine has would gain. Only calls outside parallel regions count; what lies within
+/// their blocks is theirs.
+class BlockTimes {
+ public:
+  BlockTimes();
+  ~BlockTimes();
+  BlockTimes(const BlockTimes&) = delete;
+  BlockTimes& operator=(const BlockTimes&) = delete;
+
+  /// Seconds of the blocks of each call so far, in order.
+  const std::vector<std::vector<double>>& calls() const { return calls_; }
+  /// Seconds of all blocks.
+  double seconds() const { return seconds_on(1); }
+  /// Seconds of the calls on so many threads, of which each takes the next block when it is free.
+  double seconds_on(int threads) const;
+
+ private:
+  friend void parallel_for(std::int64_t n, std::int64_t grain, detail::BlockBody body);
+
+  BlockTimes* outer_;
+  std::vector<std::vector<double>> calls_;
+};
+
 /// Number of blocks of parallel_for(n, grain, ...).
 constexpr std::int64_t block_count(std::int64_t n, std::int64_t grain) { return n <= 0 ? 0 : (n + grain - 1) / grain; }
 

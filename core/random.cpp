@@ -94,6 +94,15 @@ void philox_blocks(RngKey key, std::uint32_t row, std::uint32_t first_block, std
     draw(key, a, nullptr);
     a.store(out + 4 * i);
   }
+  if (i < blocks) {
+    // A part of a vector takes as long as a whole one, and less than one block after the other.
+    Counters a = counters(i);
+    draw(key, a, nullptr);
+    HWY_ALIGN std::uint32_t words[4 * HWY_MAX_BYTES / sizeof(std::uint64_t)];
+    a.store(words);
+    std::copy_n(words, 4 * (blocks - i), out + 4 * i);
+    i = blocks;
+  }
 #endif
   for (; i < blocks; ++i) {
     const auto words =

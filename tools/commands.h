@@ -36,7 +36,8 @@
   EACH(bench_lookups)        \
   EACH(bench_sessions)       \
   EACH(bench_reading)        \
-  EACH(bench_products)
+  EACH(bench_products)       \
+  EACH(bench_step)
 
 namespace tally::tools {
 

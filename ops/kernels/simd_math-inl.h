@@ -14,6 +14,8 @@
 #include <cmath>
 #include <limits>
 
+#include "tally/core/exponential-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace tally::kernels {
 namespace HWY_NAMESPACE {
@@ -21,6 +23,7 @@ namespace simd {
 
 namespace hn = hwy::HWY_NAMESPACE;
 using Floats = hn::ScalableTag<float>;
+using tally::HWY_NAMESPACE::simd::exp_of_difference;
 
 /// e^x, below 1.5 ulp where the result is normal. 0 below -104, infinity above 88.73.
 template <class V>
@@ -28,26 +31,6 @@ HWY_INLINE V exp(Floats d, V x) {
   // Highway's Exp builds 2^q from bits and wraps for q far outside the exponent's range; 89 overflows already.
   const V bounded = hn::Max(hn::Min(x, hn::Set(d, 89.0f)), hn::Set(d, -105.0f));
   return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, bounded));
-}
-
-/// exp of numbers up to about 0, within 2 ulp (Cephes' polynomial). Results below the smallest normal number are 0:
-/// denormals would slow down the product that follows. NaN stays NaN. For a softmax: shorter than exp(), which also
-/// serves large numbers.
-template <class V>
-HWY_INLINE V exp_of_difference(Floats d, V x) {
-  const hn::RebindToSigned<Floats> di;
-  const auto whole = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504088896341f)));
-  const auto rest = hn::NegMulAdd(whole, hn::Set(d, -2.12194440e-4f),
-                                  hn::NegMulAdd(whole, hn::Set(d, 0.693359375f), x));  // x - whole log 2, in two parts
-  auto p = hn::MulAdd(hn::Set(d, 1.9875691500e-4f), rest, hn::Set(d, 1.3981999507e-3f));
-  p = hn::MulAdd(p, rest, hn::Set(d, 8.3334519073e-3f));
-  p = hn::MulAdd(p, rest, hn::Set(d, 4.1665795894e-2f));
-  p = hn::MulAdd(p, rest, hn::Set(d, 1.6666665459e-1f));
-  p = hn::MulAdd(p, rest, hn::Set(d, 5.0000001201e-1f));
-  p = hn::Add(hn::MulAdd(hn::Mul(rest, rest), p, rest), hn::Set(d, 1.0f));
-  // 2^whole by its exponent bits; what wraps around is below the limit, and set to 0.
-  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, whole), hn::Set(di, 127)));
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.33f)), hn::Mul(p, hn::BitCast(d, exponent)));
 }
 
 /// e^x - 1, accurate near 0.

@@ -8,6 +8,7 @@
 #include "tally/core/blas.h"
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
+#include "tally/core/right_operand.h"
 #include "tally/core/tensor.h"
 
 // How the loss and its gradients are computed in one pass.
@@ -66,6 +67,10 @@ class TableSoftmaxPass {
     maxima_.resize(static_cast<std::size_t>(blocks_ * rows_));
     factors_.resize(maxima_.size());
     sums_.resize(maxima_.size());
+    for (std::int64_t from = 0; from < p_.items; from += kItemBlock) {
+      items_.emplace_back(Transpose::yes, p_.width, std::min(kItemBlock, p_.items - from), p_.table + from * p_.width,
+                          p_.width, rows_);
+    }
     rights_.resize(static_cast<std::size_t>(rows_));
     largest_.resize(rights_.size());
   }
@@ -112,8 +117,8 @@ class TableSoftmaxPass {
     if (p_.bias != nullptr) {
       for (std::int64_t r = 0; r < n_; ++r) std::copy_n(p_.bias + from, items, out + r * items);
     }
-    blas::gemm(Transpose::no, Transpose::yes, n_, items, p_.width, T{1}, x_, p_.width, p_.table + from * p_.width,
-               p_.width, p_.bias != nullptr ? T{1} : T{0}, out, items);
+    items_[static_cast<std::size_t>(from / kItemBlock)].multiply(Transpose::no, n_, T{1}, x_, p_.width,
+                                                                 p_.bias != nullptr ? T{1} : T{0}, out, items);
     if (p_.excluded_bounds.empty()) return;
     for (std::int64_t r = 0; r < n_; ++r) {
       const auto begin = p_.excluded_bounds[counted(r)], end = p_.excluded_bounds[counted(r) + 1];
@@ -259,6 +264,8 @@ class TableSoftmaxPass {
   T* folded_ = nullptr;     // [rows, width] their sum
   T* table_sum_ = nullptr;  // [items, width] where dtable is summed
   Tensor kept_storage_, x_storage_, parts_storage_, folded_storage_, group_storage_;
+
+  std::vector<blas::RightOperand<T>> items_;  // of the scores, block by block of the table
 
   std::vector<T> maxima_, factors_;  // [blocks, rows]
   std::vector<double> sums_;         // [blocks, rows] sums of e

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "tally/core/parallel.h"
+
 namespace tally::recsys {
 
 const char* name_of(TrainingSamples samples) { return word_of(samples).data(); }
@@ -106,10 +108,25 @@ void TrainingBatches::begin_epoch(std::int64_t epoch) const {
   epoch_ = epoch;
 }
 
+std::int64_t TrainingBatches::shards_of(std::int64_t rows) const {
+  // One shard runs alone, and its ops are parallel inside.
+  if (rows <= options_.shard_tokens) return 1;
+  const std::int64_t least = block_count(rows, options_.shard_tokens);
+  const std::int64_t whole_rounds = block_count(least, kShardsOfARound) * kShardsOfARound;
+  // Each shard makes a gradient of the whole item table: many small ones would cost more than they gain.
+  return std::clamp(rows / kShortestShard, least, whole_rounds);
+}
+
 TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) const {
   begin_epoch(epoch);
   const std::int64_t begin = index * options_.batch_size;
   const std::int64_t end = std::min(samples_per_epoch_, begin + options_.batch_size);
+  const auto sample_at = [&](std::int64_t i) -> const Sample& {
+    return samples_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i)])];
+  };
+  std::int64_t all_rows = 0;
+  for (std::int64_t i = begin; i < end; ++i) all_rows += sample_at(i).end - sample_at(i).begin;
+  const std::int64_t shards = shards_of(all_rows);
   const bool last_only = options_.samples == TrainingSamples::prefix;
   TrainingBatch batch;
   std::vector<std::span<const std::int32_t>> inputs, targets, before;
@@ -141,10 +158,13 @@ TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) con
     rows = 0;
   };
   for (std::int64_t i = begin; i < end; ++i) {
-    const Sample& sample = samples_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i)])];
+    const Sample& sample = sample_at(i);
     const auto history = histories_[static_cast<std::size_t>(sample.user)];
     const auto first = static_cast<std::size_t>(sample.begin), length = static_cast<std::size_t>(sample.end) - first;
-    if (rows + static_cast<std::int64_t>(length) > options_.shard_tokens) close_shard();
+    // A shard ends where the rows so far come nearest to its even share, and never above the budget.
+    const auto more = static_cast<std::int64_t>(length);
+    const std::int64_t share = static_cast<std::int64_t>(batch.shards.size() + 1) * all_rows / shards;
+    if (rows + more > options_.shard_tokens || 2 * (batch.rows + rows) + more > 2 * share) close_shard();
     inputs.push_back(history.subspan(first, length));
     targets.push_back(history.subspan(first + 1, length));
     before.push_back(history.first(first));

@@ -47,7 +47,9 @@ const char* name_of(TrainingSamples samples);
 
 /// Cuts the training part of each user's sequence into samples, and the samples, in an order drawn by (key, epoch),
 /// into batches: every sample once an epoch. A batch is `batch_size` samples, cut into shards of whole sequences up to
-/// `shard_tokens` rows. Cuts depend on sizes only. Users with fewer than two training items have no samples.
+/// `shard_tokens` rows. A batch of more than one shard is cut evenly, and into a multiple of 16 where that leaves
+/// shards of 512 rows, so that 16 cores share it. Cuts depend on sizes only. Users with fewer than two training items
+/// have no samples.
 class TrainingBatches {
  public:
   struct Options {
@@ -89,6 +91,12 @@ class TrainingBatches {
   };
 
   bool draws_prefixes() const { return options_.samples == TrainingSamples::prefix && options_.prefixes_per_user > 0; }
+  /// A shard for each of 16 cores, or for each of several rounds of them.
+  static constexpr std::int64_t kShardsOfARound = 16;
+  static constexpr std::int64_t kShortestShard = 512;
+
+  /// Into how many shards so many rows are cut.
+  std::int64_t shards_of(std::int64_t rows) const;
   void add_samples(std::int32_t user, std::int32_t items);
   std::vector<Sample> drawn_prefixes(std::int64_t epoch) const;
   void begin_epoch(std::int64_t epoch) const;

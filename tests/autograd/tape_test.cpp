@@ -359,3 +359,26 @@ TEST_CASE("checkpointing recomputes and gives the same gradients with less memor
   CHECK(identical(plain.second, recomputed.second));
   CHECK(checkpoint_held * 8 < plain_held);
 }
+
+TEST_CASE("a watch is told of ops in their order, forward and back", "[tape]") {
+  struct Watch final : TapeWatch {
+    std::vector<std::string> events;
+    void recorded(std::string_view op, std::span<const Var* const> inputs, std::span<const Tensor> outputs) override {
+      events.push_back(std::string(op) + " " + std::to_string(inputs.size()) + " " + std::to_string(outputs.size()));
+    }
+    void backward_begins() override { events.emplace_back("backward"); }
+    void differentiated(std::string_view op) override { events.push_back("d " + std::string(op)); }
+  } watch;
+  Tape tape;
+  const Var x = tape.input(Tensor::full({2}, 3, DType::f64));
+  Var y;
+  {
+    const Recording on(tape);
+    tape.watch(&watch);
+    y = product(product(x, x), x);
+    product(x, x);  // reached by no cotangent
+  }
+  tape.backward(std::vector{y}, std::vector{Tensor::full({2}, 1, DType::f64)});
+  CHECK(watch.events ==
+        std::vector<std::string>{"product 2 1", "product 2 1", "product 2 1", "backward", "d product", "d product"});
+}

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tally/core/error.h"
+#include "tally/core/right_operand.h"
 #include "tests/core/expected_product.h"
 #include "tests/core/on_each_target.h"
 
@@ -199,4 +200,33 @@ TEST_CASE("a packed matrix refuses products that it does not fit", "[packed]") {
   packed::multiply({2, 2, 3, 1, {values.data(), 3}, {}, 0, c, 2}, kept);
   CHECK(c[3] == 3);
   packed::multiply({2, 0, 0, 1, {values.data(), 0}, {}, 0, c, 2}, packed::PackedMatrix());
+}
+
+TEST_CASE("a right operand that is kept gives the bits of gemm", "[packed]") {
+  const auto check = [](auto zero, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k,
+                        std::int64_t hint) {
+    using T = decltype(zero);
+    CAPTURE(m, n, k, hint);
+    const test::ExpectedProduct<T> expected(ta, tb, m, n, k, T{2}, T{0.5});
+    test::Matrix<T> once = expected.before, kept = expected.before;
+    const test::Matrix<T>&a = expected.a, &b = expected.b;
+    blas::gemm(ta, tb, m, n, k, T{2}, a.values.data(), a.stride, b.values.data(), b.stride, T{0.5}, once.values.data(),
+               once.stride);
+    const blas::RightOperand<T> operand(tb, k, n, b.values.data(), b.stride, hint);
+    CHECK(operand.columns() == n);
+    const std::uint64_t before = blas::operations();
+    operand.multiply(ta, m, T{2}, a.values.data(), a.stride, T{0.5}, kept.values.data(), kept.stride);
+    CHECK(blas::operations() - before == static_cast<std::uint64_t>(2 * m * n * k));
+    CHECK(std::memcmp(once.values.data(), kept.values.data(), once.values.size() * sizeof(T)) == 0);
+  };
+  for (const Transpose ta : kTransposes) {
+    for (const Transpose tb : kTransposes) {
+      for (const std::int64_t hint : {1, 500}) {
+        check(0.0F, ta, tb, 130, 512, 64, hint);
+        check(0.0F, ta, tb, 3, 17, 5, hint);
+        check(0.0F, ta, tb, 0, 64, 16, hint);
+        check(0.0, ta, tb, 30, 48, 16, hint);
+      }
+    }
+  }
 }

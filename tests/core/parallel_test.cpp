@@ -216,3 +216,41 @@ TEST_CASE("flushing denormals reaches the workers and can be taken back", "[para
   flush_denormals(false);
 }
 #endif
+
+TEST_CASE("block times count the calls outside others, and what more threads would gain", "[parallel]") {
+  const Threads threads(4);
+  const auto wait = [](std::int64_t milliseconds) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+  };
+  std::vector<std::int64_t> order;
+  const BlockTimes times;
+  parallel_for(4, 1, [&](std::int64_t begin, std::int64_t) {
+    order.push_back(begin);
+    parallel_for(8, 1, [&](std::int64_t, std::int64_t) {});
+    wait(10);
+  });
+  parallel_for(1, 1, [&](std::int64_t, std::int64_t) { wait(20); });
+  parallel_for(0, 1, [&](std::int64_t, std::int64_t) { FAIL("no block"); });
+  CHECK(order == std::vector<std::int64_t>{0, 1, 2, 3});
+  REQUIRE(times.calls().size() == 2);
+  CHECK(times.calls()[0].size() == 4);
+  CHECK(times.calls()[1].size() == 1);
+  CHECK(times.seconds() >= 0.060);
+  CHECK(times.seconds_on(2) >= 0.040);
+  CHECK(times.seconds_on(2) <= times.seconds() - 0.015);  // two blocks of ten milliseconds go beside two others
+  CHECK(times.seconds_on(4) == times.seconds_on(64));
+  CHECK_THROWS_AS(times.seconds_on(0), ValueError);
+}
+
+TEST_CASE("block times end with their scope", "[parallel]") {
+  const Threads threads(2);
+  const BlockTimes outer;
+  {
+    const BlockTimes inner;
+    parallel_for(2, 1, [](std::int64_t, std::int64_t) {});
+    CHECK(inner.calls().size() == 1);
+  }
+  CHECK(outer.calls().empty());
+  parallel_for(2, 1, [](std::int64_t, std::int64_t) {});
+  CHECK(outer.calls().size() == 1);
+}

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <numeric>
 #include <set>
 #include <tuple>
 
@@ -12,7 +13,7 @@ using Catch::Matchers::Contains;
 namespace {
 
 /// A user's items are 0, 1, 2, ...: an item is its place in the history.
-std::vector<std::vector<std::int32_t>> counting(std::initializer_list<int> lengths) {
+std::vector<std::vector<std::int32_t>> counting(const std::vector<int>& lengths) {
   std::vector<std::vector<std::int32_t>> all;
   for (const int length : lengths) {
     all.emplace_back();
@@ -229,4 +230,26 @@ TEST_CASE("histories of a split carry the times of the data", "[times]") {
   data.times.clear();
   CHECK_FALSE(pack_histories(split, split.targets(Part::test)).times.defined());
   CHECK(split.training_times(1).empty());
+}
+
+TEST_CASE("a batch is cut evenly, into as many shards as 16 cores share", "[batches]") {
+  const auto shards_of = [](std::int64_t users, std::int64_t length, std::int64_t shard_tokens = 2048) {
+    const auto data = counting(std::vector<int>(static_cast<std::size_t>(users), static_cast<int>(length) + 1));
+    const TrainingBatches batches({data.begin(), data.end()},
+                                  {.batch_size = users, .window = length, .shard_tokens = shard_tokens}, RngKey{3, 0});
+    std::vector<std::int64_t> rows;
+    const TrainingBatch batch = batches.batch(0, 0);
+    for (const TrainingShard& shard : batch.shards) rows.push_back(shard.targets.numel());
+    CHECK(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}) == users * length);
+    return rows;
+  };
+  CHECK(shards_of(10, 200) == std::vector<std::int64_t>{2000});
+  CHECK(shards_of(128, 200) == std::vector<std::int64_t>(16, 1600));
+  CHECK(shards_of(256, 200).size() == 32);
+  CHECK(shards_of(11, 200).size() == 4);
+  CHECK(shards_of(4, 2049, 2048) == std::vector<std::int64_t>(4, 2049));
+  const std::vector<std::int64_t> uneven = shards_of(127, 85);
+  REQUIRE(uneven.size() == 16);
+  const auto [least, most] = std::minmax_element(uneven.begin(), uneven.end());
+  CHECK(*most - *least <= 85);
 }
