@@ -182,7 +182,11 @@ void add_bench_sessions(CLI::App& app, const CommandContext& context) {
     const auto usual = arguments->settings.find(key);
     if (usual != arguments->settings.end()) added->default_str(usual->second);
   };
-  setting("--attention", "attention", "Of sasrec: the name of an attention");
+  const auto set_attention = [arguments](const std::string& value) {
+    arguments->settings["attention"] = value.starts_with('{') ? value : Json(value).dump();
+  };
+  command->add_option_function<std::string>("--attention", set_attention,
+                                            "Of sasrec: the name of an attention, or an object with its settings");
   setting("--width", "hidden_size", "Of embeddings and hidden rows");
   setting("--layers", "n_layers", "Number of layers");
   setting("--window", "MAX_ITEM_LIST_LENGTH", "Longest history that the model reads");

@@ -1,6 +1,7 @@
 #include "tools/step_benchmark.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <chrono>
@@ -10,6 +11,7 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
 #include "tally/core/io/file.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/core/machine.h"
 #include "tally/core/memory.h"
 #include "tally/core/parallel.h"
@@ -68,6 +70,31 @@ class StepWork {
   void step() {
     nn::TaskStep step = gradients();
     update(step);
+  }
+  /// write_step() says what.
+  void write(const std::filesystem::path& path) {
+    const nn::TaskStep step = gradients();
+    std::map<std::string, Tensor> tensors{{"loss", Tensor::scalar(step.loss, DType::f64)}};
+    for (const auto& [name, parameter] : task_->parameters()) {
+      tensors.emplace("parameter." + name, parameter->value());
+      const Var leaf = parameter->var();
+      if (step.gradients.contains(leaf)) tensors.emplace("gradient." + name, step.gradients[leaf]);
+    }
+    std::vector<std::int32_t> items, targets;
+    std::vector<std::int64_t> offsets{0};
+    const TrainingBatch batch = batches_->batch(0, 0);
+    for (const TrainingShard& shard : batch.shards) {
+      const auto inputs = shard.inputs.items.span<std::int32_t>(), nexts = shard.targets.span<std::int32_t>();
+      items.insert(items.end(), inputs.begin(), inputs.end());
+      targets.insert(targets.end(), nexts.begin(), nexts.end());
+      for (std::int64_t s = 0; s < shard.inputs.count(); ++s) {
+        offsets.push_back(offsets.back() + shard.inputs.offsets.length(s));
+      }
+    }
+    tensors.emplace("items", Tensor::from(items, {batch.rows}));
+    tensors.emplace("targets", Tensor::from(targets, {batch.rows}));
+    tensors.emplace("offsets", Tensor::from(offsets, {static_cast<std::int64_t>(offsets.size())}));
+    save_safetensors(path, tensors);
   }
   std::string describe() const {
     std::int64_t parameters = 0;
@@ -186,6 +213,12 @@ StepBlocks count_blocks(StepWork& work, int rounds) {
   return result;
 }
 
+/// What malloc holds, in use or free.
+std::int64_t bytes_from_system() {
+  const struct mallinfo2 info = mallinfo2();
+  return static_cast<std::int64_t>(info.arena + info.hblkhd);
+}
+
 std::string percent_of(double part, double whole) {
   return whole > 0 && part > 0 ? fmt::format("{:.1f} %", 100 * part / whole) : kNoFigure;
 }
@@ -219,7 +252,7 @@ Json StepFigures::to_json() const {
                        {"rows", rows},
                        {"peak_bytes", peak_bytes},
                        {"allocations", allocations},
-                       {"system_allocations", system_allocations},
+                       {"system_bytes", system_bytes},
                        {"optimizer_seconds", optimizer_seconds},
                        {"profiled_seconds", profiled_seconds},
                        {"ops", std::move(op_rows)},
@@ -252,11 +285,12 @@ StepFigures measure_step(const RunConfig& config, const std::optional<DrawnHisto
   figures.operations = static_cast<double>(blas::operations() - operations);
   const MemoryStats after = memory_stats();
   figures.allocations = after.allocations - before.allocations;
-  figures.system_allocations = figures.allocations - (after.cache_hits - before.cache_hits);
   std::vector<double> seconds;
   for (int round = 0; round < options.rounds; ++round) {
     figures.sgemm_rate = std::max(figures.sgemm_rate, measure_sgemm_rate());
+    const std::int64_t taken = bytes_from_system();
     seconds.push_back(seconds_of([&] { work.step(); }));
+    figures.system_bytes += bytes_from_system() - taken;
   }
   figures.seconds = median(seconds);
   figures.fastest = *std::min_element(seconds.begin(), seconds.end());
@@ -264,6 +298,11 @@ StepFigures measure_step(const RunConfig& config, const std::optional<DrawnHisto
   profile(work, options.rounds, figures);
   figures.blocks = count_blocks(work, options.rounds);
   return figures;
+}
+
+void write_step(const RunConfig& config, const std::optional<DrawnHistories>& drawn,
+                const std::filesystem::path& path) {
+  StepWork(config, drawn).write(path);
 }
 
 std::string step_table(const StepFigures& f) {
@@ -299,10 +338,10 @@ std::string step_table(const StepFigures& f) {
   add_part("(batch, tape, sums of gradients)", rest);
   std::string text = fmt::format(
       "{}\n{} thread{}: {:.1f} ms a step (median; best {:.1f}), {:.2f} GFLOP of products, {:.1f} GFLOP/s, {:.0f} % of "
-      "sgemm ({:.1f} GFLOP/s)\ntensors: peak {}, {} allocations, {} of them from the system\n\n",
+      "sgemm ({:.1f} GFLOP/s)\ntensors: peak {}, {} allocations; {} bytes taken from the system in all timed steps\n\n",
       f.what, f.threads, f.threads == 1 ? "" : "s", 1e3 * f.seconds, 1e3 * f.fastest, 1e-9 * f.operations,
       1e-9 * f.operations / f.seconds, 100 * f.sgemm_share(), 1e-9 * f.sgemm_rate,
-      format_bytes(static_cast<double>(f.peak_bytes)), f.allocations, f.system_allocations);
+      format_bytes(static_cast<double>(f.peak_bytes)), f.allocations, f.system_bytes);
   text += table.to_markdown();
   text += fmt::format("\nOn one thread. Blocks: {} in {} parallel regions, the longest {:.1f} ms; serial {:.1f} ms.",
                       f.blocks.blocks, f.blocks.calls, 1e3 * f.blocks.longest, 1e3 * f.blocks.serial);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
@@ -43,16 +44,16 @@ struct StepBlocks {
 struct StepFigures {
   std::string what;
   int threads = 1;
-  double seconds = 0;                   ///< of a step with that many threads: the median
-  double fastest = 0;                   ///< the best of the same
-  double operations = 0;                ///< of matrix products in a step
-  double sgemm_rate = 0;                ///< operations a second, the best the machine showed, on that many threads
-  std::int64_t rows = 0;                ///< of a step
-  std::int64_t peak_bytes = 0;          ///< of tensors during a step, beyond those that were there before
-  std::int64_t allocations = 0;         ///< of tensors in a step
-  std::int64_t system_allocations = 0;  ///< those that the cache did not serve, in a step that was run before
-  double optimizer_seconds = 0;         ///< on one thread, as all that follows
-  double profiled_seconds = 0;          ///< of the step whose ops are below, without the optimizer
+  double seconds = 0;             ///< of a step with that many threads: the median
+  double fastest = 0;             ///< the best of the same
+  double operations = 0;          ///< of matrix products in a step
+  double sgemm_rate = 0;          ///< operations a second, the best the machine showed, on that many threads
+  std::int64_t rows = 0;          ///< of a step
+  std::int64_t peak_bytes = 0;    ///< of tensors during a step, beyond those that were there before
+  std::int64_t allocations = 0;   ///< of tensors in a step
+  std::int64_t system_bytes = 0;  ///< that the process took from the system over all timed steps, after two others
+  double optimizer_seconds = 0;   ///< on one thread, as all that follows
+  double profiled_seconds = 0;    ///< of the step whose ops are below, without the optimizer
   std::map<std::string, OpFigures> ops;
   StepBlocks blocks;
 
@@ -64,6 +65,12 @@ struct StepFigures {
 /// Changes the number of threads.
 StepFigures measure_step(const recsys::RunConfig& config, const std::optional<DrawnHistories>& drawn,
                          const StepOptions& options);
+
+/// Writes what the step was given and what it gave, for another framework to compute the same: `parameter.PATH` and
+/// `gradient.PATH` of every parameter, `items`, `targets` and `offsets` of the batch's sequences, and the `loss`. The
+/// parameters are the initial ones.
+void write_step(const recsys::RunConfig& config, const std::optional<DrawnHistories>& drawn,
+                const std::filesystem::path& path);
 
 /// A step's table of ops for people.
 std::string step_table(const StepFigures& figures);

@@ -6,6 +6,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <deque>
 #include <memory>
@@ -84,8 +85,12 @@ class Frequencies {
       frequencies_[static_cast<std::size_t>(i)] =
           std::pow(static_cast<long double>(base), -static_cast<long double>(i) / static_cast<long double>(pairs));
     }
-    fine_ = turns(0, 1);
-    coarse_ = turns(0, kFine);
+    fine_ = turns(1);
+    std::int64_t step = kFine;
+    for (std::vector<Turn>& digit : digits_) {
+      digit = turns(step);
+      step *= kFine;
+    }
   }
 
   /// Those of the last calls are kept: their sines and cosines would cost as much as the rows of a small call.
@@ -102,10 +107,26 @@ class Frequencies {
 
   const Turn* fine(std::int64_t position) const { return fine_.data() + position * pairs_; }
   /// Of a multiple of kFine; null where that is not kept.
-  const Turn* coarse(std::int64_t multiple) const {
-    return multiple >= 0 && multiple < kFine ? coarse_.data() + multiple * pairs_ : nullptr;
+  const Turn* kept(std::int64_t multiple) const {
+    return multiple >= 0 && multiple < kFine ? digits_[0].data() + multiple * pairs_ : nullptr;
+  }
+  /// Of any multiple: the product of the turns of its digits. Histories of up to 16 million events thus take as long
+  /// an event as short ones. `room` is for what is not kept.
+  const Turn* of_multiple(std::int64_t multiple, Turn* room) const {
+    if (const Turn* turn = kept(multiple)) return turn;
+    if (multiple < 0 || multiple >= kFine * kFine * kFine) return made(multiple << kFineBits, room);
+    std::copy_n(kept(multiple % kFine), pairs_, room);
+    for (std::size_t k = 1; (multiple /= kFine) > 0; ++k) {
+      const Turn* digit = digits_[k].data() + multiple % kFine * pairs_;
+      for (std::int64_t i = 0; i < pairs_; ++i) {
+        room[i] = {room[i].cosine * digit[i].cosine - room[i].sine * digit[i].sine,
+                   room[i].sine * digit[i].cosine + room[i].cosine * digit[i].sine};
+      }
+    }
+    return room;
   }
 
+ private:
   const Turn* made(std::int64_t position, Turn* to) const {
     constexpr long double kWhole = 2 * std::numbers::pi_v<long double>, kNear = 4096;
     for (std::int64_t i = 0; i < pairs_; ++i) {
@@ -122,22 +143,23 @@ class Frequencies {
     return to;
   }
 
- private:
-  std::vector<Turn> turns(std::int64_t first, std::int64_t step) const {
-    std::vector<Turn> made_turns(static_cast<std::size_t>(kFine * pairs_));
-    for (std::int64_t i = 0; i < kFine; ++i) made(first + i * step, made_turns.data() + i * pairs_);
-    return made_turns;
+  /// Of the first kFine multiples of a step.
+  std::vector<Turn> turns(std::int64_t step) const {
+    std::vector<Turn> all(static_cast<std::size_t>(kFine * pairs_));
+    for (std::int64_t i = 0; i < kFine; ++i) made(i * step, all.data() + i * pairs_);
+    return all;
   }
 
   std::int64_t pairs_;
   double base_;
   std::vector<long double> frequencies_;
-  std::vector<Turn> fine_, coarse_;  // of the first kFine positions, and of kFine multiples of kFine
+  std::vector<Turn> fine_;                   // of the first kFine positions
+  std::array<std::vector<Turn>, 3> digits_;  // of multiples of kFine, of its square and of its cube
 };
 
 /// The turns of positions. A position is a multiple of kFine and a rest, and its turn the product of theirs. Positions
 /// below kFine^2 find both; of others the multiples have a table of their own, or, where that would be larger than the
-/// rows, are made as they are read, the same bits.
+/// rows, are computed as they are read, the same bits.
 class Turns {
  public:
   Turns(std::span<const std::int64_t> positions, std::int64_t pairs, double base)
@@ -146,12 +168,14 @@ class Turns {
     const auto [least, most] = std::minmax_element(positions.begin(), positions.end());
     first_coarse_ = *least >> kFineBits;
     const std::int64_t last = *most >> kFineBits, count = last - first_coarse_ + 1;
-    if (frequencies_->coarse(first_coarse_) != nullptr && frequencies_->coarse(last) != nullptr) return;
+    if (frequencies_->kept(first_coarse_) != nullptr && frequencies_->kept(last) != nullptr) return;
     if (count > static_cast<std::int64_t>(positions.size())) return;
     coarse_ = Table(count * pairs_);
     parallel_for(count, kFine / 8, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
-        frequencies_->made((first_coarse_ + i) << kFineBits, coarse_.data() + i * pairs_);
+        Turn* to = coarse_.data() + i * pairs_;
+        const Turn* turn = frequencies_->of_multiple(first_coarse_ + i, to);
+        if (turn != to) std::copy_n(turn, pairs_, to);
       }
     });
   }
@@ -160,11 +184,9 @@ class Turns {
   template <class T>
   void of(std::int64_t position, bool inverse, Turn* room, T* cosines, T* sines) const {
     const std::int64_t multiple = position >> kFineBits;
-    const Turn *a = frequencies_->fine(position & (kFine - 1)), *b = frequencies_->coarse(multiple);
-    if (b == nullptr) {
-      b = coarse_.absent() ? frequencies_->made(multiple << kFineBits, room)
-                           : coarse_.data() + (multiple - first_coarse_) * pairs_;
-    }
+    const Turn* a = frequencies_->fine(position & (kFine - 1));
+    const Turn* b = coarse_.absent() ? frequencies_->of_multiple(multiple, room)
+                                     : coarse_.data() + (multiple - first_coarse_) * pairs_;
     for (std::int64_t i = 0; i < pairs_; ++i) {
       cosines[i] = static_cast<T>(a[i].cosine * b[i].cosine - a[i].sine * b[i].sine);
       const double sine = a[i].sine * b[i].cosine + a[i].cosine * b[i].sine;

@@ -35,6 +35,9 @@ using blas::Transpose;
 constexpr std::int64_t kRowTile = 128;
 constexpr std::int64_t kSmallestRowTile = 64;
 constexpr std::int64_t kItemBlock = 512;
+/// Elements of a table that is packed once for all tiles. A larger one would take as much memory again, which a step
+/// feels more than packing its blocks for each tile.
+constexpr std::int64_t kKeptTable = std::int64_t{1} << 20;
 constexpr std::int64_t kTileBytes = std::int64_t{16} << 20;
 /// Item blocks whose parts of dx wait to be folded: bounds that memory for huge tables.
 constexpr std::int64_t kBlocksPerFold = 64;
@@ -67,7 +70,7 @@ class TableSoftmaxPass {
     maxima_.resize(static_cast<std::size_t>(blocks_ * rows_));
     factors_.resize(maxima_.size());
     sums_.resize(maxima_.size());
-    for (std::int64_t from = 0; from < p_.items; from += kItemBlock) {
+    for (std::int64_t from = 0; p_.items * p_.width <= kKeptTable && from < p_.items; from += kItemBlock) {
       items_.emplace_back(Transpose::yes, p_.width, std::min(kItemBlock, p_.items - from), p_.table + from * p_.width,
                           p_.width, rows_);
     }
@@ -117,8 +120,14 @@ class TableSoftmaxPass {
     if (p_.bias != nullptr) {
       for (std::int64_t r = 0; r < n_; ++r) std::copy_n(p_.bias + from, items, out + r * items);
     }
-    items_[static_cast<std::size_t>(from / kItemBlock)].multiply(Transpose::no, n_, T{1}, x_, p_.width,
-                                                                 p_.bias != nullptr ? T{1} : T{0}, out, items);
+    const T beta = p_.bias != nullptr ? T{1} : T{0};
+    if (items_.empty()) {
+      blas::gemm(Transpose::no, Transpose::yes, n_, items, p_.width, T{1}, x_, p_.width, p_.table + from * p_.width,
+                 p_.width, beta, out, items);
+    } else {
+      items_[static_cast<std::size_t>(from / kItemBlock)].multiply(Transpose::no, n_, T{1}, x_, p_.width, beta, out,
+                                                                   items);
+    }
     if (p_.excluded_bounds.empty()) return;
     for (std::int64_t r = 0; r < n_; ++r) {
       const auto begin = p_.excluded_bounds[counted(r)], end = p_.excluded_bounds[counted(r) + 1];
@@ -265,7 +274,7 @@ class TableSoftmaxPass {
   T* table_sum_ = nullptr;  // [items, width] where dtable is summed
   Tensor kept_storage_, x_storage_, parts_storage_, folded_storage_, group_storage_;
 
-  std::vector<blas::RightOperand<T>> items_;  // of the scores, block by block of the table
+  std::vector<blas::RightOperand<T>> items_;  // of the scores, block by block of the table; empty: a large one
 
   std::vector<T> maxima_, factors_;  // [blocks, rows]
   std::vector<double> sums_;         // [blocks, rows] sums of e

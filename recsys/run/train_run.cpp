@@ -32,6 +32,8 @@ namespace tally::recsys {
 namespace {
 
 constexpr std::int64_t kRecommended = 10;
+/// Spent on the machine's rate after each epoch.
+constexpr double kSgemmSeconds = 0.03;
 
 /// One run, new or resumed. The constructor reads and checks everything that can be wrong with the config and the data,
 /// and writes nothing.
@@ -156,7 +158,6 @@ class TrainingRun {
                               batches_.users(), batches_.samples_per_epoch(), name_of(batches_.options().samples),
                               batches_.targets_per_epoch(), batches_.batches_per_epoch()));
     console_.line("loss: " + loss_->description());
-    sgemm_rate_ = measure_sgemm_rate();
     Json baselines = Json::array();
     for (const Evaluation& baseline : baselines_) baselines.push_back(to_json(baseline));
     write_file_atomically(directory_.training(), Json::object({{"model", model_->name()},
@@ -164,7 +165,6 @@ class TrainingRun {
                                                                {"users", batches_.users()},
                                                                {"targets_per_epoch", batches_.targets_per_epoch()},
                                                                {"batches_per_epoch", batches_.batches_per_epoch()},
-                                                               {"sgemm_operations_per_second", sgemm_rate_},
                                                                {"baselines", std::move(baselines)}})
                                                          .dump(2) +
                                                      '\n');
@@ -210,7 +210,10 @@ class TrainingRun {
     hooks.on_epoch = [this](const nn::TrainerProgress&, const nn::EpochReport& epoch, Json& record) {
       epoch_ = epoch;
       epoch_operations_ = static_cast<double>(blas::operations() - operations_before_);
+      // Beside each epoch: other programs of a machine slow both down.
+      sgemm_rate_ = measure_sgemm_rate(kSgemmSeconds);
       record.set("tokens_per_second", static_cast<double>(epoch.timed_rows) / epoch.seconds);
+      record.set("sgemm_operations_per_second", sgemm_rate_);
       record.set("sgemm_share", epoch_operations_ / epoch.seconds / sgemm_rate_);
       record.set("peak_memory", memory_.peak());
       for (const Measure& measure : model_->measures()) record.set(measure.name, measure.value);

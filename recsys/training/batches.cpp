@@ -117,62 +117,81 @@ std::int64_t TrainingBatches::shards_of(std::int64_t rows) const {
   return std::clamp(rows / kShortestShard, least, whole_rounds);
 }
 
-TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) const {
-  begin_epoch(epoch);
-  const std::int64_t begin = index * options_.batch_size;
-  const std::int64_t end = std::min(samples_per_epoch_, begin + options_.batch_size);
-  const auto sample_at = [&](std::int64_t i) -> const Sample& {
-    return samples_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i)])];
+std::vector<std::vector<TrainingBatches::Sample>> TrainingBatches::cut(const std::vector<Sample>& samples) const {
+  const auto into = [&](std::int64_t budget) {
+    std::vector<std::vector<Sample>> shards;
+    std::int64_t rows = 0;
+    for (const Sample& sample : samples) {
+      if (shards.empty() || rows + sample.rows() > budget) {
+        shards.emplace_back();
+        rows = 0;
+      }
+      shards.back().push_back(sample);
+      rows += sample.rows();
+    }
+    return shards;
   };
-  std::int64_t all_rows = 0;
-  for (std::int64_t i = begin; i < end; ++i) all_rows += sample_at(i).end - sample_at(i).begin;
-  const std::int64_t shards = shards_of(all_rows);
-  const bool last_only = options_.samples == TrainingSamples::prefix;
-  TrainingBatch batch;
+  std::int64_t rows = 0;
+  for (const Sample& sample : samples) rows += sample.rows();
+  // The smallest budget that makes no more shards than wanted: then the longest of them is as short as can be.
+  const auto wanted = static_cast<std::size_t>(shards_of(rows));
+  std::int64_t least = rows / static_cast<std::int64_t>(wanted), most = options_.shard_tokens;
+  while (least < most) {
+    const std::int64_t budget = (least + most) / 2;
+    if (into(budget).size() <= wanted) {
+      most = budget;
+    } else {
+      least = budget + 1;
+    }
+  }
+  return into(most);
+}
+
+TrainingShard TrainingBatches::shard_of(const std::vector<Sample>& samples, std::int64_t first_row) const {
   std::vector<std::span<const std::int32_t>> inputs, targets, before;
   std::vector<std::span<const double>> times;
   std::vector<std::int32_t> users;
-  std::int64_t rows = 0;
-  const auto close_shard = [&] {
-    if (inputs.empty()) return;
-    TrainingShard shard{pack(inputs, times), pack(targets).items, batch.rows, rows > options_.shard_tokens};
-    if (options_.events_before > 0) {
-      Sequences older = pack(before, {}, options_.events_before);
-      shard.inputs.before = {std::move(older.items), std::move(older.offsets)};
-    }
-    shard.inputs.users = Tensor::from(users, {static_cast<std::int64_t>(users.size())});
-    if (last_only) {
-      auto* target = shard.targets.mutable_data<std::int32_t>();
-      for (std::int64_t s = 0; s < shard.inputs.count(); ++s) {
-        std::fill(target + shard.inputs.offsets.at(s), target + shard.inputs.offsets.at(s + 1) - 1, -1);
-      }
-    }
-    batch.targets += last_only ? shard.inputs.count() : rows;
-    batch.rows += rows;
-    batch.shards.push_back(std::move(shard));
-    inputs.clear();
-    targets.clear();
-    before.clear();
-    times.clear();
-    users.clear();
-    rows = 0;
-  };
-  for (std::int64_t i = begin; i < end; ++i) {
-    const Sample& sample = sample_at(i);
+  for (const Sample& sample : samples) {
     const auto history = histories_[static_cast<std::size_t>(sample.user)];
-    const auto first = static_cast<std::size_t>(sample.begin), length = static_cast<std::size_t>(sample.end) - first;
-    // A shard ends where the rows so far come nearest to its even share, and never above the budget.
-    const auto more = static_cast<std::int64_t>(length);
-    const std::int64_t share = static_cast<std::int64_t>(batch.shards.size() + 1) * all_rows / shards;
-    if (rows + more > options_.shard_tokens || 2 * (batch.rows + rows) + more > 2 * share) close_shard();
+    const auto first = static_cast<std::size_t>(sample.begin), length = static_cast<std::size_t>(sample.rows());
     inputs.push_back(history.subspan(first, length));
     targets.push_back(history.subspan(first + 1, length));
     before.push_back(history.first(first));
     if (!times_.empty()) times.push_back(times_[static_cast<std::size_t>(sample.user)].subspan(first, length));
     users.push_back(sample.user);
-    rows += static_cast<std::int64_t>(length);
   }
-  close_shard();
+  TrainingShard shard{pack(inputs, times), pack(targets).items, first_row, false};
+  shard.wide = shard.targets.numel() > options_.shard_tokens;
+  if (options_.events_before > 0) {
+    Sequences older = pack(before, {}, options_.events_before);
+    shard.inputs.before = {std::move(older.items), std::move(older.offsets)};
+  }
+  shard.inputs.users = Tensor::from(users, {static_cast<std::int64_t>(users.size())});
+  if (options_.samples == TrainingSamples::prefix) {
+    auto* target = shard.targets.mutable_data<std::int32_t>();
+    for (std::int64_t s = 0; s < shard.inputs.count(); ++s) {
+      std::fill(target + shard.inputs.offsets.at(s), target + shard.inputs.offsets.at(s + 1) - 1, -1);
+    }
+  }
+  return shard;
+}
+
+TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) const {
+  begin_epoch(epoch);
+  const std::int64_t begin = index * options_.batch_size;
+  const std::int64_t end = std::min(samples_per_epoch_, begin + options_.batch_size);
+  std::vector<Sample> samples;
+  for (std::int64_t i = begin; i < end; ++i) {
+    samples.push_back(samples_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i)])]);
+  }
+  TrainingBatch batch;
+  for (const std::vector<Sample>& together : cut(samples)) {
+    TrainingShard shard = shard_of(together, batch.rows);
+    const std::int64_t rows = shard.targets.numel();
+    batch.targets += options_.samples == TrainingSamples::prefix ? shard.inputs.count() : rows;
+    batch.rows += rows;
+    batch.shards.push_back(std::move(shard));
+  }
   return batch;
 }
 

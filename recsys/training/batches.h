@@ -46,10 +46,10 @@ constexpr auto words(TrainingSamples) {
 const char* name_of(TrainingSamples samples);
 
 /// Cuts the training part of each user's sequence into samples, and the samples, in an order drawn by (key, epoch),
-/// into batches: every sample once an epoch. A batch is `batch_size` samples, cut into shards of whole sequences up to
-/// `shard_tokens` rows. A batch of more than one shard is cut evenly, and into a multiple of 16 where that leaves
-/// shards of 512 rows, so that 16 cores share it. Cuts depend on sizes only. Users with fewer than two training items
-/// have no samples.
+/// into batches: every sample once an epoch. A batch is `batch_size` samples, cut evenly into shards of whole sequences
+/// up to `shard_tokens` rows: into a multiple of 16 where that leaves shards of 512 rows, so that 16 cores share it.
+/// Cuts depend on sizes only, and the order of a batch's rows not even on them. Users with fewer than two training
+/// items have no samples.
 class TrainingBatches {
  public:
   struct Options {
@@ -88,6 +88,7 @@ class TrainingBatches {
   /// Inputs [begin, end) of a user's items.
   struct Sample {
     std::int32_t user, begin, end;
+    std::int64_t rows() const { return end - begin; }
   };
 
   bool draws_prefixes() const { return options_.samples == TrainingSamples::prefix && options_.prefixes_per_user > 0; }
@@ -95,8 +96,11 @@ class TrainingBatches {
   static constexpr std::int64_t kShardsOfARound = 16;
   static constexpr std::int64_t kShortestShard = 512;
 
-  /// Into how many shards so many rows are cut.
+  /// Into how many shards so many rows are cut, at least.
   std::int64_t shards_of(std::int64_t rows) const;
+  /// A batch's samples, in their order, as shards.
+  std::vector<std::vector<Sample>> cut(const std::vector<Sample>& samples) const;
+  TrainingShard shard_of(const std::vector<Sample>& samples, std::int64_t first_row) const;
   void add_samples(std::int32_t user, std::int32_t items);
   std::vector<Sample> drawn_prefixes(std::int64_t epoch) const;
   void begin_epoch(std::int64_t epoch) const;

@@ -62,8 +62,13 @@ std::string library_of(const std::string& header) {
 
 bool is_source(const std::string& path) { return ends_with(path, ".cpp"); }
 
-/// Files whose own sources alone include them: they may see what a source may see.
-bool is_private_header(const std::string& path) { return starts_with(path, "ops/kernels/"); }
+/// What kernels of core share with those of ops.
+bool is_core_kernel_header(const std::string& path) { return starts_with(path, "core/") && ends_with(path, "-inl.h"); }
+
+/// Files that sources of kernels alone include: they may see what a source may see.
+bool is_private_header(const std::string& path) {
+  return starts_with(path, "ops/kernels/") || is_core_kernel_header(path);
+}
 
 bool library_allowed(const std::string& library, const std::string& path, const std::string& room) {
   if (library == "Catch2") return room == "tests";
@@ -131,6 +136,9 @@ class Checker {
     }
     if (ends_with(target, "_backend.h") && other != room_ && room_ != "tests")
       report(line, "may not include the private tally/" + target);
+    if (is_core_kernel_header(target) && room_ != "core" && !starts_with(path_, "ops/kernels/")) {
+      report(line, "may not include the private tally/" + target);
+    }
     if (starts_with(target, "ops/kernels/")) {
       const bool library_header = room_ == "ops" && !is_source(path_) && !is_private_header(path_);
       if (room_ == "nn" || room_ == "recsys" || room_ == "tools" || room_ == "examples" || library_header) {

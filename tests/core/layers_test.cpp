@@ -67,6 +67,11 @@ TEST_CASE("the checker of rooms finds planted violations", "[layers]") {
     CHECK(count("recsys/reader.cpp", "#include <zlib.h>\n") == 1);
     CHECK(count("ops/tensor/softmax.cpp", "#include <hwy/highway.h>\n") == 1);
     CHECK(count("ops/kernels/softmax.cpp", "#include <hwy/highway.h>\n") == 0);
+    CHECK(count("core/tensor.h", "#include <hwy/highway.h>\n") == 1);
+    CHECK(count("core/exponential-inl.h", "#include <hwy/highway.h>\n") == 0);
+    CHECK(count("ops/kernels/simd_math-inl.h", "#include \"tally/core/exponential-inl.h\"\n") == 0);
+    CHECK(count("ops/tensor/softmax.cpp", "#include \"tally/core/exponential-inl.h\"\n") == 1);
+    CHECK(count("nn/linear.cpp", "#include \"tally/core/exponential-inl.h\"\n") == 1);
     CHECK(count("recsys/config.cpp", "#include <CLI/CLI.hpp>\n") == 1);
     CHECK(count("tools/main.cpp", "#include <CLI/CLI.hpp>\n") == 0);
     CHECK(count("tools/main.cpp", "#include <nlohmann/json.hpp>\n") == 1);

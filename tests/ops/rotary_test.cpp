@@ -30,8 +30,8 @@ double inner_product(const Tensor& a, const Tensor& b) {
 
 TEST_CASE("rotary positions: angles are right wherever the position is", "[rotary]") {
   // Frequencies 1 and 1/4 are exact, so is the angle, and extended precision knows its cosine.
-  const std::vector<std::int64_t> positions{0,           1, -1, 63, 64, 43'884, 1 << 20, 999'999'999, (1LL << 40) - 3,
-                                            -(1LL << 40)};
+  const std::vector<std::int64_t> positions{
+      0, 1, -1, 63, 64, 43'884, 300'001, 1 << 20, (1 << 24) - 1, 1 << 24, 999'999'999, (1LL << 40) - 3, -(1LL << 40)};
   const auto rows = static_cast<std::int64_t>(positions.size());
   for (const DType dtype : {DType::f32, DType::f64}) {
     std::vector<double> ones(static_cast<std::size_t>(4 * rows));

@@ -246,10 +246,40 @@ TEST_CASE("a batch is cut evenly, into as many shards as 16 cores share", "[batc
   CHECK(shards_of(10, 200) == std::vector<std::int64_t>{2000});
   CHECK(shards_of(128, 200) == std::vector<std::int64_t>(16, 1600));
   CHECK(shards_of(256, 200).size() == 32);
-  CHECK(shards_of(11, 200).size() == 4);
+  CHECK(shards_of(11, 200) == std::vector<std::int64_t>{600, 600, 600, 400});
   CHECK(shards_of(4, 2049, 2048) == std::vector<std::int64_t>(4, 2049));
   const std::vector<std::int64_t> uneven = shards_of(127, 85);
   REQUIRE(uneven.size() == 16);
   const auto [least, most] = std::minmax_element(uneven.begin(), uneven.end());
   CHECK(*most - *least <= 85);
+}
+
+TEST_CASE("sequences of all lengths make even shards", "[batches]") {
+  std::vector<int> lengths;
+  for (int u = 0; u < 128; ++u) lengths.push_back(2 + u * u % 197);
+  const auto data = counting(lengths);
+  const TrainingBatches batches({data.begin(), data.end()}, {.batch_size = 128, .window = 200}, RngKey{3, 0});
+  const TrainingBatch batch = batches.batch(0, 0);
+  std::int64_t most = 0;
+  std::set<std::int32_t> users;
+  for (const TrainingShard& shard : batch.shards) {
+    most = std::max(most, shard.targets.numel());
+    CHECK_FALSE(shard.wide);
+    for (const std::int32_t user : shard.inputs.users.span<std::int32_t>()) CHECK(users.insert(user).second);
+  }
+  CHECK(batch.shards.size() == 16);
+  CHECK(users.size() == 128);
+  CHECK(most <= batch.rows / 16 * 115 / 100);
+}
+
+TEST_CASE("a sequence above the budget is a shard of its own", "[batches]") {
+  const auto data = counting({31, 4, 101, 5, 6});
+  const TrainingBatches batches({data.begin(), data.end()}, {.batch_size = 5, .window = 200, .shard_tokens = 20},
+                                RngKey{3, 0});
+  const TrainingBatch batch = batches.batch(0, 0);
+  CHECK(batch.rows == 30 + 3 + 100 + 4 + 5);
+  for (const TrainingShard& shard : batch.shards) {
+    CHECK(shard.wide == (shard.targets.numel() > 20));
+    CHECK((!shard.wide || shard.inputs.count() == 1));
+  }
 }

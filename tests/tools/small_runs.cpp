@@ -132,7 +132,8 @@ std::vector<std::string> logged(const fs::path& run) {
     const Json record = parse_json(text.substr(begin, end - begin));
     Json kept = Json::object();
     for (const auto& [name, value] : record.members()) {
-      if (name != "seconds" && name != "tokens_per_second" && name != "sgemm_share" && name != "peak_memory")
+      if (name != "seconds" && name != "tokens_per_second" && name != "sgemm_share" &&
+          name != "sgemm_operations_per_second" && name != "peak_memory")
         kept.set(name, value);
     }
     records.push_back(kept.dump());

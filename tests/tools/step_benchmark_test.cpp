@@ -2,8 +2,10 @@
 #include "tools/step_benchmark.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "tally/core/io/file.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/core/parallel.h"
 #include "tests/support/run_command.h"
 
@@ -51,7 +53,26 @@ TEST_CASE("a step's products are counted, and its ops make up its time", "[bench
   CHECK(figures.blocks.speedup.at(64) >= figures.blocks.speedup.at(2));
   CHECK(figures.seconds >= figures.fastest);
   CHECK(figures.peak_bytes > 0);
+  CHECK(figures.allocations > 0);
   CHECK_THAT(step_table(figures), Contains("item_cross_entropy") && Contains("Expected speed-up"));
+}
+
+TEST_CASE("bench step writes what a step was given and what it gave", "[bench-step][command]") {
+  const test::TemporaryDirectory scratch;
+  const std::string config = scratch / "config.json", file = scratch / "step.safetensors";
+  write_file_atomically(config, R"({"model": {"name": "gru4rec", "hidden_size": 8, "MAX_ITEM_LIST_LENGTH": 5},
+                                    "train": {"train_batch_size": 3, "shard_tokens": 5}})");
+  const auto result = test::run_command(
+      TALLY_COMMAND, {"bench", "step", config, "--rounds", "1", "--items", "7", "--threads", "1", "--tensors", file});
+  CHECK(result.error == "");
+  REQUIRE(result.exit_code == 0);
+  const auto tensors = load_safetensors(file);
+  CHECK(tensors.at("items").shape() == Shape({15}));
+  CHECK(tensors.at("targets").shape() == Shape({15}));
+  CHECK(tensors.at("offsets").to_doubles() == std::vector<double>{0, 5, 10, 15});
+  CHECK(tensors.at("parameter.items.table").shape() == Shape({7, 8}));
+  CHECK(tensors.at("gradient.items.table").shape() == Shape({7, 8}));
+  CHECK(tensors.at("loss").item() == Approx(std::log(7)).epsilon(0.05));  // of a model that knows nothing yet
 }
 
 TEST_CASE("bench step writes its figures, and compares two files of them", "[bench-step][command]") {
@@ -85,4 +106,13 @@ TEST_CASE("bench step writes its figures, and compares two files of them", "[ben
   CHECK_THAT(other.error, Contains("is no result of tally bench step"));
   CHECK(test::run_command(TALLY_COMMAND, {"bench", "step", "--rounds", "0"}).exit_code == 2);
   CHECK(test::run_command(TALLY_COMMAND, {"bench", "step", "--items", "0"}).exit_code == 2);
+}
+
+TEST_CASE("bench sessions takes the name of an attention", "[command]") {
+  const auto result = test::run_command(
+      TALLY_COMMAND, {"bench", "sessions", "--model", "sasrec", "--attention", "retnet", "--width", "8", "--items",
+                      "20", "--users", "3", "--late", "200", "--rounds", "3", "--threads", "1"});
+  CHECK(result.error == "");
+  CHECK(result.exit_code == 0);
+  CHECK_THAT(result.out, Contains("retnet of 1 heads"));
 }
