@@ -202,7 +202,7 @@ LengthAttention layer_of(const nn::AttentionKinds& kinds, const nn::AttentionRow
   const ops::AttentionMask mask = row.causal ? ops::AttentionMask::causal : ops::AttentionMask::bidirectional;
   return {.name = row.name,
           .description = "the layer: " + row.summary,
-          .formula = "not counted",
+          .formula = "those of its products, counted as it runs",
           .operations = {},
           .make =
               [kinds, mask, name = row.name](const LengthSequence& s) {
@@ -377,7 +377,7 @@ std::vector<LengthAttention> length_encoders(const nn::AttentionKinds& kinds, st
     if (!row.causal && mask == ops::AttentionMask::causal) continue;
     all.push_back({.name = row.name,
                    .description = detail::join("an encoder of ", blocks, " blocks: ", row.summary),
-                   .formula = "not counted",
+                   .formula = "those of its products, counted as it runs",
                    .operations = {},
                    .make =
                        [kinds, blocks, mask, name = row.name](const LengthSequence& s) {

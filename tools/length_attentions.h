@@ -38,7 +38,7 @@ struct LengthAttention {
   std::string name;
   std::string description;
   std::string formula;  ///< of `operations`
-  /// Of the matrix products that its forward needs; empty: not counted.
+  /// Of the matrix products that its forward needs; empty: those of a run are counted.
   std::function<double(const AttentionSizes&)> operations;
   std::function<ReadyAttention(const LengthSequence&)> make;
   /// Bytes of tensors beyond its inputs, where they may not fit into memory; else absent, and memory is measured.
@@ -50,11 +50,11 @@ struct LengthAttention {
 const std::vector<LengthAttention>& length_attentions();
 
 /// All of them, and the kinds of a table that are not among them: as whole layers, projections included, with their
-/// default options. Their operations are not counted.
+/// default options. Their operations are those of a run.
 std::vector<LengthAttention> length_attentions(const nn::AttentionKinds& kinds);
 
 /// The kinds of a table in encoders of so many blocks, as SASRec's: attention and a feed-forward part as wide as the
-/// rows, normed before. Experts are as many as the sizes have codewords in all. Operations are not counted.
+/// rows, normed before. Experts are as many as the sizes have codewords in all. Operations are those of a run.
 std::vector<LengthAttention> length_encoders(const nn::AttentionKinds& kinds, std::int64_t blocks,
                                              ops::AttentionMask mask);
 

@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "tally/autograd/tape.h"
+#include "tally/core/blas.h"
 #include "tally/core/machine.h"
 #include "tally/core/memory.h"
 #include "tally/nn/initializers.h"
@@ -70,8 +71,10 @@ void add_point(const LengthOptions& options, const LengthAttention& attention, c
     double first = 0;
     {
       const MemoryScope memory;
+      const std::uint64_t before = blas::operations();
       first = runner.time(options.threads);
       point.bytes = static_cast<double>(memory.peak());
+      if (!attention.operations) point.operations = static_cast<double>(blas::operations() - before);
     }
     // That warmed up. A slow one is not called again to learn that it is slow.
     const double once = first < 10 * kShortest ? runner.time(options.threads) : first;

@@ -30,7 +30,9 @@ struct LengthPoint {
   AttentionSizes sizes;
   std::map<int, double> seconds;  ///< of a call, by round; empty when it was not run. CPU time with one thread
   double bytes = 0;               ///< peak of tensors beyond the inputs, the output among them
-  double operations = 0;          ///< that the method needs; three times forward's with backward; 0: not counted
+  /// Of matrix products: those that the method needs, three times forward's with backward; where no formula says, those
+  /// of a run. 0: none, or not run.
+  double operations = 0;
   bool measured() const { return !seconds.empty(); }
 };
 
