@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -57,6 +58,12 @@ class ConfigError : public Error {
   using Error::Error;
 };
 
+/// Work was asked to stop on its way, and did: nothing is wrong.
+class Stopped : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A property of the machine or of a linked library rules out going on (the wrong OpenBLAS build, for example).
 class BackendError : public Error {
  public:
@@ -65,9 +72,11 @@ class BackendError : public Error {
 
 namespace detail {
 
+/// The parts as text, the same in every locale.
 template <class... Parts>
 std::string join(const Parts&... parts) {
   std::ostringstream out;
+  out.imbue(std::locale::classic());  // whatever the host made the global one
   ((out << parts), ...);
   return std::move(out).str();
 }

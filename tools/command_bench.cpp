@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iostream>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
@@ -13,6 +12,7 @@
 #include "tally/core/version.h"
 #include "tally/ops/check.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 #include "tools/timing.h"
 
 namespace tally::tools {
@@ -157,22 +157,21 @@ void bench(const BenchArguments& arguments, const ops::Catalog& catalog) {
   const Machine machine{2.0 * kSide * kSide * kSide / measurements[0].median(),
                         3.0 * kLength * sizeof(float) / measurements[1].median()};
 
-  std::cout << fmt::format("tally {}, {} threads, SIMD {}, {}\n", version_description(), num_threads(), simd_target(),
-                           blas::description());
-  std::cout << fmt::format(
-      "this machine: sgemm {:.1f} GFLOP/s ({}^3), memory {:.1f} GB/s (y += a x); medians of {}\n\n",
-      machine.flops * 1e-9, kSide, machine.bytes * 1e-9, arguments.repeats);
-  std::cout << fmt::format("{:<28} {:>11} {:>11} {:>9} {:>9} {:>9}  {}\n", "op", "forward ms", "+ back ms", "% sgemm",
-                           "% sgemm", "% memory", "inputs");
-  std::cout << fmt::format("{:<28} {:>11} {:>11} {:>9} {:>9} {:>9}\n", "", "", "", "forward", "+ back", "forward");
+  print(fmt::format("tally {}, {} threads, SIMD {}, {}\n", version_description(), num_threads(), simd_target(),
+                    blas::description()));
+  print(fmt::format("this machine: sgemm {:.1f} GFLOP/s ({}^3), memory {:.1f} GB/s (y += a x); medians of {}\n\n",
+                    machine.flops * 1e-9, kSide, machine.bytes * 1e-9, arguments.repeats));
+  print(fmt::format("{:<28} {:>11} {:>11} {:>9} {:>9} {:>9}  {}\n", "op", "forward ms", "+ back ms", "% sgemm",
+                    "% sgemm", "% memory", "inputs"));
+  print(fmt::format("{:<28} {:>11} {:>11} {:>9} {:>9} {:>9}\n", "", "", "", "forward", "+ back", "forward"));
   Json rows = Json::array();
   for (const Job& job : jobs) {
     const double forward = measurements[job.forward].median(), both = measurements[job.both].median();
     const double flops = job.entry->flops ? job.entry->flops(job.sample) : 0;
     const double moved = job.bytes / forward / machine.bytes;
-    std::cout << fmt::format("{:<28} {:>11.3f} {:>11.3f} {:>9} {:>9} {:>9}  {}\n", job.entry->name, forward * 1e3,
-                             both * 1e3, percent(flops / forward / machine.flops),
-                             percent(3 * flops / both / machine.flops), percent(moved), shapes(job));
+    print(fmt::format("{:<28} {:>11.3f} {:>11.3f} {:>9} {:>9} {:>9}  {}\n", job.entry->name, forward * 1e3, both * 1e3,
+                      percent(flops / forward / machine.flops), percent(3 * flops / both / machine.flops),
+                      percent(moved), shapes(job)));
     rows.push_back(Json::object({{"op", job.entry->name},
                                  {"inputs", shapes(job)},
                                  {"forward_seconds", forward},
@@ -180,9 +179,10 @@ void bench(const BenchArguments& arguments, const ops::Catalog& catalog) {
                                  {"forward_product_flops", flops},
                                  {"forward_bytes", job.bytes}}));
   }
-  std::cout << "\n% sgemm: matrix products alone, backward counted as twice forward. % memory: inputs and outputs, "
-               "each moved "
-               "once; a cache can make it more than 100.\n";
+  print(
+      "\n% sgemm: matrix products alone, backward counted as twice forward. % memory: inputs and outputs, "
+      "each moved "
+      "once; a cache can make it more than 100.\n");
   if (arguments.json.empty()) return;
   const Json all = Json::object({{"version", version()},
                                  {"revision", revision()},

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <iostream>
 
 #include "tally/core/blas.h"
 #include "tally/core/io/file.h"
@@ -14,6 +13,7 @@
 #include "tally/recsys/study/measurements.h"
 #include "tools/commands.h"
 #include "tools/length_benchmark.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -153,7 +153,7 @@ void bench_lengths(BenchLengthsArguments arguments) {
                      "needs a divisor of the width ", options.width, "; got ", options.heads);
   set_num_threads(options.threads);
   const LengthResults results =
-      measure_lengths(options, [](const std::string& line) { std::cerr << line << std::endl; });
+      measure_lengths(options, [](const std::string& line) { complain(detail::join(line, '\n')); });
   const std::vector<std::string> headlines = length_headlines(results);
   const std::string text = markdown(results, headlines);
   if (!arguments.output.empty()) {
@@ -163,8 +163,8 @@ void bench_lengths(BenchLengthsArguments arguments) {
     write_plots(results, directory);
     write_file_atomically(directory / "lengths.md", text);  // the last: where it is, the others are
   }
-  std::cout << text << '\n';
-  for (const std::string& line : headlines) std::cout << line << '\n';
+  print(detail::join(text, '\n'));
+  for (const std::string& line : headlines) print(detail::join(line, '\n'));
 }
 
 }  // namespace

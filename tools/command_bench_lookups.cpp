@@ -1,11 +1,10 @@
 // tally bench lookups: what an answer from a document's representation costs, beside one from all its rows.
 #include <fmt/format.h>
 
-#include <iostream>
-
 #include "tally/core/parallel.h"
 #include "tools/commands.h"
 #include "tools/lookup_benchmark.h"
+#include "tools/print.h"
 #include "tools/timing.h"
 
 namespace tally::tools {
@@ -15,8 +14,8 @@ void print_collection(const char* name, const CollectionFigures& figures, std::i
   const double bytes = static_cast<double>(documents * figures.document_bytes);
   const auto line = [&](const char* what, const std::vector<double>& seconds) {
     const double time = median(seconds);
-    std::cout << fmt::format("{:5} {:9} {:8.2f} ms  {:6.2f} GB/s read, {:3.0f} % of the rate of copies\n", name, what,
-                             1e3 * time, 1e-9 * bytes / time, 100 * bytes / time / copy_rate);
+    print(fmt::format("{:5} {:9} {:8.2f} ms  {:6.2f} GB/s read, {:3.0f} % of the rate of copies\n", name, what,
+                      1e3 * time, 1e-9 * bytes / time, 100 * bytes / time / copy_rate));
   };
   line("products", figures.products);
   line("scores", figures.scores);
@@ -32,18 +31,16 @@ void bench_lookups(const LookupBenchmark& benchmark, int threads) {
   }
   set_num_threads(threads);
   const LookupFigures figures = measure_lookups(benchmark);
-  std::cout << fmt::format("width {}, {} threads, medians of {} rounds\n\n", benchmark.width, threads,
-                           benchmark.rounds);
-  std::cout << "     rows   representation   softmax over rows   ratio\n";
+  print(fmt::format("width {}, {} threads, medians of {} rounds\n\n", benchmark.width, threads, benchmark.rounds));
+  print("     rows   representation   softmax over rows   ratio\n");
   for (const LengthFigures& of : figures.lengths) {
     const double linear = median(of.linear), softmax = median(of.softmax);
-    std::cout << fmt::format("{:9} {:13.2f} us {:16.2f} us {:7.0f}\n", of.length, 1e6 * linear, 1e6 * softmax,
-                             softmax / linear);
+    print(fmt::format("{:9} {:13.2f} us {:16.2f} us {:7.0f}\n", of.length, 1e6 * linear, 1e6 * softmax,
+                      softmax / linear));
   }
   const double copy_rate = median(figures.copy_rate);
-  std::cout << fmt::format("\n{} documents; {} bytes each in f32, {} in int8; copies {:.2f} GB/s read and written\n",
-                           benchmark.documents, figures.f32.document_bytes, figures.int8.document_bytes,
-                           1e-9 * copy_rate);
+  print(fmt::format("\n{} documents; {} bytes each in f32, {} in int8; copies {:.2f} GB/s read and written\n",
+                    benchmark.documents, figures.f32.document_bytes, figures.int8.document_bytes, 1e-9 * copy_rate));
   print_collection("f32", figures.f32, benchmark.documents, copy_rate);
   print_collection("int8", figures.int8, benchmark.documents, copy_rate);
 }

@@ -5,7 +5,6 @@
 #include <array>
 #include <ctime>
 #include <functional>
-#include <iostream>
 #include <limits>
 
 #include "tally/core/blas.h"
@@ -13,6 +12,7 @@
 #include "tally/core/random.h"
 #include "tally/core/simd.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -96,21 +96,20 @@ void print_row(const ProductShape& s, int rounds) {
   const auto rate = [&](std::size_t way) { return operations * calls / best[way] * 1e-9; };
   const bool own =
       blas::multiplies_packed(blas::kernel_width(blas::core_name()), blas::vector_width(), s.a, s.b, s.m, s.n, s.k);
-  std::cout << fmt::format("{:<24} {:>18} {:>5} {:>9.1f} {:>9.1f} {:>9.1f} {:>7.2f} {:>7.2f}  {}\n", s.name,
-                           fmt::format("{} x {} x {}", s.m, s.n, s.k),
-                           fmt::format("{}{}", s.a == kYes ? 't' : 'n', s.b == kYes ? 't' : 'n'), rate(0), rate(1),
-                           rate(2), rate(1) / rate(0), rate(2) / rate(0), own ? "own" : "OpenBLAS");
+  print(fmt::format("{:<24} {:>18} {:>5} {:>9.1f} {:>9.1f} {:>9.1f} {:>7.2f} {:>7.2f}  {}\n", s.name,
+                    fmt::format("{} x {} x {}", s.m, s.n, s.k),
+                    fmt::format("{}{}", s.a == kYes ? 't' : 'n', s.b == kYes ? 't' : 'n'), rate(0), rate(1), rate(2),
+                    rate(1) / rate(0), rate(2) / rate(0), own ? "own" : "OpenBLAS"));
 }
 
 void bench_products(int rounds) {
   check<ConfigError>(rounds >= 1, "--rounds", "needs at least 1; got ", rounds);
-  std::cout << fmt::format("SIMD {}, {}\nf32 products on one thread, GFLOP/s, processor time, best of {}\n\n",
-                           simd_target(), blas::description(), rounds);
-  std::cout << fmt::format("{:<24} {:>18} {:>5} {:>9} {:>9} {:>9} {:>7} {:>7}  {}\n", "product", "m x n x k", "form",
-                           "OpenBLAS", "own", "kept", "own", "kept", "gemm takes");
+  print(fmt::format("SIMD {}, {}\nf32 products on one thread, GFLOP/s, processor time, best of {}\n\n", simd_target(),
+                    blas::description(), rounds));
+  print(fmt::format("{:<24} {:>18} {:>5} {:>9} {:>9} {:>9} {:>7} {:>7}  {}\n", "product", "m x n x k", "form",
+                    "OpenBLAS", "own", "kept", "own", "kept", "gemm takes"));
   for (const ProductShape& shape : kShapes) print_row(shape, rounds);
-  std::cout
-      << "\nform: which operand is transposed. kept: own, the right operand packed once. Last: ratios to OpenBLAS.\n";
+  print("\nform: which operand is transposed. kept: own, the right operand packed once. Last: ratios to OpenBLAS.\n");
 }
 
 }  // namespace

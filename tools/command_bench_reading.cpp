@@ -2,9 +2,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <iostream>
-
 #include "tools/commands.h"
+#include "tools/print.h"
 #include "tools/reading_benchmark.h"
 #include "tools/timing.h"
 
@@ -38,11 +37,11 @@ void bench_reading(const RandomRatings& ratings, int rounds) {
   const ReadingFigures figures = measure_reading(file.path(), rounds, data);
   const double megabytes = static_cast<double>(std::filesystem::file_size(file.path())) * 1e-6;
   const double read = median(figures.read), scan = median(figures.scan), rows = static_cast<double>(ratings.rows);
-  std::cout << fmt::format("{} rows, {:.0f} MB, {} users, {} items; medians of {}\n", data.size(), megabytes,
-                           data.num_users(), data.num_items(), rounds);
-  std::cout << fmt::format("read: {:.2f} s, {:.2f} million rows/s, {:.0f} MB/s\n", read, rows * 1e-6 / read,
-                           megabytes / read);
-  std::cout << fmt::format("lines counted: {:.2f} s, {:.0f} MB/s\n", scan, megabytes / scan);
+  print(fmt::format("{} rows, {:.0f} MB, {} users, {} items; medians of {}\n", data.size(), megabytes, data.num_users(),
+                    data.num_items(), rounds));
+  print(
+      fmt::format("read: {:.2f} s, {:.2f} million rows/s, {:.0f} MB/s\n", read, rows * 1e-6 / read, megabytes / read));
+  print(fmt::format("lines counted: {:.2f} s, {:.0f} MB/s\n", scan, megabytes / scan));
 }
 
 }  // namespace

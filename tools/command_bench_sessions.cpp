@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <fstream>
-#include <iostream>
 #include <map>
 
 #include "tally/core/parallel.h"
@@ -11,6 +10,7 @@
 #include "tally/recsys/config/model_config.h"
 #include "tally/recsys/sessions/sessions.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 #include "tools/timing.h"
 
 namespace tally::tools {
@@ -51,8 +51,8 @@ class Workload {
   }
 
   void print_model() const {
-    std::cout << fmt::format("{} ({}), {} items, width {}, random weights, {} threads\n\n", model_->name(),
-                             model_->layout(), arguments_.items, model_->width(), num_threads());
+    print(fmt::format("{} ({}), {} items, width {}, random weights, {} threads\n\n", model_->name(), model_->layout(),
+                      arguments_.items, model_->width(), num_threads()));
   }
 
   /// The event after `early` and the one after `late` of a user, turn by turn. Their items are every other one of the
@@ -98,10 +98,9 @@ class Workload {
       }
     }
     const double count = static_cast<double>(arguments_.users);
-    std::cout << fmt::format("\n{} users, {} events each: {:.0f} bytes a session (process: {:.0f}), {:.0f} events/s\n",
-                             arguments_.users, arguments_.events_per_user,
-                             static_cast<double>(sessions.bytes()) / count,
-                             (resident_bytes() - before - with_names) / count, 1 / median(spent));
+    print(fmt::format("\n{} users, {} events each: {:.0f} bytes a session (process: {:.0f}), {:.0f} events/s\n",
+                      arguments_.users, arguments_.events_per_user, static_cast<double>(sessions.bytes()) / count,
+                      (resident_bytes() - before - with_names) / count, 1 / median(spent)));
     std::vector<double> answering;
     for (std::size_t begin = 0; begin + kAnswered <= users.size() && answering.size() < 100; begin += kAnswered) {
       const std::vector<std::string_view> some(users.begin() + static_cast<std::ptrdiff_t>(begin),
@@ -109,7 +108,7 @@ class Workload {
       answering.push_back(seconds_of([&] { sessions.recommend(some, 10); }) / kAnswered);
     }
     if (answering.empty()) return;
-    std::cout << fmt::format("top 10 of all unseen items: {:.0f} users/s\n", 1 / median(answering));
+    print(fmt::format("top 10 of all unseen items: {:.0f} users/s\n", 1 / median(answering)));
   }
 
  private:
@@ -142,9 +141,9 @@ class Workload {
       second.push_back(b);
       ratios.push_back(b / a);
     }
-    std::cout << fmt::format("{}: {:.1f} us after {} events, {:.1f} us after {}; ratio {:.3f} (medians of {})\n", what,
-                             median(first) * 1e6, arguments_.early, median(second) * 1e6, arguments_.late,
-                             median(ratios), arguments_.rounds);
+    print(fmt::format("{}: {:.1f} us after {} events, {:.1f} us after {}; ratio {:.3f} (medians of {})\n", what,
+                      median(first) * 1e6, arguments_.early, median(second) * 1e6, arguments_.late, median(ratios),
+                      arguments_.rounds));
   }
 
   BenchSessionsArguments arguments_;

@@ -5,6 +5,7 @@
 #include "tally/ops/entry_checks.h"
 #include "tools/commands.h"
 #include "tools/gradient_report.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -14,27 +15,27 @@ using ops::Finding;
 
 void print_all(const char* kind, const std::vector<Finding>& findings) {
   for (const Finding& each : findings) {
-    std::cout << "  " << kind << " [" << each.check << "] " << (each.sample.empty() ? "" : each.sample + ": ")
-              << each.complaint << '\n';
+    print(detail::join("  ", kind, " [", each.check, "] ", (each.sample.empty() ? "" : each.sample + ": "),
+                       each.complaint, '\n'));
   }
 }
 
 int check_ops(const std::vector<const ops::OpEntry*>& chosen, bool strict) {
-  std::cout << fmt::format("{:<32} samples   checks findings     gaps\n", "op");
+  print(fmt::format("{:<32} samples   checks findings     gaps\n", "op"));
   std::int64_t failed = 0, gaps = 0;
   for (const ops::OpEntry* entry : chosen) {
     const EntryFindings found = ops::check_all(*entry);
-    std::cout << fmt::format("{:<32} {:>7} {:>8} {:>8} {:>8}  {}\n", found.op, found.samples, found.checks,
-                             found.findings.size(), found.gaps.size(), found.failed() ? "FAIL" : "OK");
+    print(fmt::format("{:<32} {:>7} {:>8} {:>8} {:>8}  {}\n", found.op, found.samples, found.checks,
+                      found.findings.size(), found.gaps.size(), found.failed() ? "FAIL" : "OK"));
     print_all("finding", found.findings);
     print_all("gap", found.gaps);
     if (found.gradients_failed()) print_gradient_report(std::cout, found.gradients, false);
     failed += found.failed() || (strict && !found.gaps.empty());
     gaps += static_cast<std::int64_t>(found.gaps.size());
-    std::cout.flush();
+    flush_printed();
   }
-  std::cout << fmt::format("\n{} passed, {} failed, {} gaps in samples and documentation\n",
-                           static_cast<std::int64_t>(chosen.size()) - failed, failed, gaps);
+  print(fmt::format("\n{} passed, {} failed, {} gaps in samples and documentation\n",
+                    static_cast<std::int64_t>(chosen.size()) - failed, failed, gaps));
   return failed > 0 ? 1 : 0;
 }
 

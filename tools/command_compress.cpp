@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <iostream>
 
 #include "tally/core/io/file.h"
 #include "tally/core/report/table.h"
@@ -13,6 +12,7 @@
 #include "tally/recsys/run/trained_model.h"
 #include "tally/recsys/serving/served_directory.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -112,14 +112,13 @@ void compress(const std::string& run_directory, const std::filesystem::path& out
   }
   files.commit(report);
 
-  std::cout << table_of(size, bytes_of_weights(trained))
-            << fmt::format(
-                   "\n{} items of width {}: the embedding table has {:.1f} times the bytes of codes and "
-                   "codebooks;\nthe trained model has {:.1f} times the bytes of this one.\n\n{}\n{}\n",
-                   served.num_items(), served.width(),
-                   static_cast<double>(size.embedding_table) / static_cast<double>(size.items()),
-                   static_cast<double>(bytes_of_weights(trained)) / static_cast<double>(size.total()), evaluated,
-                   output.string());
+  print(detail::join(table_of(size, bytes_of_weights(trained)),
+                     fmt::format("\n{} items of width {}: the embedding table has {:.1f} times the bytes of codes and "
+                                 "codebooks;\nthe trained model has {:.1f} times the bytes of this one.\n\n{}\n{}\n",
+                                 served.num_items(), served.width(),
+                                 static_cast<double>(size.embedding_table) / static_cast<double>(size.items()),
+                                 static_cast<double>(bytes_of_weights(trained)) / static_cast<double>(size.total()),
+                                 evaluated, output.string())));
 }
 
 }  // namespace

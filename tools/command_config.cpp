@@ -2,11 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iostream>
 
 #include "tally/recsys/config/config.h"
 #include "tally/recsys/config/options_page.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -19,7 +19,7 @@ void show(const std::string& path, const std::vector<std::string>& overrides, bo
     Json all = Json::object();
     for (const ConfigValue& each : values)
       all.set(each.key, Json::object({{"value", each.value}, {"origin", each.origin}}));
-    std::cout << all.dump(2) << '\n';
+    print(detail::join(all.dump(2), '\n'));
     return;
   }
   std::size_t key_width = 0, value_width = 0;
@@ -28,9 +28,9 @@ void show(const std::string& path, const std::vector<std::string>& overrides, bo
     value_width = std::max(value_width, std::min<std::size_t>(each.value.dump().size(), 40));
   }
   for (const ConfigValue& each : values) {
-    std::cout << fmt::format("{:<{}}  {:<{}}  {}\n", each.key, key_width, each.value.dump(), value_width, each.origin);
+    print(fmt::format("{:<{}}  {:<{}}  {}\n", each.key, key_width, each.value.dump(), value_width, each.origin));
   }
-  std::cout << "protocol: " << protocol_label(load_config(path, overrides, tables)) << '\n';
+  print(detail::join("protocol: ", protocol_label(load_config(path, overrides, tables)), '\n'));
 }
 
 }  // namespace
@@ -56,9 +56,9 @@ void add_config(CLI::App& app, const CommandContext& context) {
   CLI::App* listed = command->add_subcommand("protocols", "The named protocols and what each of them sets");
   listed->callback([context] {
     for (const Protocol& protocol : context.tables.protocols) {
-      std::cout << protocol.name << ": " << protocol.summary << "\n  " << protocol.source << '\n';
+      print(detail::join(protocol.name, ": ", protocol.summary, "\n  ", protocol.source, '\n'));
       for (const auto& [key, value] : protocol.values.members()) {
-        std::cout << fmt::format("  {:<34} {}\n", key, value.dump());
+        print(fmt::format("  {:<34} {}\n", key, value.dump()));
       }
     }
     context.exit_code = 0;
@@ -66,7 +66,7 @@ void add_config(CLI::App& app, const CommandContext& context) {
 
   CLI::App* page = command->add_subcommand("options", "Every key with type, default and meaning, as Markdown");
   page->callback([context] {
-    std::cout << options_page(context.tables);
+    print(options_page(context.tables));
     context.exit_code = 0;
   });
 }

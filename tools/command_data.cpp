@@ -1,8 +1,8 @@
 // tally data stats: what a data set is, how it was read, and its figures.
-#include <iostream>
 
 #include "tally/recsys/run/data_report.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -37,7 +37,7 @@ void add_data(CLI::App& app, const CommandContext& context) {
   stats->callback([=] {
     const DataConfig config = config_of(options->path, overrides_of(*stats), context.tables).data;
     const DataReport report = describe(config, read_run_data(config));
-    std::cout << (options->json ? report.to_json().dump(2) + '\n' : report.to_text());
+    print((options->json ? report.to_json().dump(2) + '\n' : report.to_text()));
     context.exit_code = 0;
   });
 }

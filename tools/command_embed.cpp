@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <iostream>
 
 #include "tally/core/io/atomic_directory.h"
 #include "tally/core/io/directory_lock.h"
@@ -13,6 +12,7 @@
 #include "tally/recsys/run/run_data.h"
 #include "tally/recsys/serving/recommender.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -59,7 +59,7 @@ void embed(const EmbedOptions& options, const Tables& tables) {
   }
   save_safetensors(files.file("embeddings.safetensors"), tensors, {{"ranker", from.ranker.name()}});
   files.commit(Json::object({{"embeddings_of", from.ranker.name()}}));
-  std::cout << summary << '\n' << options.output << '\n';
+  print(detail::join(summary, '\n', options.output, '\n'));
 }
 
 struct SimilarOptions {
@@ -93,11 +93,11 @@ void similar(const SimilarOptions& options, const Tables& tables) {
     scores[i] = static_cast<float>(similarity(rows + *item * width, rows + static_cast<std::int64_t>(i) * width, width,
                                               options.measure == "cosine"));
   }
-  std::cout << "rank\titem_id\tscore\ttitle\n";
+  print("rank\titem_id\tscore\ttitle\n");
   const auto best = top_k(scores, options.k, std::span(&*item, 1), from.candidate_bytes());
   for (std::size_t r = 0; r < best.size(); ++r) {
-    std::cout << fmt::format("{}\t{}\t{:g}\t{}\n", r + 1, from.items.ids.name(best[r].item), best[r].score,
-                             in_one_cell(from.items.label(best[r].item)));
+    print(fmt::format("{}\t{}\t{:g}\t{}\n", r + 1, from.items.ids.name(best[r].item), best[r].score,
+                      in_one_cell(from.items.label(best[r].item))));
   }
 }
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iostream>
 #include <optional>
 
 #include "tally/core/io/directory_lock.h"
@@ -16,6 +15,7 @@
 #include "tally/recsys/run/run_evaluation.h"
 #include "tally/recsys/run/trained_model.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -130,7 +130,7 @@ void report_experts(const std::string& directory, const std::string& output, con
   write_file_atomically(to / "experts.md", text);
   write_file_atomically(to / "experts.csv", shares_csv(use));
   write_plot(to / "experts.svg", shares_plot(use, who));
-  std::cout << text << '\n' << (to / "experts.md").string() << '\n';
+  print(detail::join(text, '\n', (to / "experts.md").string(), '\n'));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "tally/recsys/run/check_model.h"
 #include "tools/commands.h"
 #include "tools/gradient_report.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -77,12 +78,12 @@ int gradcheck(const GradcheckArguments& arguments, const ops::Catalog& catalog, 
   }
   if (!arguments.model.empty()) {
     const GradientCheckOptions of_model = check_options(arguments, true);
-    if (!chosen.empty()) std::cout << "\nmodel: rtol " << of_model.rtol << ", atol " << of_model.atol << '\n';
+    if (!chosen.empty()) print(detail::join("\nmodel: rtol ", of_model.rtol, ", atol ", of_model.atol, '\n'));
     reports.push_back(check_model(arguments.model, of_model, tables));
     print_gradient_report(std::cout, reports.back(), arguments.every_sample);
   }
   if (!arguments.json.empty()) write_file_atomically(arguments.json, to_json(reports, options).dump(2) + "\n");
-  std::cout << '\n' << summarise(reports) << '\n';
+  print(detail::join('\n', summarise(reports), '\n'));
   return exit_code_of(reports);
 }
 

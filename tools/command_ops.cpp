@@ -1,11 +1,10 @@
-#include <iomanip>
-#include <iostream>
-#include <sstream>
+#include <fmt/format.h>
 
 #include "tally/core/simd.h"
 #include "tally/ops/check.h"
 #include "tally/ops/f32_check.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -38,32 +37,28 @@ std::string signature(const ops::OpEntry& entry) {
 }
 
 /// "  name  what" with the names in one column.
-void print_item(const std::string& name, const std::string& text) {
-  std::cout << "  " << std::left << std::setw(18) << name << ' ' << text << '\n';
-}
+void print_item(const std::string& name, const std::string& text) { print(fmt::format("  {:<18} {}\n", name, text)); }
 
 void print_entry(const ops::OpEntry& entry) {
-  std::cout << signature(entry) << "\n\n" << entry.summary << "\n\nInputs\n";
+  print(detail::join(signature(entry), "\n\n", entry.summary, "\n\nInputs\n"));
   for (const ops::OpInput& input : entry.inputs) {
     print_item(input.name, input.shape + ", " + describe(input.kind) + (input.optional ? ", may be absent" : "") +
                                (input.doc.empty() ? "" : ": " + input.doc));
   }
-  std::cout << "\nOutputs\n";
+  print("\nOutputs\n");
   for (const ops::OpOutput& output : entry.outputs) print_item(output.name, output.shape);
-  if (!entry.options.empty()) std::cout << "\nOptions\n";
+  if (!entry.options.empty()) print("\nOptions\n");
   for (const ops::OpOption& option : entry.options) {
     print_item(option.name,
                type_of(option.otherwise) + ", default " + ops::describe(option.otherwise) + ": " + option.doc);
   }
-  std::cout << '\n'
-            << (entry.kinks ? "Has kinks. " : "")
-            << (entry.surrogate ? "Straight-through: differentiated as its surrogate. " : "")
-            << "f32 against f64 over the samples, relative to the largest of each (at most " << entry.f32_tolerance
-            << "), measured on " << simd_target() << ":\n";
+  print(detail::join(
+      '\n', (entry.kinks ? "Has kinks. " : ""),
+      (entry.surrogate ? "Straight-through: differentiated as its surrogate. " : ""),
+      fmt::format("f32 against f64 over the samples, relative to the largest of each (at most {:g}), measured on {}:\n",
+                  entry.f32_tolerance, simd_target())));
   for (const ops::MeasuredTolerance& each : ops::measured_tolerances(entry)) {
-    std::ostringstream size;
-    size << std::setprecision(2) << each.relative;
-    print_item(size.str(), each.what);
+    print_item(fmt::format("{:.2g}", each.relative), each.what);
   }
 }
 
@@ -80,7 +75,7 @@ void add_ops(CLI::App& app, const CommandContext& context) {
     }
     const char* separator = "";
     for (const ops::OpEntry* entry : chosen_ops(context.catalog, *names, false)) {
-      std::cout << separator;
+      print(separator);
       print_entry(*entry);
       separator = "\n";
     }

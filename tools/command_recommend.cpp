@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iostream>
 
 #include "tally/core/io/file.h"
 #include "tally/recsys/data/histories.h"
@@ -11,6 +10,7 @@
 #include "tally/recsys/run/run_data.h"
 #include "tally/recsys/serving/recommender.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 #include "tools/recommendation_rows.h"
 #include "tools/stream_recommendations.h"
 
@@ -32,8 +32,8 @@ struct Options {
 /// Says on the error stream what a file had that the model has not.
 void report_unknown(std::int64_t rows, const std::vector<std::string>& messages) {
   if (rows == 0) return;
-  std::cerr << "left out: " << rows << " rows with items that the model was not trained with\n";
-  for (const std::string& message : messages) std::cerr << "  " << message << '\n';
+  complain(detail::join("left out: ", rows, " rows with items that the model was not trained with\n"));
+  for (const std::string& message : messages) complain(detail::join("  ", message, '\n'));
 }
 
 ItemLists item_lists(const Recommender& from, const std::string& path, UnknownItems unknown) {
@@ -176,7 +176,7 @@ void add_recommend(CLI::App& app, const CommandContext& context) {
     }
     const std::string text = one_history ? recommend_for_history(from, *options) : recommend_for_users(from, *options);
     if (options->out.empty()) {
-      std::cout << text;
+      print(text);
     } else {
       write_file_atomically(options->out, text);
     }

@@ -1,11 +1,11 @@
 // tally report: the page about a run, again.
-#include <iostream>
 #include <optional>
 
 #include "tally/core/io/directory_lock.h"
 #include "tally/recsys/report/report.h"
 #include "tally/recsys/run/trained_model.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 
@@ -22,7 +22,7 @@ void add_report(CLI::App& app, const CommandContext& context) {
     if (output->empty()) lock = DirectoryLock::inside(run.path);
     const std::filesystem::path page = output->empty() ? run.report() : std::filesystem::path(*output);
     recsys::write_report(run, page);
-    std::cout << page.string() << '\n';
+    print(detail::join(page.string(), '\n'));
     context.exit_code = 0;
   });
 }

@@ -8,6 +8,7 @@
 #include "tally/recsys/study/run_study.h"
 #include "tally/recsys/study/study_tables.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 #include "tools/signals.h"
 
 namespace tally::tools {
@@ -47,7 +48,7 @@ void add_study(CLI::App& app, const CommandContext& context) {
     context.exit_code = 0;
     if (options->list) {
       for (const StudyItem& item : study_items(study, output, options->only)) {
-        std::cout << item.label() << '\t' << name_of(item.state) << '\n';
+        print(detail::join(item.label(), '\t', name_of(item.state), '\n'));
       }
       return;
     }
@@ -56,7 +57,7 @@ void add_study(CLI::App& app, const CommandContext& context) {
       check_study_items(study_items(study, output, options->only), output);
       const DirectoryLock lock = DirectoryLock::inside(output);
       write_study(study, output);
-      std::cout << (output / "study.md").string() << '\n';
+      print(detail::join((output / "study.md").string(), '\n'));
       return;
     }
     note_stop_signals();
@@ -64,7 +65,13 @@ void add_study(CLI::App& app, const CommandContext& context) {
     flush_denormals(study.runs.front().config.train.flush_denormals);
     if (options->threads > 0) set_num_threads(options->threads);
     Console console(std::cout, isatty(STDOUT_FILENO) != 0);
-    if (run_study(study, output, options->only, console, stop_requested) == nn::TrainingOutcome::interrupted) {
+    nn::TrainingOutcome outcome = nn::TrainingOutcome::interrupted;
+    try {
+      outcome = run_study(study, output, options->only, console, stop_requested);
+    } catch (const Stopped&) {
+      outcome = nn::TrainingOutcome::interrupted;  // while data were read: nothing was written
+    }
+    if (outcome == nn::TrainingOutcome::interrupted) {
       console.line("stopped; the same command goes on");
       context.exit_code = stopped_exit_code();
       return;

@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iostream>
 
 #include "tally/core/options/option_text.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -36,11 +36,11 @@ void add_table(CLI::App& app, int& exit_code, const std::string& command, const 
   listed->callback([table, name, &exit_code] {
     if (!name->empty()) {
       const Row& row = table.at(*name);
-      std::cout << row.name << ": " << row.summary << '\n' << details_of(row);
+      print(detail::join(row.name, ": ", row.summary, '\n', details_of(row)));
     } else {
       std::size_t width = 0;
       for (const Row& row : table) width = std::max(width, row.name.size());
-      for (const Row& row : table) std::cout << fmt::format("{:<{}}  {}\n", row.name, width, row.summary);
+      for (const Row& row : table) print(fmt::format("{:<{}}  {}\n", row.name, width, row.summary));
     }
     exit_code = 0;
   });

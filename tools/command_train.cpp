@@ -9,6 +9,7 @@
 #include "tally/recsys/run/train_run.h"
 #include "tally/recsys/run/trained_model.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 #include "tools/signals.h"
 
 namespace tally::tools {
@@ -50,8 +51,13 @@ void add_train(CLI::App& app, const CommandContext& context) {
     // Before the first thread exists: workers take over whether denormals are flushed.
     flush_denormals(config.train.flush_denormals);
     if (options->threads > 0) set_num_threads(options->threads);
-    context.exit_code = exit_code_of(resume ? resume_run({options->resume}, console, stop_requested, context.tables)
-                                            : train_run(config, console, stop_requested));
+    try {
+      context.exit_code = exit_code_of(resume ? resume_run({options->resume}, console, stop_requested, context.tables)
+                                              : train_run(config, console, stop_requested));
+    } catch (const Stopped&) {
+      console.line(resume ? "stopped while reading; the run is as it was" : "stopped before there was a run");
+      context.exit_code = stopped_exit_code();
+    }
   });
 }
 
@@ -68,7 +74,7 @@ void add_evaluate(CLI::App& app, const CommandContext& context) {
     const Evaluation evaluation =
         evaluate(make_ranker(*run.trained.model), *run.data.split, chosen,
                  evaluated_targets(config, *run.data.split, chosen), evaluation_options(config));
-    std::cout << evaluation.to_text();
+    print(evaluation.to_text());
     context.exit_code = 0;
   });
 }

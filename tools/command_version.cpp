@@ -3,6 +3,7 @@
 #include "tally/core/simd.h"
 #include "tally/core/version.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -20,7 +21,7 @@ std::string describe_build() {
 void add_version(CLI::App& app, const CommandContext&) {
   app.set_version_flag("--version", describe_build, "Print version, BLAS, SIMD target and threads");
   app.add_subcommand("version", "Print version, BLAS, SIMD target and threads")->callback([] {
-    std::cout << describe_build() << '\n';
+    print(detail::join(describe_build(), '\n'));
   });
 }
 

@@ -1,11 +1,14 @@
 #include "tools/op_commands.h"
 
-#include <iostream>
+#include <clocale>
+#include <locale>
 #include <new>
 
 #include "tally/core/io/file.h"
 #include "tally/core/io/json_fields.h"
+#include "tally/core/io/printable.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -24,8 +27,25 @@ void check_command_name(const CLI::App& app, int argc, const char* const* argv) 
                     nearest.empty() ? "; see --help" : "; did you mean '" + nearest + "'?");
 }
 
+/// The classic locale for a scope: CLI11 reads and writes numbers by the global ones, as do streams that are made in
+/// it.
+class ClassicLocale {
+ public:
+  ClassicLocale() : c_before_(std::setlocale(LC_ALL, nullptr)), before_(std::locale::global(std::locale::classic())) {}
+  ~ClassicLocale() {
+    std::locale::global(before_);
+    std::setlocale(LC_ALL, c_before_.c_str());
+  }
+  ClassicLocale(const ClassicLocale&) = delete;
+  ClassicLocale& operator=(const ClassicLocale&) = delete;
+
+ private:
+  std::string c_before_;  // before the global one, which sets it
+  std::locale before_;
+};
+
 int report(std::string_view program, std::string_view message, int exit_code) {
-  std::cerr << program << ": " << message << '\n';
+  complain(detail::join(program, ": ", printable(message), '\n'));
   return exit_code;
 }
 
@@ -66,14 +86,14 @@ int guarded(std::string_view program, const std::function<int()>& run) {
 int run_commands(CLI::App& app, int argc, const char* const* argv, const int& exit_code,
                  const std::function<void()>& add_all) {
   ignore_write_signals();
+  const ClassicLocale locale;
   app.require_subcommand(1);
   return guarded(app.get_name(), [&] {
     try {
       add_all();
       check_command_name(app, argc, argv);
       app.parse(argc, argv);
-      std::cout.flush();
-      check<IoError>(static_cast<bool>(std::cout), "standard output", "could not be written");
+      flush_printed();
       return exit_code;
     } catch (const CLI::ParseError& error) {
       if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version

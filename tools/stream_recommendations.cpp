@@ -8,13 +8,13 @@
 #include <cerrno>
 #include <exception>
 #include <functional>
-#include <iostream>
 #include <optional>
 #include <utility>
 
 #include "tally/core/io/line_reader.h"
 #include "tally/recsys/data/event_fields.h"
 #include "tally/recsys/sessions/durable_sessions.h"
+#include "tools/print.h"
 #include "tools/recommendation_rows.h"
 #include "tools/signals.h"
 
@@ -98,17 +98,17 @@ class Streaming {
                   {.keep_seen = options.filter_seen, .candidates = recommender.candidate_bytes()}) {}
 
   int run() {
-    std::cout << recommendation_head(recommender_) << std::flush;
+    print(recommendation_head(recommender_));
+    flush_printed();
     LineStream input([&] { sessions_.sync(); });
     std::string line;
     LineStream::Next next = LineStream::Next::end;
     while ((next = input.next(line)) == LineStream::Next::line) {
       if (const std::optional<std::string> fault = take(line)) refuse(input.number(), *fault);
       if (pending_.size() >= kMaxPending || !input.has_line()) append_pending();
-      check<IoError>(static_cast<bool>(std::cout), "standard output", "could not be written");
     }
     append_pending();
-    if (bad_lines_ > 0) std::cerr << "left out: " << bad_lines_ << " bad lines, the first: " << first_fault_ << '\n';
+    if (bad_lines_ > 0) complain(detail::join("left out: ", bad_lines_, " bad lines, the first: ", first_fault_, '\n'));
     return next == LineStream::Next::stopped ? stopped_exit_code() : 0;
   }
 
@@ -136,12 +136,12 @@ class Streaming {
   std::optional<std::string> take(const std::string& line) {
     const std::size_t tab = line.find('\t');
     if (tab == std::string::npos || line.find('\t', tab + 1) != std::string::npos) {
-      return "needs two columns, a user and an item, with a tab between them; got '" + printable(line) + "'";
+      return "needs two columns, a user and an item, with a tab between them; got '" + beginning_of(line) + "'";
     }
     std::string user = line.substr(0, tab), item = line.substr(tab + 1);
-    if (user.empty() || item.empty()) return "needs a user and an item; got '" + printable(line) + "'";
+    if (user.empty() || item.empty()) return "needs a user and an item; got '" + beginning_of(line) + "'";
     if (const std::string_view fault = fault_of_id(user); !fault.empty()) {
-      return "needs a user " + std::string(fault) + "; got '" + printable(user) + "'";
+      return "needs a user " + std::string(fault) + "; got '" + beginning_of(user) + "'";
     }
     if (item == "?") {
       append_pending();
@@ -150,7 +150,7 @@ class Streaming {
       return std::nullopt;
     }
     if (!sessions_.sessions().items().find(item)) {
-      return "item '" + printable(item) + "' is not among those that the model was trained with";
+      return "item '" + beginning_of(item) + "' is not among those that the model was trained with";
     }
     if (options_.answer_events) {
       const UserEvent event{user, item};
@@ -186,7 +186,8 @@ class Streaming {
   }
 
   void answer(const std::string& user, const Recommendation& list) {
-    std::cout << recommendation_rows(recommender_, user, list) << std::flush;
+    print(recommendation_rows(recommender_, user, list));
+    flush_printed();
   }
 
   const Recommender& recommender_;

@@ -10,6 +10,7 @@
 
 #include "tally/core/io/json.h"
 #include "tally/core/io/line_reader.h"
+#include "tally/core/io/printable.h"
 
 namespace tally::recsys {
 namespace {
@@ -29,7 +30,7 @@ std::optional<Number> parse(std::string_view field) {
 }
 
 [[noreturn]] void refuse_number(const DelimitedRows& rows, std::size_t column) {
-  rows.refuse(column, "needs a finite number as ", rows.columns()[column], "; got '", printable(rows.field(column)),
+  rows.refuse(column, "needs a finite number as ", rows.columns()[column], "; got '", beginning_of(rows.field(column)),
               "'");
 }
 
@@ -63,17 +64,11 @@ std::string_view fault_of_id(std::string_view id) {
   return "";
 }
 
-std::string printable(std::string_view text) {
-  constexpr std::size_t kShown = 200;
-  std::string shown;
-  for (const char c : text.substr(0, kShown)) {
-    if (is_control(c)) {
-      shown += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    } else {
-      shown += c;
-    }
-  }
-  return text.size() > kShown ? shown + "..." : shown;
+std::string beginning_of(std::string_view text) {
+  std::size_t shown = 200;
+  if (text.size() <= shown) return printable(text);
+  while ((static_cast<unsigned char>(text[shown]) & 0xC0) == 0x80 && shown > 196) --shown;  // within a character
+  return printable(text.substr(0, shown)) + "...";
 }
 
 std::string_view read_id(const DelimitedRows& rows, std::size_t column) {
@@ -81,7 +76,7 @@ std::string_view read_id(const DelimitedRows& rows, std::size_t column) {
   const std::string& name = rows.columns()[column];
   if (field.empty()) rows.refuse(column, "needs a ", name, "; got an empty field");
   const std::string_view fault = fault_of_id(field);
-  if (!fault.empty()) rows.refuse(column, "needs a ", name, ' ', fault, "; got '", printable(field), "'");
+  if (!fault.empty()) rows.refuse(column, "needs a ", name, ' ', fault, "; got '", beginning_of(field), "'");
   return field;
 }
 

@@ -15,8 +15,8 @@ namespace tally::recsys {
 /// and without a byte order mark at its beginning, which would make two users of one that no screen tells apart.
 std::string_view fault_of_id(std::string_view id);
 
-/// `text` for a message of one line: its beginning, control characters as `\x09`.
-std::string printable(std::string_view text);
+/// `text` for a message of one line: its beginning, as printable() text.
+std::string beginning_of(std::string_view text);
 
 /// The id in a field, which may not be empty.
 std::string_view read_id(const DelimitedRows& rows, std::size_t column);

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 
+#include "tally/core/io/printable.h"
+
 namespace tally::recsys {
 namespace {
 
 constexpr int kDefaultColumns = 100;
+constexpr std::string_view kKept = "\n\t";
 constexpr auto kRedraw = std::chrono::milliseconds(100);
 
 int columns() {
@@ -27,12 +30,12 @@ void Console::clear() {
 
 void Console::line(const std::string& text) {
   clear();
-  out_ << text << '\n' << std::flush;
+  out_ << printable(text, kKept) << '\n' << std::flush;
 }
 
 void Console::block(const std::string& text) {
   clear();
-  out_ << text << std::flush;
+  out_ << printable(text, kKept) << std::flush;
 }
 
 void Console::progress(const std::string& label, std::int64_t done, std::int64_t total, const std::string& note) {
@@ -42,8 +45,9 @@ void Console::progress(const std::string& label, std::int64_t done, std::int64_t
   last_drawn_ = now;
   const int width = std::clamp(columns() - static_cast<int>(label.size() + note.size()) - 6, 5, 40);
   const auto filled = static_cast<int>(width * std::min(done, total) / total);
-  out_ << '\r' << label << " [" << std::string(static_cast<std::size_t>(filled), '=')
-       << std::string(static_cast<std::size_t>(width - filled), ' ') << "] " << note << "\033[K" << std::flush;
+  out_ << '\r' << printable(label) << " [" << std::string(static_cast<std::size_t>(filled), '=')
+       << std::string(static_cast<std::size_t>(width - filled), ' ') << "] " << printable(note) << "\033[K"
+       << std::flush;
   bar_shown_ = true;
 }
 

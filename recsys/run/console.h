@@ -7,8 +7,8 @@
 
 namespace tally::recsys {
 
-/// Where a run reports to a person. On a terminal the progress of an epoch is a bar that is drawn over itself, at most
-/// ten times a second; elsewhere only whole lines are written.
+/// Where a run reports to a person, in printable() text. On a terminal the progress of an epoch is a bar that is drawn
+/// over itself, at most ten times a second; elsewhere only whole lines are written.
 class Console {
  public:
   Console(std::ostream& out, bool is_terminal) : out_(out), is_terminal_(is_terminal) {}

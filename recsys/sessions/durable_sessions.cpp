@@ -23,7 +23,8 @@ void check_names(std::span<const UserEvent> events, const IdMap& items) {
                       "'");
     check<ValueError>(items.find(item).has_value(), kDurableSessions, "knows no item '", item, "'");
     const std::string_view fault = fault_of_id(user);
-    check<ValueError>(fault.empty(), kDurableSessions, "needs names of users ", fault, "; got '", printable(user), "'");
+    check<ValueError>(fault.empty(), kDurableSessions, "needs names of users ", fault, "; got '", beginning_of(user),
+                      "'");
   }
 }
 
