@@ -51,9 +51,9 @@ void Shape::throw_bad_dim(int i) const {
 }
 
 std::ostream& operator<<(std::ostream& out, const Shape& shape) {
-  out << '[';
-  for (int i = 0; i < shape.rank(); ++i) out << (i == 0 ? "" : ", ") << shape[i];
-  return out << ']';
+  std::string text;  // and not by the stream, whose locale may group digits
+  for (int i = 0; i < shape.rank(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return out << '[' << text << ']';
 }
 
 }  // namespace tally

@@ -282,7 +282,9 @@ std::ostream& operator<<(std::ostream& out, const Tensor& tensor) {
   constexpr std::int64_t kShown = 32;
   out << tensor.dtype() << tensor.shape() << " {";
   const std::vector<double> values = tensor.to_doubles();
-  for (std::size_t i = 0; i < values.size() && i < kShown; ++i) out << (i == 0 ? "" : ", ") << values[i];
+  for (std::size_t i = 0; i < values.size() && i < kShown; ++i) {
+    out << (i == 0 ? "" : ", ") << detail::join(values[i]);  // not in the stream's locale
+  }
   return out << (tensor.numel() > kShown ? ", ...}" : "}");
 }
 

@@ -1,7 +1,6 @@
 #include "tally/ops/check.h"
 
 #include <algorithm>
-#include <sstream>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/parallel.h"
@@ -127,21 +126,15 @@ std::vector<Tensor> converted(std::span<const Tensor> inputs, DType dtype) {
 }
 
 std::string describe(const OptionValue& value) {
-  std::ostringstream out;
-  if (const auto* flag = std::get_if<bool>(&value)) {
-    out << (*flag ? "true" : "false");
-  } else if (const auto* list = std::get_if<std::vector<std::int64_t>>(&value)) {
-    out << '[';
-    for (std::size_t i = 0; i < list->size(); ++i) out << (i > 0 ? ", " : "") << (*list)[i];
-    out << ']';
-  } else if (const auto* text = std::get_if<std::string>(&value)) {
-    out << '"' << *text << '"';
-  } else if (const auto* whole = std::get_if<std::int64_t>(&value)) {
-    out << *whole;
-  } else {
-    out << std::get<double>(value);
+  if (const auto* flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
+  if (const auto* text = std::get_if<std::string>(&value)) return '"' + *text + '"';
+  if (const auto* whole = std::get_if<std::int64_t>(&value)) return std::to_string(*whole);
+  if (const auto* number = std::get_if<double>(&value)) return detail::join(*number);
+  std::string all;
+  for (const std::int64_t each : std::get<std::vector<std::int64_t>>(value)) {
+    all += (all.empty() ? "" : ", ") + std::to_string(each);
   }
-  return std::move(out).str();
+  return '[' + all + ']';
 }
 
 std::string describe(const OpSample& sample) {

@@ -3,6 +3,8 @@
 // turn into doubles) is refused here.
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstddef>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -10,6 +12,7 @@
 
 #include "tally/core/io/file.h"
 #include "tally/core/io/json.h"
+#include "tally/core/io/json_members.h"
 #include "tally/core/io/line_reader.h"
 
 namespace tally {
@@ -50,8 +53,17 @@ class JsonBuilder {
  public:
   using Source = nlohmann::json;
 
-  JsonBuilder(std::string_view text, const std::string& name, const JsonLimits& limits)
-      : text_(text), name_(name), limits_(limits), position_(text.data()) {}
+  using Take = std::function<void(JsonMember)>;
+
+  /// With `take`, the members of the outermost object go there.
+  JsonBuilder(std::string_view text, const std::string& name, const JsonLimits& limits, const Take* take = nullptr,
+              std::int64_t max_member_values = 0)
+      : text_(text),
+        name_(name),
+        limits_(limits),
+        position_(text.data()),
+        take_(take),
+        max_member_values_(max_member_values) {}
 
   Json read() {
     check<IoError>(static_cast<std::int64_t>(text_.size()) <= limits_.max_bytes, name_, "needs at most ",
@@ -73,9 +85,16 @@ class JsonBuilder {
     if (!std::in_range<std::int64_t>(value)) fail_here(std::to_string(value) + " does not fit into 64 signed bits");
     return add(Json(value));
   }
-  bool number_float(double value, const std::string& text) {
+  /// `value` and `written` are what the parser made of the number in the C locale of the host, whose decimal point may
+  /// be another: only the length of `written` is right.
+  bool number_float(double value, const std::string& written) {
+    const std::string_view text = number_before_position(written.size());
     // An integer too large for 64 bits arrives here, rounded.
-    if (text.find_first_of(".eE") == std::string::npos) fail_here(text + " does not fit into 64 signed bits");
+    if (text.find_first_of(".eE") == std::string::npos)
+      fail_here(std::string(text) + " does not fit into 64 signed bits");
+    // Nothing is stored for what is too small, which the parser has as 0 or the least number there is.
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() && std::abs(value) >= 1) fail_here("number overflow parsing '" + std::string(text) + '\'');
     return add(Json(value));
   }
   bool string(std::string& value) {
@@ -93,6 +112,7 @@ class JsonBuilder {
     if (name.find('\0') != std::string::npos) fail_here("keys must not contain \\u0000");
     Level& level = levels_.back();
     level.key = name;
+    if (levels_.size() == 1) member_begin_ = count_;
     if (!level.keys.insert(name).second) fail_here("duplicate key");
     return true;
   }
@@ -128,14 +148,29 @@ class JsonBuilder {
                   path.empty() ? "" : "\")");
   }
 
+  /// The number that was just read: it ends in a digit, and the parser may have looked at the character behind it.
+  std::string_view number_before_position(std::size_t size) const {
+    const char last = position_[-1];
+    const char* const end = position_ - (last >= '0' && last <= '9' ? 0 : 1);
+    return {end - size, size};
+  }
+
   void count_value() {
     if (++count_ > limits_.max_values) {
       fail_here(detail::join("JSON must hold at most ", limits_.max_values, " values"));
     }
+    if (take_ != nullptr && count_ - member_begin_ > max_member_values_) {
+      fail_here(detail::join("JSON must hold at most ", max_member_values_, " values in a member"));
+    }
+  }
+
+  [[noreturn]] void refuse_root(const Json& root) const {
+    fail<IoError>(name_, "needs a JSON object; got ", tally::name_of(root.kind()));
   }
 
   bool add(Json value) {
     count_value();
+    if (take_ != nullptr && levels_.empty()) refuse_root(value);
     place(std::move(value));
     return true;
   }
@@ -145,6 +180,7 @@ class JsonBuilder {
       root_ = std::move(value);
       return;
     }
+    if (take_ != nullptr && levels_.size() == 1) return (*take_)({levels_.back().key, std::move(value)});
     Json& parent = levels_.back().value;
     parent.enclose(value);
     if (auto* members = std::get_if<std::vector<JsonMember>>(&parent.value_)) {
@@ -156,6 +192,7 @@ class JsonBuilder {
 
   bool open(Json container) {
     count_value();
+    if (take_ != nullptr && levels_.empty() && !container.is(Json::Kind::object)) refuse_root(container);
     if (levels_.size() == static_cast<std::size_t>(Json::kMaxDepth)) {
       fail_here(detail::join("JSON must not nest deeper than ", Json::kMaxDepth, " levels"));
     }
@@ -177,7 +214,15 @@ class JsonBuilder {
   std::vector<Level> levels_;
   Json root_;
   std::int64_t count_ = 0;
+  const Take* take_;
+  std::int64_t max_member_values_;
+  std::int64_t member_begin_ = 0;  ///< values before the member of the outermost object
 };
+
+void parse_json_members(std::string_view text, const std::string& name, const JsonLimits& limits,
+                        std::int64_t max_member_values, const std::function<void(JsonMember)>& take) {
+  JsonBuilder(text, name, limits, &take, max_member_values).read();
+}
 
 Json parse_json(std::string_view text, const std::string& name, const JsonLimits& limits) {
   return JsonBuilder(text, name, limits).read();

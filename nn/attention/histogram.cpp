@@ -1,8 +1,20 @@
 #include "tally/nn/attention/histogram.h"
 
+#include <array>
+#include <charconv>
+
 #include "tally/autograd/tape.h"
 
 namespace tally::nn {
+namespace {
+
+/// As std::to_string writes it in the C locale: states of sessions are named so.
+std::string six_decimals(double decay) {
+  std::array<char, 32> text{};
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), decay, std::chars_format::fixed, 6).ptr};
+}
+
+}  // namespace
 
 HistogramKind HistogramKind::make(const HistogramOptions& options, const AttentionSettings& settings, RngKey key) {
   return {.quantizer = VectorQuantizer::make(
@@ -21,7 +33,7 @@ Var HistogramKind::operator()(const Var&, const Var& source, const Sequence& seq
 std::string HistogramKind::layout() const {
   const ops::VectorQuantizationOptions& options = quantizer.options.quantization;
   return std::string(options.assignment == ops::CodewordAssignment::soft ? " of soft assignments" : "") +
-         (options.residual ? "" : " not residual") + ", decay " + std::to_string(histogram.current_decay()) +
+         (options.residual ? "" : " not residual") + ", decay " + six_decimals(histogram.current_decay()) +
          ", counts window " + std::to_string(histogram.window);
 }
 

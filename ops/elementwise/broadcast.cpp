@@ -1,7 +1,5 @@
 #include "tally/ops/elementwise/broadcast.h"
 
-#include <sstream>
-
 #include "tally/ops/elementwise/sum_dims.h"
 #include "tally/ops/kernels/elementwise.h"
 
@@ -27,10 +25,9 @@ Shape broadcast_shape(std::string_view op, std::initializer_list<const Shape*> o
       const std::int64_t extent = aligned_size(*operand, result, d);
       if (extent == 1 || extent == size) continue;
       if (size != 1) {
-        std::ostringstream shapes;
-        for (const Shape* each : operands) shapes << (each == *operands.begin() ? "" : " and ") << *each;
-        fail<ShapeError>(op, "needs shapes whose sizes, aligned at the last dimension, are equal or 1; got ",
-                         shapes.str());
+        std::string shapes;
+        for (const Shape* each : operands) shapes += detail::join(shapes.empty() ? "" : " and ", *each);
+        fail<ShapeError>(op, "needs shapes whose sizes, aligned at the last dimension, are equal or 1; got ", shapes);
       }
       size = extent;
     }

@@ -1,5 +1,7 @@
 #include "tally/recsys/config/evaluation_config.h"
 
+#include <charconv>
+
 namespace tally::recsys {
 namespace {
 
@@ -7,10 +9,11 @@ std::optional<SamplingMode> sampling_mode(const std::string& mode) {
   const bool popularity = mode.starts_with("pop");
   if (!popularity && !mode.starts_with("uni")) return std::nullopt;
   const std::string digits = mode.substr(3);
-  const bool is_number =
-      !digits.empty() && digits.size() <= 9 && digits.find_first_not_of("0123456789") == std::string::npos;
-  if (!is_number || std::stoll(digits) < 1) return std::nullopt;
-  return SamplingMode{popularity, std::stoll(digits)};
+  std::int64_t count = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
+  const bool whole = error == std::errc() && end == digits.data() + digits.size() && digits.size() <= 9;
+  if (!whole || count < 1) return std::nullopt;
+  return SamplingMode{popularity, count};
 }
 
 }  // namespace

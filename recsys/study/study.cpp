@@ -109,7 +109,8 @@ std::vector<Setting> read_settings(JsonFields& top) {
 /// Names become names of directories.
 void check_name(const std::string& name) {
   const auto is_plain = [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("._-+=@,").find(c) != std::string_view::npos;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view("._-+=@,").find(c) != std::string_view::npos;
   };
   check<ConfigError>(std::all_of(name.begin(), name.end(), is_plain) && name[0] != '.' && name.size() <= kLongestName,
                      "study", "needs names of at most ", kLongestName,

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -25,6 +26,14 @@ std::size_t count_of(const std::string& text, const std::string& part) {
   std::size_t count = 0;
   for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
   return count;
+}
+
+/// The number behind the next `mark` from `at` on, which moves behind the mark.
+double number_after(const std::string& text, std::string_view mark, std::size_t& at) {
+  at = text.find(mark, at) + mark.size();
+  double value = std::nan("");
+  std::from_chars(text.data() + at, text.data() + text.size(), value);
+  return value;
 }
 
 Plot two_lines() {
@@ -95,8 +104,12 @@ TEST_CASE("points lie where their values say", "[plot]") {
   const std::string svg = plot_svg(plot);
   // The middle of the three in both directions, and those off a logarithmic axis not at all.
   double x[3], y[3];
-  const std::size_t at = svg.find(" d=\"M") + 4;
-  REQUIRE(std::sscanf(svg.c_str() + at, "M%lf %lfL%lf %lfL%lf %lf\"", x, y, x + 1, y + 1, x + 2, y + 2) == 6);
+  const std::size_t at = svg.find(" d=\"M");
+  std::size_t from = at;
+  for (int i = 0; i < 3; ++i) {
+    x[i] = number_after(svg, i == 0 ? "M" : "L", from);
+    y[i] = number_after(svg, " ", from);
+  }
   CHECK(x[1] == Approx((x[0] + x[2]) / 2).margin(0.02));
   CHECK(y[1] == Approx((y[0] + y[2]) / 2).margin(0.02));
   CHECK(x[0] < x[2]);
@@ -143,7 +156,8 @@ TEST_CASE("bars stand on zero, beside each other", "[plot]") {
   std::vector<double> heights;
   for (std::size_t at = svg.find("<rect class=\"plot-bar\""); at != std::string::npos;
        at = svg.find("<rect class=\"plot-bar\"", at + 1)) {
-    heights.push_back(std::stod(svg.substr(svg.find("height=\"", at) + 8)));
+    std::size_t from = at;
+    heights.push_back(number_after(svg, "height=\"", from));
   }
   REQUIRE(heights.size() == 3 + 2);  // bars, and the legend's
   CHECK(heights[0] == Approx(heights[1] / 2).margin(0.02));
