@@ -2,13 +2,15 @@
 #include "tally/core/parallel.h"
 
 #include <sched.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
-#include <sstream>
 #include <string>
+#include <string_view>
 
 #include "tally/core/error.h"
 #include "tally/core/parallel_backend.h"
@@ -25,13 +27,36 @@ bool& inside_parallel_region() {
   return inside;
 }
 
+namespace {
+
+/// What OpenBLAS maps for a thread that calls it while no earlier one is done with its own, and the thread's stack.
+constexpr std::size_t kProductMemory = (std::size_t{128} + 8) << 20;
+
+bool can_map(int threads) {
+  if (threads <= 0) return true;
+  const std::size_t bytes = static_cast<std::size_t>(threads) * kProductMemory;
+  void* const place = ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return place != MAP_FAILED && ::munmap(place, bytes) == 0;
+}
+
+}  // namespace
+
+void check_product_memory(int threads) {
+  check<BackendError>(can_map(threads), "memory", "needs ", kProductMemory >> 20,
+                      " MB of address space for each thread of matrix products, of which ", threads,
+                      " cannot be had; a higher limit (ulimit -v) or fewer threads would do");
+}
+
 int default_num_threads() {
   if (const char* text = std::getenv("TALLY_NUM_THREADS"); text != nullptr && *text != '\0') {
-    char* end = nullptr;
-    const long value = std::strtol(text, &end, 10);
-    check<ConfigError>(*end == '\0' && value >= 1 && value <= kMostThreads, "TALLY_NUM_THREADS",
-                       "needs a number from 1 to ", kMostThreads, "; got '", text, "'");
-    return static_cast<int>(value);
+    const std::string_view digits = text;
+    int value = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    const bool whole = error == std::errc() && end == digits.data() + digits.size();
+    check<ConfigError>(whole && value >= 1 && value <= kMostThreads, "TALLY_NUM_THREADS", "needs a number from 1 to ",
+                       kMostThreads, "; got '", text, "'");
+    check_product_memory(value - 1);
+    return value;
   }
   cpu_set_t cpus;
   CPU_ZERO(&cpus);
@@ -39,18 +64,23 @@ int default_num_threads() {
   std::string cpu_max;
   std::getline(std::ifstream("/sys/fs/cgroup/cpu.max"), cpu_max);
   const int quota = quota_in_cpus(cpu_max);
-  return std::clamp(quota > 0 ? std::min(allowed, quota) : allowed, 1, kMostThreads);
+  int threads = std::clamp(quota > 0 ? std::min(allowed, quota) : allowed, 1, kMostThreads);
+  while (threads > 1 && !can_map(threads - 1)) --threads;
+  return threads;
 }
 
 void check_num_threads(int threads) {
   check<ValueError>(threads >= 1 && threads <= kMostThreads, "set_num_threads", "needs 1 to ", kMostThreads,
                     " threads; got ", threads);
+  check_product_memory(threads - 1);  // the calling one has its own already, or none to give
 }
 
 int quota_in_cpus(const std::string& cpu_max) {
-  std::istringstream in(cpu_max);
   std::int64_t microseconds = 0, period = 0;
-  if (!(in >> microseconds >> period) || microseconds <= 0 || period <= 0) return 0;
+  const char* const end = cpu_max.data() + cpu_max.size();
+  const char* const space = std::from_chars(cpu_max.data(), end, microseconds).ptr;
+  if (space == end || *space != ' ' || std::from_chars(space + 1, end, period).ec != std::errc()) return 0;
+  if (microseconds <= 0 || period <= 0) return 0;
   return static_cast<int>(std::min<std::int64_t>((microseconds - 1) / period + 1, 4096));
 }
 

@@ -79,7 +79,7 @@ class BlockTimes {
 };
 
 /// Number of blocks of parallel_for(n, grain, ...).
-constexpr std::int64_t block_count(std::int64_t n, std::int64_t grain) { return n <= 0 ? 0 : (n + grain - 1) / grain; }
+constexpr std::int64_t block_count(std::int64_t n, std::int64_t grain) { return n <= 0 ? 0 : (n - 1) / grain + 1; }
 
 /// Sum (or another fold) over blocks: `leaf(begin, end)` gives a block's value, `join(a, b)` merges neighbours. The
 /// tree of joins depends on the number of blocks only. Returns `identity` for n <= 0.

@@ -11,6 +11,7 @@
 #include "tally/core/version.h"
 #include "tally/ops/check.h"
 #include "tally/tools/op_commands.h"
+#include "tests/support/hostile_locale.h"
 #include "tests/support/run_command.h"
 
 using namespace tally;
@@ -335,4 +336,30 @@ TEST_CASE("a number of threads that cannot be is refused in one sentence", "[com
     check_refused(said, 2, "[TALLY_NUM_THREADS] needs a number from 1 to 128; got '");
   }
   check_refused(run({"bench", "relu", "--threads", "5000"}), 1, "needs 1 to 128 threads; got 5000");
+}
+
+TEST_CASE("commands in a program with a decimal comma read and write points", "[command][locale]") {
+  const std::vector<const char*> words{"own", "gradcheck", "exp", "--rtol", "0.00001", "--seed", "1234"};
+  const CommandResult plain = run_own(ops::standard_catalog(), words);
+  const test::HostileLocale locale;
+  const CommandResult result = run_own(ops::standard_catalog(), words);
+  CHECK(result.exit_code == 0);
+  CHECK(result.error == "");
+  CHECK(result.out == plain.out);
+  CHECK(std::use_facet<std::numpunct<char>>(std::locale()).decimal_point() == ',');
+  if (locale.has_c_locale()) CHECK(std::string(std::localeconv()->decimal_point) == ",");
+}
+
+TEST_CASE("with little address space there is a sentence, and never a crash or a hang", "[commands]") {
+  for (const char* threads : {"1", "2"}) {
+    // Below 120,000 the loader may not get the libraries in, which is its own sentence and exit code.
+    for (int kilobytes = 90'000; kilobytes < 480'000; kilobytes += 30'000) {
+      const std::string limited = "ulimit -v " + std::to_string(kilobytes) + "; OPENBLAS_NUM_THREADS=" + threads +
+                                  " exec timeout 20 " TALLY_COMMAND " version";
+      const CommandResult result = test::run_command("/bin/sh", {"-c", limited});
+      INFO(limited << '\n' << result.error);
+      CHECK((result.exit_code == 0 || result.exit_code == 1));
+      CHECK(std::count(result.error.begin(), result.error.end(), '\n') == (result.exit_code == 0 ? 0 : 1));
+    }
+  }
 }
