@@ -6,18 +6,22 @@
 namespace tally::tools {
 namespace {
 
+constexpr int kStopSignals[] = {SIGINT, SIGTERM, SIGHUP};
 std::atomic<int> received_signal{0};
 
 void on_signal(int number) {
   received_signal = number;
-  std::signal(SIGINT, SIG_DFL);
+  for (const int each : kStopSignals) std::signal(each, SIG_DFL);
 }
 
 }  // namespace
 
 void note_stop_signals() {
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction action {};
+  for (const int number : kStopSignals) {
+    struct sigaction before {
+    }, action{};
+    // What the caller had ignored stays so: nohup, and the jobs of a shell without job control.
+    if (sigaction(number, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
     action.sa_handler = on_signal;
     sigaction(number, &action, nullptr);
   }

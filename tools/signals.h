@@ -3,7 +3,7 @@
 namespace tally::tools {
 
 /// From now on the first SIGINT, SIGTERM or SIGHUP is only noted, for work that stops at a point of its choice; a
-/// second SIGINT ends the program at once.
+/// second one, of any of the three, ends the program at once. Those that are ignored stay so.
 void note_stop_signals();
 
 /// Whether one came.

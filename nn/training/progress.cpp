@@ -11,6 +11,7 @@ Json TrainerProgress::to_json() const {
                        {"best_score", best_score ? Json(*best_score) : Json()},
                        {"best_epoch", best_epoch},
                        {"validations_since_best", validations_since_best},
+                       {"validation_due", validation_due},
                        {"finished", finished}});
 }
 
@@ -25,6 +26,7 @@ TrainerProgress TrainerProgress::from_json(const Json& json) {
   // There is no best score without a best epoch, whatever an earlier build put in its place.
   if (progress.best_epoch > 0) progress.best_score = json.at("best_score").as<std::optional<double>>();
   progress.validations_since_best = json.at("validations_since_best").as_integer();
+  if (const Json* due = json.find("validation_due")) progress.validation_due = due->as_bool();
   progress.finished = json.at("finished").as_bool();
   return progress;
 }

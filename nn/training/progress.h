@@ -18,11 +18,12 @@ struct TrainerProgress {
   std::optional<double> best_score;  ///< of the best validation; none before the first
   std::int64_t best_epoch = 0;       ///< 0 before the first validation
   std::int64_t validations_since_best = 0;
+  bool validation_due = false;  ///< of the epoch that has ended: the training was stopped in it
   bool finished = false;
 
   /// Members by name; a score that is not there is null.
   Json to_json() const;
-  /// Reads also the -1 that earlier builds wrote before the first validation.
+  /// Reads also the -1 that earlier builds wrote before the first validation, and what they had not.
   static TrainerProgress from_json(const Json& json);
 };
 

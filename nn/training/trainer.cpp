@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "tally/core/io/atomic_directory.h"
+#include "tally/core/parallel.h"
 #include "tally/nn/training/checkpoint.h"
 #include "tally/nn/training/training_log.h"
 
@@ -40,9 +41,7 @@ Trainer::Trainer(Task& task, optim::Optimizer& optimizer, TrainerOptions options
   }
 }
 
-std::int64_t Trainer::steps_per_epoch() const {
-  return (task_.steps() + options_.accumulate - 1) / options_.accumulate;
-}
+std::int64_t Trainer::steps_per_epoch() const { return block_count(task_.steps(), options_.accumulate); }
 
 std::optional<TrainerProgress> Trainer::restore() {
   std::optional<TrainerProgress> progress;
@@ -50,12 +49,16 @@ std::optional<TrainerProgress> Trainer::restore() {
   if (!files.last.empty() && (recover_directory(files.last) || is_there(files.last))) {
     progress = load_checkpoint(files.last, task_.state(), optimizer_, task_.identity(), task_.identity_defaults());
   }
-  if (!files.log.empty()) drop_lines_after_step(files.log, progress ? progress->step : -1);
+  if (!files.log.empty()) {
+    drop_lines_after_step(files.log, progress ? progress->step : -1, progress && progress->validation_due);
+  }
   return progress;
 }
 
 TaskStep Trainer::task_step(const TrainerProgress& progress, std::int64_t index) {
-  const auto done = static_cast<std::uint64_t>(progress.epoch * task_.steps() + index);
+  // Without signs: what a checkpoint says of epochs may be any number.
+  const std::uint64_t done = static_cast<std::uint64_t>(progress.epoch) * static_cast<std::uint64_t>(task_.steps()) +
+                             static_cast<std::uint64_t>(index);
   StepPlace place{progress.epoch, index, options_.key.fold_in("step").fold_in(done)};
   const auto trace = [](Tape& tape) { tape.trace_non_finite(true); };
   if (options_.trace_non_finite) place.configure = trace;
@@ -175,10 +178,15 @@ void Trainer::end_epoch(TrainerProgress& progress, double seconds, std::int64_t 
   if (!task_.validates()) {
     progress.best_epoch = progress.epoch;
     if (last) keep_best(progress);
-  } else if (last || progress.epoch % options_.evaluate_every == 0) {
-    validate(progress);
   }
-  progress.finished = last || (options_.patience > 0 && progress.validations_since_best >= options_.patience);
+  progress.validation_due = task_.validates() && (last || progress.epoch % options_.evaluate_every == 0);
+}
+
+void Trainer::conclude_epoch(TrainerProgress& progress) {
+  if (progress.validation_due) validate(progress);
+  progress.validation_due = false;
+  progress.finished = progress.epoch >= options_.epochs ||
+                      (options_.patience > 0 && progress.validations_since_best >= options_.patience);
 }
 
 TrainingOutcome Trainer::run(TrainerProgress& progress) {
@@ -190,18 +198,26 @@ TrainingOutcome Trainer::run(TrainerProgress& progress) {
   double seconds = 0;
   std::int64_t timed_rows = 0;
   while (!progress.finished) {
-    const StepReport report = step(progress);
-    seconds += report.seconds;
-    timed_rows += report.rows;
-    if (hooks_.on_step) hooks_.on_step(progress, report);
-    bool due = options_.checkpoint_steps > 0 && progress.step % options_.checkpoint_steps == 0;
-    if (progress.batch == per_epoch) {
-      end_epoch(progress, seconds, timed_rows);
+    bool epoch_ended = progress.validation_due, due = epoch_ended, stop = false;
+    if (!epoch_ended) {
+      const StepReport report = step(progress);
+      seconds += report.seconds;
+      timed_rows += report.rows;
+      if (hooks_.on_step) hooks_.on_step(progress, report);
+      epoch_ended = progress.batch == per_epoch;
+      due = epoch_ended || (options_.checkpoint_steps > 0 && progress.step % options_.checkpoint_steps == 0);
+      if (epoch_ended) end_epoch(progress, seconds, timed_rows);
+    }
+    if (epoch_ended) {
       seconds = 0;
       timed_rows = 0;
-      due = true;
+      try {
+        conclude_epoch(progress);
+      } catch (const Stopped&) {
+        stop = true;
+      }
     }
-    const bool stop = !progress.finished && hooks_.stop_requested && hooks_.stop_requested();
+    stop = stop || (!progress.finished && hooks_.stop_requested && hooks_.stop_requested());
     if (due || stop) save(progress);
     if (stop) break;
   }

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "tally/core/io/file.h"
+#include "tally/core/stop.h"
 #include "tally/nn/optim/optimizer.h"
 #include "tally/nn/optim/schedule.h"
 #include "tally/nn/training/progress.h"
@@ -64,13 +65,14 @@ struct TrainerHooks {
   std::function<void(const TrainerProgress&, const EpochReport&, Json& record)> on_epoch;
   std::function<void(const TrainerProgress&, const Validation&, double seconds)> on_validation;  ///< after its line
   std::function<void(const TrainerProgress&)> on_best;  ///< the weights are the best so far
-  std::function<bool()> stop_requested;                 ///< asked after each step
+  StopRequested stop_requested;  ///< asked after each step; a validation may ask it too, and throw Stopped
 };
 
 enum class TrainingOutcome { finished, interrupted };
 
-/// Runs epochs of a task's steps with validation, early stopping, checkpoints and a log. Interrupted between steps it
-/// saves and returns; started again with the saved progress it goes on to the same bits.
+/// Runs epochs of a task's steps with validation, early stopping, checkpoints and a log. Interrupted between steps, or
+/// by Stopped out of a validation, it saves and returns; started again with the saved progress it goes on to the same
+/// bits.
 class Trainer {
  public:
   /// Task and optimizer must outlive this. Freezes the parameters of frozen groups, so that no gradient of them is
@@ -92,8 +94,10 @@ class Trainer {
   TaskStep task_step(const TrainerProgress& progress, std::int64_t index);
   TaskStep gradients_of(const TrainerProgress& progress, std::int64_t parts);
   StepReport step(TrainerProgress& progress);
-  /// Log, validation and bookkeeping at the end of an epoch; sets `finished`.
+  /// Log and bookkeeping at the end of an epoch; says whether a validation is due.
   void end_epoch(TrainerProgress& progress, double seconds, std::int64_t timed_rows);
+  /// The validation that is due, if one is; sets `finished`. Throws Stopped, then with `progress` as it was.
+  void conclude_epoch(TrainerProgress& progress);
   void validate(TrainerProgress& progress);
   void keep_best(const TrainerProgress& progress);
   void save(const TrainerProgress& progress);

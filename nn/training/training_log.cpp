@@ -8,7 +8,7 @@
 
 namespace tally::nn {
 
-void drop_lines_after_step(const std::filesystem::path& path, std::int64_t step) {
+void drop_lines_after_step(const std::filesystem::path& path, std::int64_t step, bool validates_again) {
   if (!std::filesystem::exists(path)) return;
   std::string kept;
   bool dropped = false;
@@ -23,8 +23,10 @@ void drop_lines_after_step(const std::filesystem::path& path, std::int64_t step)
     }
     const Json* at = record.find("step");
     const Json* event = record.find("event");
-    const bool is_later = at != nullptr && at->is(Json::Kind::integer) && at->as_integer() > step;
-    if (is_later || (event != nullptr && *event == Json("test"))) {
+    const bool has_step = at != nullptr && at->is(Json::Kind::integer);
+    const auto is = [&](const char* kind) { return event != nullptr && *event == Json(kind); };
+    const bool again = validates_again && has_step && at->as_integer() == step && is("validation");
+    if ((has_step && at->as_integer() > step) || again || is("test")) {
       dropped = true;
       continue;
     }

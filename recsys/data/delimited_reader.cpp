@@ -105,7 +105,11 @@ Interactions read_interactions(const std::filesystem::path& path, const ReadOpti
   const Columns columns(rows, options);
   ReadReport counted;
   Reading reading;
-  for_each_row(rows, options.bad_rows, counted, [&] { reading.add(rows, columns, options.min_rating, counted); });
+  for_each_row(rows, options.bad_rows, counted, [&] {
+    constexpr std::int64_t kRowsBetween = 4096;
+    if (counted.rows % kRowsBetween == 0) check_stop(options.stop_requested, rows.name());
+    reading.add(rows, columns, options.min_rating, counted);
+  });
   const auto taken = static_cast<std::int64_t>(reading.events.users.size());
   check<IoError>(taken > 0, rows.name(), "has no rows left: ", counted.bad_rows, " are malformed and ",
                  counted.below_min_rating, " below the least rating");

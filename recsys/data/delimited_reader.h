@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tally/core/io/json.h"
+#include "tally/core/stop.h"
 #include "tally/core/words.h"
 #include "tally/recsys/data/delimited_rows.h"
 #include "tally/recsys/data/interactions.h"
@@ -32,6 +33,7 @@ struct ReadOptions {
   OrderOptions order;                ///< rules for equal times and for repeated items
   std::optional<double> min_rating;  ///< rows rated below, in double, are left out (and counted)
   BadRows bad_rows = BadRows::error;
+  StopRequested stop_requested = {};  ///< asked now and then between rows
 };
 
 /// Options for MovieLens' ratings.csv: userId,movieId,rating,timestamp; ordered by timestamp, ties in file order.
@@ -62,7 +64,7 @@ void for_each_row(DelimitedRows& rows, BadRows bad_rows, ReadReport& report, con
 /// Throws IoError in one sentence naming file, line and byte: a missing column (listing those present), a row with too
 /// few or too many fields, an id that is empty or unfit (`fault_of_id`), a rating or time that is not a finite number,
 /// a time that a double does not tell apart, gzip data that ends early, a file without rows. Throws ValueError for
-/// options that contradict each other.
+/// options that contradict each other, and Stopped.
 Interactions read_interactions(const std::filesystem::path& path, const ReadOptions& options,
                                ReadReport* report = nullptr);
 

@@ -69,6 +69,7 @@ Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, std::sp
   const std::int64_t step = users_per_block(items);
   const auto n = static_cast<std::int64_t>(targets.size());
   for (std::int64_t block = 0; block < n; block += step) {
+    check_stop(options.stop_requested, "evaluate");
     const std::int64_t size = std::min(step, n - block);
     const auto mine = targets.subspan(static_cast<std::size_t>(block), static_cast<std::size_t>(size));
     const Tensor scores = ranker.score(pack_histories(split, mine));

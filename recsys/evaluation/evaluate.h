@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tally/core/stop.h"
 #include "tally/core/words.h"
 #include "tally/recsys/data/split.h"
 #include "tally/recsys/evaluation/candidate_sampling.h"
@@ -34,7 +35,8 @@ struct EvaluationOptions {
   std::vector<std::int64_t> cutoffs{10};
   /// Absent: full ranking. Else the target is ranked among drawn negatives, and neither `seen` nor `candidates` counts.
   std::optional<CandidateSampling> sampled = {};
-  std::string rules = {};  ///< what the protocol line begins with: a protocol's name, rules of the data
+  std::string rules = {};             ///< what the protocol line begins with: a protocol's name, rules of the data
+  StopRequested stop_requested = {};  ///< asked before each block of users
 };
 
 /// Ranks and metrics of one ranker under one protocol.
@@ -61,8 +63,8 @@ struct Evaluation {
 /// Ranks each target of a part of the split against the whole candidate set, or among drawn negatives. Histories are
 /// scored in blocks of users, so that the score matrix never exists whole; blocks depend on the number of items only,
 /// and results not on threads. Throws ValueError naming user and item for a score that is not finite, or a user for
-/// whom the negatives cannot be drawn (before anything is scored), and ShapeError when the ranker is of another number
-/// of items.
+/// whom the negatives cannot be drawn (before anything is scored), ShapeError when the ranker is of another number of
+/// items, and Stopped.
 Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, const EvaluationOptions& options = {});
 /// The same for chosen targets of the split's data (a sample of validation users, say).
 Evaluation evaluate(const Ranker& ranker, const Split& split, Part part, std::span<const Target> targets,

@@ -53,6 +53,7 @@ std::vector<std::vector<ScoredItem>> recommend(const Ranker& ranker, const Seque
   const std::int64_t step = users_per_block(items);
   std::vector<std::vector<ScoredItem>> result(static_cast<std::size_t>(n));
   for (std::int64_t block = 0; block < n; block += step) {
+    check_stop(options.stop_requested, "recommend");
     const Sequences mine = histories.slice(block, std::min(block + step, n));
     const Tensor scores = ranker.score(mine);
     const float* const rows = scores.data<float>();

@@ -28,10 +28,11 @@ struct RecommendOptions {
   SeenFilter seen = SeenFilter::full;             ///< full: a history's own items are left out
   std::span<const std::uint8_t> candidates = {};  ///< [items] 0 for those left out; empty: all are candidates
   std::span<const std::vector<std::int32_t>> left_out = {};  ///< further items, of each history; empty: none
+  StopRequested stop_requested = {};                         ///< asked before each block of users
 };
 
 /// top_k of every history, scored in blocks of `users_per_block`. Results do not depend on threads. Throws ShapeError
-/// for a candidate byte or list too many or too few.
+/// for a candidate byte or list too many or too few, and Stopped.
 std::vector<std::vector<ScoredItem>> recommend(const Ranker& ranker, const Sequences& histories,
                                                const RecommendOptions& options = {});
 

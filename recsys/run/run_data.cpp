@@ -78,9 +78,12 @@ std::string RunData::label(std::int32_t item) const {
   return found == titles.end() ? id : found->second;
 }
 
-RunData read_run_data(const DataConfig& config) {
+RunData read_run_data(const DataConfig& config, const StopRequested& stop_requested) {
   RunData data;
-  Interactions read = read_interactions(config.path, read_options(config), &data.report);
+  ReadOptions options = read_options(config);
+  options.stop_requested = stop_requested;
+  Interactions read = read_interactions(config.path, options, &data.report);
+  check_stop(stop_requested, config.path);
   data.interactions =
       std::make_unique<const Interactions>(filter_by_counts(std::move(read), filter_options(config), &data.filters));
   check<IoError>(data.interactions->size() > 0, config.path, "has no event that the filters leave");
@@ -90,8 +93,8 @@ RunData read_run_data(const DataConfig& config) {
   return data;
 }
 
-RunData load_run_data(const DataConfig& config) {
-  RunData data = read_run_data(config);
+RunData load_run_data(const DataConfig& config, const StopRequested& stop_requested) {
+  RunData data = read_run_data(config, stop_requested);
   check<IoError>(!data.split->targets(Part::test).empty(), config.path, "has no user with ", config.min_length,
                  " events or more: nothing could be evaluated");
   return data;

@@ -37,10 +37,10 @@ struct RunData {
 };
 
 /// Reads what the config names. Throws IoError (file, line) and ConfigError; a data set of which the filters leave
-/// nothing is an error.
-RunData read_run_data(const DataConfig& config);
+/// nothing is an error. Throws Stopped when it is asked to.
+RunData read_run_data(const DataConfig& config, const StopRequested& stop_requested = {});
 /// The same for a run: a data set without a test user is an error too.
-RunData load_run_data(const DataConfig& config);
+RunData load_run_data(const DataConfig& config, const StopRequested& stop_requested = {});
 
 /// Numbers users and items as these maps do, which hold the same ids in another order. Throws IoError for other ids.
 void renumber(RunData& data, const DataConfig& config, const IdMap& users, const IdMap& items);

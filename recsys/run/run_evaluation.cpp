@@ -10,7 +10,7 @@
 
 namespace tally::recsys {
 
-EvaluationOptions evaluation_options(const RunConfig& config) {
+EvaluationOptions evaluation_options(const RunConfig& config, StopRequested stop_requested) {
   const EvaluationConfig& wanted = config.evaluation;
   EvaluationOptions options;
   options.seen = wanted.filter_seen;
@@ -27,6 +27,7 @@ EvaluationOptions evaluation_options(const RunConfig& config) {
         .seed = static_cast<std::uint64_t>(wanted.sampling_seed)};
   }
   options.rules = protocol_label(config) + ", " + data_rules(config.data);
+  options.stop_requested = std::move(stop_requested);
   return options;
 }
 

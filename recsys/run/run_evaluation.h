@@ -13,7 +13,7 @@
 namespace tally::recsys {
 
 /// The options that a config stands for, with its protocol and the rules of its data as the protocol line's beginning.
-EvaluationOptions evaluation_options(const RunConfig& config);
+EvaluationOptions evaluation_options(const RunConfig& config, StopRequested stop_requested = {});
 /// The targets of a part that a config evaluates: all of them, or a sample drawn once.
 std::vector<Target> evaluated_targets(const RunConfig& config, const Split& split, Part part);
 

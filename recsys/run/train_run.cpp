@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 #include "tally/core/blas.h"
 #include "tally/core/io/directory_lock.h"
@@ -39,7 +40,7 @@ constexpr double kSgemmSeconds = 0.03;
 /// and writes nothing.
 class TrainingRun {
  public:
-  TrainingRun(const RunConfig& config, RunData data, Console& console, std::function<bool()> stop_requested)
+  TrainingRun(const RunConfig& config, RunData data, Console& console, StopRequested stop_requested)
       : config_(config),
         console_(console),
         stop_requested_(std::move(stop_requested)),
@@ -50,7 +51,7 @@ class TrainingRun {
         batches_(histories(), batch_options(config.train, model_->window(), model_->events_before()),
                  run_key(config).fold_in("order"), times()),
         loss_(make_loss(config.train, {histories(), data_.interactions->num_items()})),
-        evaluation_(evaluation_options(config)),
+        evaluation_(evaluation_options(config, stop_requested_)),
         validation_targets_(evaluated_targets(config, *data_.split, Part::validation)),
         test_targets_(evaluated_targets(config, *data_.split, Part::test)),
         shown_user_(find_shown_user()),
@@ -88,20 +89,29 @@ class TrainingRun {
       write_file_atomically(directory_.environment(), environment().dump(2) + '\n');
     }
     if (const std::string warning = blas::fallback_warning(); !warning.empty()) console_.line(warning);
+    RunOutcome outcome{directory_, nn::TrainingOutcome::interrupted, {}};
+    try {
+      outcome.training = train(trainer, progress);
+      if (outcome.training == nn::TrainingOutcome::finished) outcome.test = finish(progress);
+    } catch (const Stopped&) {
+      outcome.training = nn::TrainingOutcome::interrupted;
+    }
+    if (outcome.training == nn::TrainingOutcome::interrupted) {
+      console_.line(fmt::format("stopped after step {}; go on with: tally train --resume {}", progress.step,
+                                directory_.path.string()));
+    }
+    return outcome;
+  }
+
+  /// Throws Stopped out of the evaluation of the baselines.
+  nn::TrainingOutcome train(nn::Trainer& trainer, nn::TrainerProgress& progress) {
     describe_data();
     baselines_ = {evaluate(Popularity(*data_.split), *data_.split, Part::test, test_targets_, evaluation_),
                   evaluate(Markov(*data_.split), *data_.split, Part::test, test_targets_, evaluation_)};
     for (const Evaluation& baseline : baselines_) console_.block(baseline.to_text());
     describe_training();
     operations_before_ = blas::operations();
-    RunOutcome outcome{directory_, trainer.run(progress), {}};
-    if (outcome.training == nn::TrainingOutcome::interrupted) {
-      console_.line(fmt::format("stopped after step {}; go on with: tally train --resume {}", progress.step,
-                                directory_.path.string()));
-      return outcome;
-    }
-    outcome.test = finish(progress);
-    return outcome;
+    return trainer.run(progress);
   }
 
   void set_groups() {
@@ -182,8 +192,12 @@ class TrainingRun {
   }
 
   std::int64_t steps_per_epoch() const {
-    const std::int64_t parts = config_.train.accumulate_batches;
-    return (batches_.batches_per_epoch() + parts - 1) / parts;
+    return block_count(batches_.batches_per_epoch(), config_.train.accumulate_batches);
+  }
+  /// At most the largest number there is: epochs may be as many as one likes.
+  std::int64_t total_steps() const {
+    return std::min(config_.train.epochs, std::numeric_limits<std::int64_t>::max() / steps_per_epoch()) *
+           steps_per_epoch();
   }
 
   nn::Trainer make_trainer() {
@@ -197,8 +211,8 @@ class TrainingRun {
     options.accumulate = config.accumulate_batches;
     options.trace_non_finite = config.detect_anomaly;
     options.key = run_key(config_).fold_in("training");
-    options.learning_rate = config.decay.row().make(config.decay.options, config.learning_rate, config.warmup_steps,
-                                                    config.epochs * steps_per_epoch());
+    options.learning_rate =
+        config.decay.row().make(config.decay.options, config.learning_rate, config.warmup_steps, total_steps());
     options.files = {directory_.last_checkpoint(), directory_.best_weights(), directory_.metrics()};
     nn::TrainerHooks hooks;
     hooks.stop_requested = stop_requested_;
@@ -228,6 +242,10 @@ class TrainingRun {
   }
 
   void print_epoch(const std::string& validation, double seconds) {
+    if (epoch_.epoch == 0) {  // an earlier process trained it
+      console_.line(fmt::format("{}  {:.1f} s", validation, seconds));
+      return;
+    }
     console_.line(fmt::format("epoch {:3d}  loss {:.4f}  {}  {:.1f} s + {:.1f} s  {:.0f} tokens/s ({:.0f} % of sgemm)",
                               epoch_.epoch, epoch_.loss, validation, epoch_.seconds, seconds,
                               static_cast<double>(epoch_.timed_rows) / epoch_.seconds,
@@ -273,7 +291,7 @@ class TrainingRun {
     console_.line(fmt::format("{}; test, {}:", chosen, result.protocol));
     console_.block(metrics_table(test));
     const std::vector<std::uint8_t> trained = catalogue_of(*data_.split, {}).trained();
-    RecommendOptions recommended{.k = kRecommended, .seen = evaluation_.seen};
+    RecommendOptions recommended{.k = kRecommended, .seen = evaluation_.seen, .stop_requested = stop_requested_};
     if (evaluation_.candidates == Candidates::train) recommended.candidates = trained;
     const auto lists = write_recommendations(directory_, ranker, data_, result, recommended, config_.keep_histories);
     show_recommendations(lists[static_cast<std::size_t>(shown_user_)]);
@@ -308,7 +326,7 @@ class TrainingRun {
   RunDirectory directory_;  // set by start() or resume(), as the lock
   std::optional<DirectoryLock> lock_;
   Console& console_;
-  std::function<bool()> stop_requested_;
+  StopRequested stop_requested_;
   RunData data_;
   Json identity_;
   std::unique_ptr<SequenceModel> model_;
@@ -328,39 +346,39 @@ class TrainingRun {
 };
 
 /// Of a run that recorded its data, as they were; a kill may have come before that.
-RunData data_to_resume(const RunDirectory& directory, const RunConfig& config) {
+RunData data_to_resume(const RunDirectory& directory, const RunConfig& config, const StopRequested& stop_requested) {
   if (is_there(directory.data()) && is_there(directory.items())) {
-    return load_recorded_data(directory, config);
+    return load_recorded_data(directory, config, stop_requested);
   }
   check<IoError>(
       !is_there(directory.last_checkpoint()), directory.path.string(),
       "is of a build that did not keep the order of its items, so that its checkpoint cannot be matched with ",
       config.data.path, "; train it again");
-  return load_run_data(config.data);
+  return load_run_data(config.data, stop_requested);
 }
 
 }  // namespace
 
-RunOutcome train_run(const RunConfig& config, Console& console, const std::function<bool()>& stop_requested) {
+RunOutcome train_run(const RunConfig& config, Console& console, const StopRequested& stop_requested) {
   flush_denormals(config.train.flush_denormals);
-  return TrainingRun(config, load_run_data(config.data), console, stop_requested).start({});
+  return TrainingRun(config, load_run_data(config.data, stop_requested), console, stop_requested).start({});
 }
 
 RunOutcome train_run(const RunConfig& config, const RunDirectory& directory, Console& console,
-                     const std::function<bool()>& stop_requested) {
+                     const StopRequested& stop_requested) {
   flush_denormals(config.train.flush_denormals);
-  TrainingRun run(config, load_run_data(config.data), console, stop_requested);
+  TrainingRun run(config, load_run_data(config.data, stop_requested), console, stop_requested);
   make_run_directory(directory);
   return run.start(directory);
 }
 
-RunOutcome resume_run(const RunDirectory& directory, Console& console, const std::function<bool()>& stop_requested,
+RunOutcome resume_run(const RunDirectory& directory, Console& console, const StopRequested& stop_requested,
                       const Tables& tables) {
   const RunConfig config = read_run_config(directory, tables);
   // Before the checkpoint is read: another process may be about to replace it.
   DirectoryLock lock = DirectoryLock::inside(directory.path);
   flush_denormals(config.train.flush_denormals);
-  return TrainingRun(config, data_to_resume(directory, config), console, stop_requested)
+  return TrainingRun(config, data_to_resume(directory, config, stop_requested), console, stop_requested)
       .resume(directory, std::move(lock));
 }
 

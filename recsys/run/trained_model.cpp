@@ -114,9 +114,10 @@ void check_same_data(const RunDirectory& directory, const Json& recorded, const 
                 "; a new run can begin with its weights (train.start_from)");
 }
 
-RunData load_recorded_data(const RunDirectory& directory, const RunConfig& config) {
+RunData load_recorded_data(const RunDirectory& directory, const RunConfig& config,
+                           const StopRequested& stop_requested) {
   const Json recorded = read_json(directory.data());
-  RunData data = load_run_data(config.data);
+  RunData data = load_run_data(config.data, stop_requested);
   check_same_data(directory, recorded, config, data);
   const Catalogue items = read_catalogue(directory.items());
   renumber(data, config.data, read_users(directory.users(), items.ids).ids, items.ids);

@@ -49,7 +49,8 @@ OpenedRun open_run(const RunDirectory& directory, const Tables& tables = standar
 
 /// The data of a run that recorded them, with users and items numbered as they were, whatever their order in the file
 /// is by now. Throws IoError when the file holds other events.
-RunData load_recorded_data(const RunDirectory& directory, const RunConfig& config);
+RunData load_recorded_data(const RunDirectory& directory, const RunConfig& config,
+                           const StopRequested& stop_requested = {});
 
 /// Throws IoError unless `data` are what the run recorded, in whatever order of users. `recorded`: its data.json.
 void check_same_data(const RunDirectory& directory, const Json& recorded, const RunConfig& config, const RunData& data);

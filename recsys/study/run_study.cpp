@@ -90,7 +90,7 @@ void check_study_items(const std::vector<StudyItem>& items, const std::filesyste
 
 nn::TrainingOutcome run_study(const Study& study, const std::filesystem::path& output,
                               const std::vector<std::string>& only, Console& console,
-                              const std::function<bool()>& stop_requested) {
+                              const StopRequested& stop_requested) {
   const std::vector<StudyItem> items = study_items(study, output, only);
   check_study_items(items, output);
   std::error_code error;

@@ -36,9 +36,10 @@ void check_study_items(const std::vector<StudyItem>& items, const std::filesyste
 
 /// Trains what is not finished, one after the other: new ones from the start, interrupted ones from their last
 /// checkpoint. Everything is checked before the first step. After each the tables and plots of the study are written.
-/// When `stop_requested` says so the training at work saves, and the study returns.
+/// When `stop_requested` says so the training at work saves, and the study returns; while data are read, it throws
+/// Stopped.
 nn::TrainingOutcome run_study(const Study& study, const std::filesystem::path& output,
                               const std::vector<std::string>& only, Console& console,
-                              const std::function<bool()>& stop_requested = {});
+                              const StopRequested& stop_requested = {});
 
 }  // namespace tally::recsys

@@ -89,7 +89,8 @@ class Regression final : public nn::Task {
     return result;
   }
   bool validates() const override { return true; }
-  nn::Validation validate(std::int64_t) override {
+  nn::Validation validate(std::int64_t epochs) override {
+    if (before_validation) before_validation(epochs);
     return {-ops::mean(ops::square(model(x, {}) - y)).item()};  // at most 0
   }
   nn::ParameterList parameters() override { return nn::parameters(model); }
@@ -98,6 +99,7 @@ class Regression final : public nn::Task {
 
   Regressor model = Regressor::make();
   Tensor x, y;
+  std::function<void(std::int64_t epochs)> before_validation;
 };
 
 bool same_state(Regression& a, Regression& b) {
@@ -204,6 +206,35 @@ TEST_CASE("a task killed after any step resumes to the same bits", "[training][r
     CHECK(same_state(resumed.task, whole.task));
     CHECK(resumed.progress.best_score == whole.progress.best_score);
     for (const auto& [name, tensor] : resumed.adam.state()) CHECK(identical(tensor, whole.adam.state().at(name)));
+    CHECK(lines_of(files.log).size() == 8);
+  }
+}
+
+TEST_CASE("a task stopped in any validation resumes to the same bits", "[training][resume]") {
+  const test::TemporaryDirectory directory;
+  Run whole;
+  whole.options.files = nn::TrainerFiles::in(directory / "whole");
+  whole.train();
+  for (std::int64_t stop_at = 1; stop_at <= whole.options.epochs; ++stop_at) {
+    INFO("epoch " << stop_at);
+    const auto files = nn::TrainerFiles::in(directory / std::to_string(stop_at));
+    Run stopped;
+    stopped.options.files = files;
+    stopped.task.before_validation = [&](std::int64_t epoch) {
+      if (epoch == stop_at) throw Stopped("stopped");
+    };
+    CHECK(stopped.train() == nn::TrainingOutcome::interrupted);
+    CHECK(stopped.progress.validation_due);
+    CHECK(stopped.progress.epoch == stop_at);
+    Run killed;  // after its line of the log, before its checkpoint
+    killed.options.files = files;
+    killed.hooks.on_validation = [](const auto&, const auto&, double) { throw std::runtime_error("killed"); };
+    CHECK_THROWS_WITH(killed.train(), "killed");
+    Run resumed;
+    resumed.options.files = files;
+    CHECK(resumed.train() == nn::TrainingOutcome::finished);
+    CHECK(same_state(resumed.task, whole.task));
+    CHECK(resumed.progress.best_score == whole.progress.best_score);
     CHECK(lines_of(files.log).size() == 8);
   }
 }

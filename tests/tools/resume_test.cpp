@@ -30,29 +30,12 @@ std::ptrdiff_t log_lines(const Workshop& workshop) {
   return std::count(text.begin(), text.end(), '\n');
 }
 
-void check_as_uninterrupted(const fs::path& run) {
-  const auto expected = trained_files(finished().run()), got = trained_files(run);
-  for (const auto& [name, bytes] : expected) {
-    INFO(name);
-    CHECK(got.at(name) == bytes);
-  }
-  CHECK(logged(run) == logged(finished().run()));
-}
-
 /// Starts a run and stops it by a signal before its first step is done.
 CommandResult stop_early(const Workshop& workshop, int signal) {
   Process process(TALLY_COMMAND, workshop.train_arguments());
   REQUIRE(process.wait_until([&] { return has_config(workshop); }));
   process.signal(signal);
   return process.wait();
-}
-
-std::size_t leftovers(const fs::path& directory) {
-  std::size_t count = 0;
-  for (const auto& entry : fs::recursive_directory_iterator(directory)) {
-    count += entry.path().filename().string().starts_with(".");
-  }
-  return count;
 }
 
 }  // namespace

@@ -151,4 +151,21 @@ void check_refused(const CommandResult& result, int exit_code, std::initializer_
   for (const std::string& part : parts) CHECK_THAT(result.error, Catch::Contains(part));
 }
 
+void check_as_uninterrupted(const fs::path& run) {
+  const auto expected = trained_files(finished().run()), got = trained_files(run);
+  for (const auto& [name, bytes] : expected) {
+    INFO(name);
+    CHECK(got.at(name) == bytes);
+  }
+  CHECK(logged(run) == logged(finished().run()));
+}
+
+std::size_t leftovers(const fs::path& directory) {
+  std::size_t count = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+    count += entry.path().filename().string().starts_with(".");
+  }
+  return count;
+}
+
 }  // namespace tally::test

@@ -58,6 +58,11 @@ std::map<std::string, std::string> trained_files(const std::filesystem::path& ru
 /// test_metrics.json and metrics.jsonl without what depends on time and machine.
 std::vector<std::string> logged(const std::filesystem::path& run);
 
+/// Holds what a run trained and logged against finished().
+void check_as_uninterrupted(const std::filesystem::path& run);
+/// Files below a directory whose names begin with a dot: temporaries and locks.
+std::size_t leftovers(const std::filesystem::path& directory);
+
 /// Requires exit code and exactly one line on the error stream: `tally: [where] sentence`, holding all `parts`.
 void check_refused(const CommandResult& result, int exit_code, std::initializer_list<std::string> parts);
 
