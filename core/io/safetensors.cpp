@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "tally/core/io/json.h"
+#include "tally/core/io/json_members.h"
 #include "tally/core/io/stored_elements.h"
 
 namespace tally {
@@ -45,22 +45,17 @@ std::optional<StoredType> stored_type(std::string_view name) {
   return std::nullopt;
 }
 
+/// Values of one member of the header, which metadata are the longest of.
+constexpr std::int64_t kMostMemberValues = 100'000;
+
 /// Reads one file; the members say what every message needs.
 class Reader {
  public:
   Reader(ByteSource& source, const SafetensorsLimits& limits) : source_(source), limits_(limits) {}
 
   TensorFile read() {
-    const Json header = read_header();
     TensorFile result;
-    std::vector<Entry> entries;
-    for (const JsonMember& member : header.members()) {
-      if (member.name == "__metadata__") {
-        result.metadata = read_metadata(member.value);
-      } else {
-        entries.push_back(read_entry(member));
-      }
-    }
+    const std::vector<Entry> entries = read_header(result.metadata);
     check_tiling(entries);
     for (const Entry& entry : entries) {
       result.tensors.emplace(entry.name, detail::read_elements(source_, data_begin_ + entry.begin, entry.type,
@@ -80,7 +75,9 @@ class Reader {
                         '"');
   }
 
-  Json read_header() {
+  /// What the header says of tensors. A member of it becomes an entry before the next is read: its JSON would take ten
+  /// times the memory.
+  std::vector<Entry> read_header(std::map<std::string, std::string>& metadata) {
     require(source_.size() >= 8, "needs at least the 8 bytes of the header length; got ", source_.size());
     std::array<unsigned char, 8> bytes{};
     source_.read(bytes.data(), 8, 0);
@@ -98,11 +95,18 @@ class Reader {
     // The header's column 1 is offset 8 of the file. A tensor is at most 12 values: itself, three fields, two offsets,
     // sizes.
     const JsonLimits json_limits{.max_bytes = limits_.max_header_bytes, .max_values = (limits_.max_tensors + 1) * 16};
-    Json header = parse_json(text, source_.name() + ": header", json_limits);
-    require(header.is(Json::Kind::object), "needs a header that is a JSON object; got ", name_of(header.kind()));
-    require(static_cast<std::int64_t>(header.size()) <= limits_.max_tensors, "needs at most ", limits_.max_tensors,
-            " tensors; got ", header.size());
-    return header;
+    std::vector<Entry> entries;
+    parse_json_members(text, source_.name() + ": header", json_limits, kMostMemberValues,
+                       [&](const JsonMember& member) {
+                         if (member.name == "__metadata__") {
+                           metadata = read_metadata(member.value);
+                           return;
+                         }
+                         require(static_cast<std::int64_t>(entries.size()) < limits_.max_tensors, "needs at most ",
+                                 limits_.max_tensors, " tensors; got more");
+                         entries.push_back(read_entry(member));
+                       });
+    return entries;
   }
 
   std::map<std::string, std::string> read_metadata(const Json& value) const {

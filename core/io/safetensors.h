@@ -39,7 +39,8 @@ struct SafetensorsLimits {
 /// Reads a safetensors file. Element types without a DType are converted where every value fits: BOOL and U8 to u8; I8,
 /// I16, U16 and I32 to i32; F16, BF16 and F32 to f32; U32, I64 and U64 to i64 (U64 values from 2^63 on are refused);
 /// other types are refused by name. The whole header is checked against the size of the file before anything is
-/// allocated for a tensor: the tensors must tile the bytes after the header without hole, overlap or rest. Throws
+/// allocated for a tensor: the tensors must tile the bytes after the header without hole, overlap or rest; metadata are
+/// at most 100,000 strings. Memory beside the tensors' is in proportion to the header. Throws
 /// IoError naming file, tensor and offset for everything malformed.
 TensorFile load_safetensors(const std::filesystem::path& path, const SafetensorsLimits& limits = {});
 /// load_safetensors of bytes in memory; `name` stands in messages.

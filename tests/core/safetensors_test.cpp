@@ -8,6 +8,7 @@
 
 #include "tally/core/io/file.h"
 #include "tally/core/memory.h"
+#include "tests/support/peak_memory.h"
 #include "tests/support/temporary_directory.h"
 
 using namespace tally;
@@ -151,7 +152,7 @@ TEST_CASE("safetensors with a header that is no JSON object of the right form ar
   CHECK_THAT(refusal(file_of("{} x")), Contains("syntax error"));
   CHECK_THAT(refusal(file_of("\xEF\xBB\xBF{}")), Contains("byte order mark"));
   for (const char* top : {"[]", "\"x\"", "3", "null"}) {
-    CHECK_THAT(refusal(file_of(top)), Contains("needs a header that is a JSON object; got"));
+    CHECK_THAT(refusal(file_of(top)), Contains("needs a JSON object; got"));
   }
   const std::string deep(100000, '[');
   CHECK_THAT(refusal(file_of("{\"t\":" + deep)), Contains("must not nest deeper than 64") && Contains("(at \"t\")"));
@@ -303,4 +304,35 @@ TEST_CASE("safetensors with flipped bytes are read or refused, never worse", "[s
   }
   CHECK(read > 500);
   CHECK(refused > 5000);
+}
+
+TEST_CASE("a header of safetensors takes memory in proportion to itself", "[safetensors]") {
+  constexpr std::size_t kSize = std::size_t{4} << 20;
+  std::string tensors = "{", numbers = "{\"t\":{\"shape\":[0", metadata = "{\"__metadata__\":{\"a\":\"\"", list = "[0";
+  for (int i = 0; tensors.size() < kSize; ++i) {
+    tensors += detail::join(i == 0 ? "" : ",", '"', i, "\":", entry("U8", "[0]", "[0,0]"));
+  }
+  while (numbers.size() < kSize) numbers += ",0";
+  for (int i = 0; metadata.size() < kSize; ++i) metadata += detail::join(",\"", i, "\":\"\"");
+  while (list.size() < kSize) list += ",0";
+  struct Header {
+    const char* what;
+    std::string text;
+    bool is_read;
+  };
+  for (const Header& header : {Header{"tensors", tensors + "}", true}, Header{"numbers", numbers + "]}}", false},
+                               Header{"metadata", metadata + "}}", false}, Header{"list", list + "]", false}}) {
+    INFO(header.what);
+    const std::string bytes = file_of(header.text);
+    const std::optional<std::size_t> most = peak_memory([&] {
+      try {
+        decode_safetensors(bytes);
+        CHECK(header.is_read);
+      } catch (const IoError& error) {
+        INFO(error.what());
+        CHECK_FALSE(header.is_read);
+      }
+    });
+    CHECK(most.value_or(0) < 12 * bytes.size());
+  }
 }
