@@ -1,6 +1,7 @@
 #include "tally/recsys/training/batches.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "tally/core/parallel.h"
@@ -75,9 +76,7 @@ void TrainingBatches::add_samples(std::int32_t user, std::int32_t items) {
   }
 }
 
-std::int64_t TrainingBatches::batches_per_epoch() const {
-  return (samples_per_epoch_ + options_.batch_size - 1) / options_.batch_size;
-}
+std::int64_t TrainingBatches::batches_per_epoch() const { return block_count(samples_per_epoch_, options_.batch_size); }
 
 std::vector<TrainingBatches::Sample> TrainingBatches::drawn_prefixes(std::int64_t epoch) const {
   std::vector<Sample> drawn;
@@ -137,7 +136,7 @@ std::vector<std::vector<TrainingBatches::Sample>> TrainingBatches::cut(const std
   const auto wanted = static_cast<std::size_t>(shards_of(rows));
   std::int64_t least = rows / static_cast<std::int64_t>(wanted), most = options_.shard_tokens;
   while (least < most) {
-    const std::int64_t budget = (least + most) / 2;
+    const std::int64_t budget = std::midpoint(least, most);
     if (into(budget).size() <= wanted) {
       most = budget;
     } else {
@@ -179,7 +178,7 @@ TrainingShard TrainingBatches::shard_of(const std::vector<Sample>& samples, std:
 TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) const {
   begin_epoch(epoch);
   const std::int64_t begin = index * options_.batch_size;
-  const std::int64_t end = std::min(samples_per_epoch_, begin + options_.batch_size);
+  const std::int64_t end = begin + std::min(options_.batch_size, samples_per_epoch_ - begin);
   std::vector<Sample> samples;
   for (std::int64_t i = begin; i < end; ++i) {
     samples.push_back(samples_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i)])]);

@@ -125,3 +125,20 @@ TEST_CASE("users with one event and rows that are skipped are counted", "[train]
   CHECK_THAT(result.out, Contains("users 61 ") && Contains("users with one event 1  with fewer than three 1 "));
   CHECK_THAT(result.out, Contains("left out: 1 malformed rows") && Contains("needs 4 fields as the header has; got 2"));
 }
+
+TEST_CASE("epochs, batches and numbers of items of any size do not overflow", "[train]") {
+  const std::string most = "9223372036854775807";
+  const Workshop workshop;
+  const CommandResult result =
+      workshop.train({"--train.epochs=1", "--train.train_batch_size=" + most, "--train.accumulate_batches=" + most,
+                      "--train.checkpoint_steps=" + most, "--train.eval_step=" + most, "--train.stopping_step=" + most,
+                      "--evaluation.topk=[10," + most + "]"});
+  CHECK(result.error == "");
+  CHECK(result.exit_code == 0);
+  CHECK(said({"recommend", workshop.run(), "--history", "1", "--k", most}).size() > 100);
+  // A schedule over all steps of so many epochs.
+  const CommandResult many =
+      workshop.train({"--train.epochs=" + most, "--train.decay=cosine", "--train.stopping_step=1"});
+  CHECK(many.error == "");
+  CHECK(many.exit_code == 0);
+}
