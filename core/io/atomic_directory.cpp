@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "tally/core/io/file.h"
+#include "tally/core/io/reason.h"
 
 namespace tally {
 namespace {
@@ -98,7 +99,7 @@ std::vector<fs::path> entries_of(const fs::path& directory) {
   std::vector<fs::path> paths;
   for (fs::directory_iterator at(directory, error), end; !error && at != end; at.increment(error))
     paths.push_back(at->path());
-  check<IoError>(!error, directory.string(), "cannot be listed: ", error.message());
+  check<IoError>(!error, directory.string(), "cannot be listed: ", reason_of(error.value()));
   std::sort(paths.begin(), paths.end());
   return paths;
 }
@@ -213,8 +214,7 @@ AtomicDirectory::AtomicDirectory(const fs::path& destination) : destination_(det
   for (const fs::path& leftover : detail::leftovers(destination_)) retire(leftover, destination_);
   foreign_entries(destination_);
   temporary_ = detail::parent_directory(destination_) / detail::temporary_name(destination_);
-  check<IoError>(::mkdir(temporary_.c_str(), 0777) == 0, temporary_.string(),
-                 "cannot create: ", std::generic_category().message(errno));
+  check<IoError>(::mkdir(temporary_.c_str(), 0777) == 0, temporary_.string(), "cannot create: ", reason_of(errno));
 }
 
 AtomicDirectory::~AtomicDirectory() {

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "tally/core/error.h"
+#include "tally/core/io/reason.h"
 
 namespace tally {
 namespace {
@@ -60,8 +61,7 @@ bool bears_its_name(const detail::FileDescriptor& file) {
 bool try_lock(const fs::path& directory, const detail::FileDescriptor& file) {
   while (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno == EWOULDBLOCK) return false;
-    check<IoError>(errno == EINTR, directory.string(),
-                   "cannot be locked for writing: ", std::generic_category().message(errno));
+    check<IoError>(errno == EINTR, directory.string(), "cannot be locked for writing: ", reason_of(errno));
   }
   return true;
 }

@@ -16,14 +16,13 @@
 #include <utility>
 
 #include "tally/core/error.h"
+#include "tally/core/io/reason.h"
 
 namespace tally {
 namespace {
 
-std::string reason(int error) { return std::generic_category().message(error); }
-
 [[noreturn]] void fail_with(const std::filesystem::path& path, std::string_view action, int error) {
-  fail<IoError>(path.string(), action, ": ", reason(error));
+  fail<IoError>(path.string(), action, ": ", reason_of(error));
 }
 
 /// Calls a system function again while it was interrupted.

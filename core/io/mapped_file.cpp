@@ -4,11 +4,11 @@
 #include <sys/mman.h>
 
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
 #include "tally/core/error.h"
 #include "tally/core/io/file.h"
+#include "tally/core/io/reason.h"
 
 namespace tally {
 
@@ -17,7 +17,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   size_ = static_cast<std::size_t>(file.regular_size());
   if (size_ == 0) return;
   void* mapped = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.get(), 0);
-  check<IoError>(mapped != MAP_FAILED, path.string(), "cannot map: ", std::generic_category().message(errno));
+  check<IoError>(mapped != MAP_FAILED, path.string(), "cannot map: ", reason_of(errno));
   data_ = static_cast<std::byte*>(mapped);
 }
 

@@ -5,6 +5,7 @@
 
 #include "tally/core/blas.h"
 #include "tally/core/io/file.h"
+#include "tally/core/io/reason.h"
 #include "tally/core/parallel.h"
 #include "tally/core/simd.h"
 #include "tally/core/version.h"
@@ -22,17 +23,17 @@ RunDirectory create_run_directory(const RunConfig& config) {
   const std::string name = detail::join(data, '_', config.model.name(), '_', config.train.seed, '_', time);
   std::error_code error;
   std::filesystem::create_directories(config.output, error);
-  check<IoError>(!error, config.output, "cannot be created: ", error.message());
+  check<IoError>(!error, config.output, "cannot be created: ", reason_of(error.value()));
   for (int attempt = 0; attempt < 1000; ++attempt) {
     const std::filesystem::path path =
         std::filesystem::path(config.output) / (attempt == 0 ? name : detail::join(name, '-', attempt));
     // Creating fails when another run has just taken the name.
     if (std::filesystem::create_directory(path, error)) {
       std::filesystem::create_directory(path / "checkpoints", error);
-      check<IoError>(!error, path.string(), "cannot be created: ", error.message());
+      check<IoError>(!error, path.string(), "cannot be created: ", reason_of(error.value()));
       return {path};
     }
-    check<IoError>(!error, path.string(), "cannot be created: ", error.message());
+    check<IoError>(!error, path.string(), "cannot be created: ", reason_of(error.value()));
   }
   fail<IoError>(config.output, "holds a thousand runs named ", name);
 }
@@ -41,7 +42,7 @@ void make_run_directory(const RunDirectory& directory) {
   check<IoError>(!std::filesystem::exists(directory.config()), directory.path.string(), "holds a run already");
   std::error_code error;
   std::filesystem::create_directories(directory.path / "checkpoints", error);
-  check<IoError>(!error, directory.path.string(), "cannot be created: ", error.message());
+  check<IoError>(!error, directory.path.string(), "cannot be created: ", reason_of(error.value()));
 }
 
 Json recorded_config(RunConfig config) {

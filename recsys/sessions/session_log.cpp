@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tally/core/io/fingerprint.h"
+#include "tally/core/io/reason.h"
 
 namespace tally::recsys {
 namespace {
@@ -106,7 +107,7 @@ void SessionLog::replay(const fs::path& directory, const Json& fields, Sessions&
   std::error_code error;
   const std::uintmax_t size = fs::file_size(path, error);
   if (error == std::errc::no_such_file_or_directory) return;
-  check<IoError>(!error, path.string(), "cannot be examined: ", error.message());
+  check<IoError>(!error, path.string(), "cannot be examined: ", reason_of(error.value()));
   LineReader lines(path, std::numeric_limits<std::size_t>::max() / 2);
   std::uintmax_t read = 0;
   for (std::string_view line; lines.next(line);) {

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "tally/core/io/directory_lock.h"
+#include "tally/core/io/reason.h"
 #include "tally/recsys/run/run_data.h"
 #include "tally/recsys/run/train_run.h"
 #include "tally/recsys/run/trained_model.h"
@@ -95,7 +96,7 @@ nn::TrainingOutcome run_study(const Study& study, const std::filesystem::path& o
   check_study_items(items, output);
   std::error_code error;
   std::filesystem::create_directories(output, error);
-  check<IoError>(!error, output.string(), "cannot be created: ", error.message());
+  check<IoError>(!error, output.string(), "cannot be created: ", reason_of(error.value()));
   const DirectoryLock lock = DirectoryLock::inside(output);
   write_study(study, output);
   for (std::size_t i = 0; i < items.size(); ++i) {
