@@ -14,6 +14,7 @@
 #include <system_error>
 #include <vector>
 
+#include "tally/core/io/directory_entries.h"
 #include "tally/core/io/file.h"
 #include "tally/core/io/reason.h"
 
@@ -95,11 +96,9 @@ std::set<std::string, std::less<>> own_names(const fs::path& directory) {
 }
 
 std::vector<fs::path> entries_of(const fs::path& directory) {
-  std::error_code error;
-  std::vector<fs::path> paths;
-  for (fs::directory_iterator at(directory, error), end; !error && at != end; at.increment(error))
-    paths.push_back(at->path());
-  check<IoError>(!error, directory.string(), "cannot be listed: ", reason_of(error.value()));
+  int error = 0;
+  std::vector<fs::path> paths = detail::directory_entries(directory, error);
+  check<IoError>(error == 0, directory.string(), "cannot be listed: ", reason_of(error));
   std::sort(paths.begin(), paths.end());
   return paths;
 }

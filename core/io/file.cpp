@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "tally/core/error.h"
+#include "tally/core/io/directory_entries.h"
 #include "tally/core/io/reason.h"
 
 namespace tally {
@@ -196,14 +197,14 @@ std::string temporary_name(const std::filesystem::path& path) {
 std::vector<std::filesystem::path> leftovers(const std::filesystem::path& path) {
   std::vector<std::filesystem::path> found;
   const std::string prefix = temporary_prefix(path);
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(parent_directory(path), ignored)) {
-    const std::string name = entry.path().filename().string();
+  int ignored = 0;
+  for (std::filesystem::path& entry : directory_entries(parent_directory(path), ignored)) {
+    const std::string name = entry.filename().string();
     if (!name.starts_with(prefix)) continue;
     const std::optional<TemporaryOwner> owner = read_owner(std::string_view(name).substr(prefix.size()));
     if (!owner) continue;
     const bool was_other_process = owner->process == ::getpid() && owner->token != process_token();
-    if (was_other_process || (::kill(owner->process, 0) != 0 && errno == ESRCH)) found.push_back(entry.path());
+    if (was_other_process || (::kill(owner->process, 0) != 0 && errno == ESRCH)) found.push_back(std::move(entry));
   }
   return found;
 }
