@@ -29,8 +29,16 @@ Json::Json(std::nullptr_t) {}
 Json::Json(const char* value) : value_(std::string(value)) {}
 Json::Json(std::string value) : value_(std::move(value)) {}
 Json::Json(std::string_view value) : value_(std::string(value)) {}
-Json::Json(const Json& other) = default;
-Json& Json::operator=(const Json& other) = default;
+Json::Json(const Json& other) : depth_(other.depth_) {
+  // A copy that throws must not throw within the variant: GCC 12's destroys the half-made one then.
+  std::visit(
+      [this](const auto& value) {
+        auto copy = value;
+        value_ = std::move(copy);
+      },
+      other.value_);
+}
+Json& Json::operator=(const Json& other) { return *this = Json(other); }
 Json::~Json() = default;
 
 // A value that was moved from is null, not an empty container that remembers its depth.

@@ -1,0 +1,49 @@
+// Values whose copies run out of memory on the way: they throw, and nothing is broken. Sanitizers have a new of their
+// own.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <new>
+
+#include "tally/core/io/json.h"
+
+using namespace tally;
+
+namespace {
+
+thread_local long allocations_left = -1;  // before one fails; -1: none does
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  if (allocations_left >= 0 && allocations_left-- == 0) throw std::bad_alloc();
+  if (void* place = std::malloc(size)) return place;
+  throw std::bad_alloc();
+}
+void operator delete(void* place) noexcept { std::free(place); }
+void operator delete(void* place, std::size_t) noexcept { std::free(place); }
+
+TEST_CASE("a copy of JSON that memory ends in throws, and nothing is broken", "[json]") {
+  const std::string text(50, 'x');
+  const Json inner = Json::object({{"a", text}, {"b", Json::array({1, 2.5, text, Json::object({{text, text}})})}});
+  int failed = 0;
+  for (long left = 0; left < 1000; ++left) {
+    Json copy = 3;
+    try {
+      allocations_left = left;
+      const Json made(inner);
+      copy = made;
+      allocations_left = -1;
+      CHECK(copy == inner);
+      break;
+    } catch (const std::bad_alloc&) {
+      allocations_left = -1;
+      ++failed;
+      CHECK(copy == Json(3));
+    }
+  }
+  CHECK(failed > 8);
+}
+
+#endif
