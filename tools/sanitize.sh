@@ -2,20 +2,20 @@
 # Runs the tests under the sanitizers: AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer in one build,
 # ThreadSanitizer in another whose parallel_for runs on plain threads (Debian's oneTBB is not instrumented: with it a
 # correct program gives false reports, and suppressing them hides real races).
-#   tools/sanitize.sh [address|thread] [--slow]     one build only; --slow adds the slow tests
+#   tools/sanitize.sh [address|thread] [--quick]     one build only; --quick leaves the slow tests out
 # Any report fails the test that caused it. Nothing is suppressed: Highway loads and stores unaligned vectors by
 # intrinsics made for it, and OpenBLAS is one thread, so neither gives reports.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 presets=(asan tsan)
-slow=()
+slow=(-C Slow)
 for argument in "$@"; do
   case $argument in
     address) presets=(asan) ;;
     thread) presets=(tsan) ;;
-    --slow) slow=(-C Slow) ;;
-    *) echo "usage: tools/sanitize.sh [address|thread] [--slow]" >&2; exit 2 ;;
+    --quick) slow=() ;;
+    *) echo "usage: tools/sanitize.sh [address|thread] [--quick]" >&2; exit 2 ;;
   esac
 done
 jobs=${JOBS:-$(nproc)}
@@ -23,7 +23,9 @@ jobs=${JOBS:-$(nproc)}
 tools/packages.sh
 for preset in "${presets[@]}"; do
   echo "== $preset"
+  begin=$SECONDS
   cmake --preset "$preset"
   cmake --build --preset "$preset" --parallel "$jobs"
   ctest --preset "$preset" "${slow[@]}"
+  echo "== $preset: $((SECONDS - begin)) s"
 done
