@@ -106,14 +106,17 @@ class Step {
   }
 
  private:
-  /// Calls body(shard) for all: narrow shards side by side, wide ones alone.
+  /// Calls body(shard) for all: narrow shards side by side, wide ones alone. A thread that waits for a loop of its own
+  /// may take a shard meanwhile, and what it records then is not the shard's.
   template <class Body>
   void for_each_shard(Body&& body) {
     std::vector<std::int64_t> narrow, wide;
     for (std::int64_t s = 0; s < stages_.shards; ++s) (stages_.wide && stages_.wide(s) ? wide : narrow).push_back(s);
     for (const std::int64_t shard : wide) body(shard);
-    parallel_for(static_cast<std::int64_t>(narrow.size()), 1,
-                 [&](std::int64_t i, std::int64_t) { body(narrow[static_cast<std::size_t>(i)]); });
+    parallel_for(static_cast<std::int64_t>(narrow.size()), 1, [&](std::int64_t i, std::int64_t) {
+      const Paused paused;
+      body(narrow[static_cast<std::size_t>(i)]);
+    });
   }
 
   ShardOutput encode(std::int64_t shard, Tape& tape) {
@@ -221,6 +224,9 @@ class Step {
 
 StageResult run_stages(const Stages& stages, const std::function<void(Tape&)>& configure) {
   check<ValueError>(stages.encode != nullptr, "stages", "needs an encode stage");
+  check<AutogradError>(Tape::current() == nullptr, "stages",
+                       "run while a tape records, which would take their gradients for constants; say "
+                       "`const Paused paused;` where constants are meant");
   return Step(stages, configure).run();
 }
 

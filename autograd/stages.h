@@ -36,7 +36,7 @@ struct StageResult {
 };
 
 /// Runs the stages. `configure`, when given, sees every tape before it records (to trace non-finite values, for
-/// example).
+/// example). Throws AutogradError where a tape records already.
 StageResult run_stages(const Stages& stages, const std::function<void(Tape&)>& configure = {});
 
 }  // namespace tally

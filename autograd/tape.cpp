@@ -211,6 +211,10 @@ Gradients Tape::backward(std::span<const Var> outputs, std::span<const Tensor> c
   State& state = *state_;
   check<AutogradError>(!state.consumed, "backward",
                        "was already run on this tape and freed it; record the computation again on a new Tape");
+  check<AutogradError>(
+      current_tape == nullptr || current_tape == this, "backward",
+      "runs while another tape records, which would take these gradients for constants: there are no second "
+      "derivatives; write the gradient as ops, or say `const Paused paused;` where constants are meant");
   check<AutogradError>(outputs.size() == cotangents.size(), "backward", "needs one cotangent for each of ",
                        outputs.size(), " outputs; got ", cotangents.size());
   Gradients gradients;

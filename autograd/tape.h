@@ -113,6 +113,8 @@ class Tape {
 
   /// Gradients of sum_i <cotangents[i], outputs[i]> with respect to every leaf that they depend on. The outputs must
   /// have been recorded here (constants and leaves are allowed). Consumes the tape: a second call throws AutogradError.
+  /// So does a call while another tape records on this thread: gradients are tensors, and their own derivatives would
+  /// be missing from it without a word (docs/autograd.md, Second derivatives).
   Gradients backward(std::span<const Var> outputs, std::span<const Tensor> cotangents);
   /// Gradients of a scalar. Throws ShapeError unless `loss` has one element.
   Gradients backward(const Var& loss);
@@ -201,6 +203,7 @@ struct DifferentiationOptions {
 };
 
 /// Runs `loss()` on a tape of its own and differentiates it: `auto [value, gradients] = value_and_gradients(...)`.
+/// Throws AutogradError inside another one's `loss`, and wherever else a tape records on this thread.
 struct ValueAndGradients {
   Tensor value;
   Gradients gradients;
