@@ -17,6 +17,7 @@
 #include "tally/core/io/directory_entries.h"
 #include "tally/core/io/file.h"
 #include "tally/core/io/reason.h"
+#include "tally/core/nested_error.h"
 
 namespace tally {
 namespace {
@@ -77,9 +78,9 @@ Json read_manifest(const fs::path& directory) {
         manifest.at("crc32") == Json(manifest_crc(format, manifest.at("files"), manifest.at("fields"), later)), where,
         "does not match its own checksum: it is damaged");
   } catch (const ValueError& error) {
-    fail<IoError>(where, "is no manifest of files: ", error.what());
+    fail<IoError>(where, "is no manifest of files: ", said_by(error));
   } catch (const IndexError& error) {
-    fail<IoError>(where, "is no manifest of files: ", error.what());
+    fail<IoError>(where, "is no manifest of files: ", said_by(error));
   }
   return manifest;
 }
@@ -118,7 +119,7 @@ std::vector<fs::path> foreign_entries(const fs::path& directory) {
     std::erase_if(entries, [&](const fs::path& path) { return listed.contains(path.filename().string()); });
   } catch (const IoError& error) {
     fail<IoError>(directory.string(),
-                  "cannot be replaced, as nobody can tell what in it is to be kept: ", error.what());
+                  "cannot be replaced, as nobody can tell what in it is to be kept: ", said_by(error));
   }
   return entries;
 }

@@ -15,6 +15,7 @@
 
 #include "tally/core/error.h"
 #include "tally/core/io/reason.h"
+#include "tally/core/nested_error.h"
 
 namespace tally {
 namespace {
@@ -36,7 +37,8 @@ detail::FileDescriptor open_lock_file(const fs::path& directory, const fs::path&
                    "is no lock file: it is too large");
     return file;
   } catch (const IoError& error) {
-    fail<IoError>(directory.string(), "cannot be written, as it cannot be locked: ", error.what());
+    fail<IoError>(directory.string(), "cannot be written, as ", lock_file.string(),
+                  " cannot be locked: ", said_by(error));
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "tally/core/io/json_fields.h"
 #include "tally/core/io/safetensors.h"
+#include "tally/core/nested_error.h"
 #include "tally/nn/serialize.h"
 #include "tally/recsys/models/lisa_serving.h"
 
@@ -210,7 +211,7 @@ LisaServing LisaServing::load(const std::filesystem::path& path) {
   try {
     return LisaServing(read(path));
   } catch (const ConfigError& error) {
-    fail<IoError>(path.string(), error.what());
+    fail<IoError>(path.string(), said_by(error));
   }
 }
 

@@ -12,6 +12,7 @@
 #include "tally/core/io/file.h"
 #include "tally/core/machine.h"
 #include "tally/core/memory.h"
+#include "tally/core/nested_error.h"
 #include "tally/core/parallel.h"
 #include "tally/nn/training/checkpoint.h"
 #include "tally/nn/training/trainer.h"
@@ -119,7 +120,7 @@ class TrainingRun {
     try {
       optimizer_->check_groups(model_->parameters());
     } catch (const ValueError& error) {
-      fail<ConfigError>("train.parameter_groups", error.what());
+      fail<ConfigError>("train.parameter_groups", said_by(error));
     }
   }
 

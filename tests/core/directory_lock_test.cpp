@@ -223,9 +223,9 @@ TEST_CASE("what cannot be locked is refused with the reason", "[directory_lock]"
   const TemporaryDirectory parent;
   // Where nobody may create files, the superuser included.
   CHECK_THAT(message_of<IoError>([] { DirectoryLock::inside("/sys"); }),
-             Contains("[/sys] cannot be written, as it cannot be locked: [/sys/.lock] cannot open: "));
+             Contains("[/sys] cannot be written, as /sys/.lock cannot be locked: cannot open: "));
   CHECK_THAT(message_of<IoError>([] { DirectoryLock::beside("/sys/state"); }),
-             Contains("[/sys/state] cannot be written, as it cannot be locked: [/sys/.lock-state] cannot open: "));
+             Contains("[/sys/state] cannot be written, as /sys/.lock-state cannot be locked: cannot open: "));
   CHECK_THAT(message_of<IoError>([&] { DirectoryLock::beside(parent / "none/state"); }), Contains("No such file"));
   CHECK_THAT(message_of<IoError>([&] { DirectoryLock::inside(parent / "none"); }), Contains("to be a directory"));
   const fs::path file = parent.write("file", "");
