@@ -2,6 +2,9 @@
 
 #include <atomic>
 #include <limits>
+#include <utility>
+
+#include "tally/core/nested_error.h"
 
 namespace tally {
 namespace {
@@ -72,21 +75,30 @@ const Tensor& Saved::get() const {
   return tensor_;
 }
 
-bool BackwardContext::needs(int i) const {
-  const auto& node = tape_.state_->nodes[node_];
-  return tape_.state_->edges[node.first_edge + static_cast<std::uint32_t>(i)].kind != Edge::Kind::none;
-}
+/// Where a node's inputs and outputs are kept, of which there are so many.
+struct BackwardContext::Places {
+  static const Edge& edge(const BackwardContext& g, int i) {
+    const Tape::Node& node = g.tape_.state_->nodes[g.node_];
+    check<AutogradError>(i >= 0 && i < static_cast<int>(node.edges), node.rule->name(), "backward speaks of input ", i,
+                         ", and was recorded with ", node.edges);
+    return g.tape_.state_->edges[node.first_edge + static_cast<std::uint32_t>(i)];
+  }
+  static Tape::State::Slot& slot(const BackwardContext& g, int k) {
+    const Tape::Node& node = g.tape_.state_->nodes[g.node_];
+    check<AutogradError>(k >= 0 && k < static_cast<int>(node.slots), node.rule->name(), "backward speaks of output ", k,
+                         ", and was recorded with ", node.slots);
+    return g.tape_.state_->slots[node.first_slot + static_cast<std::uint32_t>(k)];
+  }
+};
+
+bool BackwardContext::needs(int i) const { return Places::edge(*this, i).kind != Edge::Kind::none; }
 
 int BackwardContext::inputs() const { return static_cast<int>(tape_.state_->nodes[node_].edges); }
 
-bool BackwardContext::has_cotangent(int k) const {
-  const auto& node = tape_.state_->nodes[node_];
-  return tape_.state_->slots[node.first_slot + static_cast<std::uint32_t>(k)].cotangent.defined();
-}
+bool BackwardContext::has_cotangent(int k) const { return Places::slot(*this, k).cotangent.defined(); }
 
 const Tensor& BackwardContext::cotangent(int k) {
-  const auto& node = tape_.state_->nodes[node_];
-  auto& slot = tape_.state_->slots[node.first_slot + static_cast<std::uint32_t>(k)];
+  Tape::State::Slot& slot = Places::slot(*this, k);
   if (!slot.cotangent.defined()) {
     slot.cotangent = Tensor::zeros(slot.shape, slot.dtype);
   } else if (!slot.cotangent.is_contiguous()) {
@@ -97,20 +109,18 @@ const Tensor& BackwardContext::cotangent(int k) {
 
 Tensor BackwardContext::take_cotangent(int k) {
   cotangent(k);
-  const auto& node = tape_.state_->nodes[node_];
-  Tensor taken = std::move(tape_.state_->slots[node.first_slot + static_cast<std::uint32_t>(k)].cotangent);
-  tape_.state_->slots[node.first_slot + static_cast<std::uint32_t>(k)].cotangent = Tensor();
+  Tensor taken = std::exchange(Places::slot(*this, k).cotangent, Tensor());
   return taken.unique() ? taken : taken.clone();
 }
 
 void BackwardContext::give(int i, Tensor gradient) {
-  const auto& node = tape_.state_->nodes[node_];
-  const Edge& edge = tape_.state_->edges[node.first_edge + static_cast<std::uint32_t>(i)];
+  const Edge& edge = Places::edge(*this, i);
   if (edge.kind == Edge::Kind::none) return;
-  const std::string_view op = node.rule->name();
-  check<AutogradError>(gradient.defined() && gradient.shape() == edge.shape && gradient.dtype() == edge.dtype, op,
-                       "backward gave input ", i, " of ", edge.dtype, edge.shape, " a gradient of ", gradient.dtype(),
-                       gradient.shape());
+  const std::string_view op = tape_.state_->nodes[node_].rule->name();
+  check<AutogradError>(gradient.defined(), op, "backward gave input ", i, " of ", edge.dtype, edge.shape,
+                       " an undefined tensor for a gradient");
+  check<AutogradError>(gradient.shape() == edge.shape && gradient.dtype() == edge.dtype, op, "backward gave input ", i,
+                       " of ", edge.dtype, edge.shape, " a gradient of ", gradient.dtype(), gradient.shape());
   check<AutogradError>(!tape_.state_->trace || all_finite(gradient), op,
                        "backward produced a non-finite gradient for input ", i);
   if (edge.kind == Edge::Kind::leaf) {
@@ -121,16 +131,16 @@ void BackwardContext::give(int i, Tensor gradient) {
 }
 
 void BackwardContext::give(int i, RowGrad gradient) {
-  const auto& node = tape_.state_->nodes[node_];
-  const Edge& edge = tape_.state_->edges[node.first_edge + static_cast<std::uint32_t>(i)];
+  const Edge& edge = Places::edge(*this, i);
   if (edge.kind != Edge::Kind::leaf) {
     if (edge.kind == Edge::Kind::slot) give(i, gradient.to_dense());
     return;
   }
-  check<AutogradError>(gradient.shape == edge.shape && gradient.values.dtype() == edge.dtype, node.rule->name(),
+  const std::string_view op = tape_.state_->nodes[node_].rule->name();
+  check<AutogradError>(gradient.shape == edge.shape && gradient.values.dtype() == edge.dtype, op,
                        "backward gave input ", i, " of ", edge.dtype, edge.shape, " a row gradient of ",
                        gradient.values.dtype(), gradient.shape);
-  check<AutogradError>(!tape_.state_->trace || all_finite(gradient.values), node.rule->name(),
+  check<AutogradError>(!tape_.state_->trace || all_finite(gradient.values), op,
                        "backward produced a non-finite gradient for input ", i);
   gradients_.add(edge.leaf, std::move(gradient));
 }
@@ -252,10 +262,9 @@ Gradients Tape::backward(std::span<const Var> outputs, std::span<const Tensor> c
         node.rule->backward(context);
       } catch (const AutogradError& error) {
         // A rule speaks of its tensors; the reader needs to know which op it was.
-        const std::string text = error.what();
-        constexpr std::string_view kSaved = "[saved tensor] ";
-        if (text.starts_with(kSaved))
-          fail<AutogradError>(node.rule->name(), "saved tensor ", text.substr(kSaved.size()));
+        if (std::string_view(error.what()).starts_with("[saved tensor] ")) {
+          fail<AutogradError>(node.rule->name(), "saved tensor ", said_by(error));
+        }
         throw;
       }
       if (state.watch != nullptr) state.watch->differentiated(node.rule->name());
@@ -269,8 +278,10 @@ Gradients Tape::backward(std::span<const Var> outputs, std::span<const Tensor> c
 Gradients Tape::backward(const Var& loss) {
   check<ShapeError>(loss.defined() && loss.numel() == 1, "backward", "needs a loss with one element; got shape ",
                     loss.shape());
-  check<AutogradError>(loss.tracked(), "backward",
-                       "the loss depends on no leaf, or was not computed under a Recording");
+  check<AutogradError>(
+      loss.tracked(), "backward",
+      "needs a loss that depends on a leaf, computed under a Recording; of a model whose parameters are "
+      "all frozen no loss does");
   const Tensor one = Tensor::full(loss.shape(), 1, loss.dtype());
   return backward(std::span(&loss, 1), std::span(&one, 1));
 }

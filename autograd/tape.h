@@ -34,6 +34,8 @@ class Tape;
 /// What a rule's backward sees: the cotangents of the node's outputs, and where the gradients of its inputs go.
 class BackwardContext {
  public:
+  // An input or output that the op does not have is an AutogradError.
+
   /// Is the gradient of input i wanted? False for constants.
   bool needs(int i) const;
   int inputs() const;
@@ -51,6 +53,7 @@ class BackwardContext {
 
  private:
   friend class Tape;
+  struct Places;
   BackwardContext(Tape& tape, std::size_t node, Gradients& gradients)
       : tape_(tape), node_(node), gradients_(gradients) {}
 

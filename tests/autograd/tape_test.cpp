@@ -211,6 +211,53 @@ TEST_CASE("a gradient of the wrong shape names the op", "[tape]") {
   CHECK_THROWS_WITH(tape.backward(y), Contains("wrong_shape") && Contains("[7]"));
 }
 
+namespace {
+
+enum class Mistake { gives_input, gives_rows, needs_input, asks_output, takes_output, gives_nothing };
+
+struct MistakenRule {
+  static constexpr std::string_view name = "mistaken";
+  Mistake mistake;
+  void backward(BackwardContext& g) const {
+    switch (mistake) {
+      case Mistake::gives_input:
+        return g.give(3, one(1));
+      case Mistake::gives_rows:
+        return g.give(-1, RowGrad{Tensor::zeros({0}, DType::i64), Tensor::zeros({0}, DType::f64), {1}});
+      case Mistake::needs_input:
+        return static_cast<void>(g.needs(1));
+      case Mistake::asks_output:
+        return static_cast<void>(g.cotangent(1));
+      case Mistake::takes_output:
+        return static_cast<void>(g.has_cotangent(-1));
+      case Mistake::gives_nothing:
+        return g.give(0, Tensor());
+    }
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a rule that speaks of what its op does not have is told so", "[tape]") {
+  const std::pair<Mistake, const char*> mistakes[] = {{Mistake::gives_input, "input 3, and was recorded with 1"},
+                                                      {Mistake::gives_rows, "input -1, and was recorded with 1"},
+                                                      {Mistake::needs_input, "input 1, and was recorded with 1"},
+                                                      {Mistake::asks_output, "output 1, and was recorded with 1"},
+                                                      {Mistake::takes_output, "output -1, and was recorded with 1"},
+                                                      {Mistake::gives_nothing, "an undefined tensor"}};
+  for (const auto& [mistake, text] : mistakes) {
+    const Var x = Var::leaf(one(3));
+    CHECK_THROWS_AS(value_and_gradients([&] { return record(MistakenRule{mistake}, {&x}, one(1)); }), AutogradError);
+    CHECK_THROWS_WITH(value_and_gradients([&] { return record(MistakenRule{mistake}, {&x}, one(1)); }),
+                      Contains("[mistaken]") && Contains(text));
+  }
+}
+
+TEST_CASE("a loss without leaves says what it may be", "[tape]") {
+  CHECK_THROWS_WITH(value_and_gradients([] { return product(one(1), one(2)); }),
+                    Contains("needs a loss that depends on a leaf") && Contains("frozen"));
+}
+
 TEST_CASE("non-finite values are traced to the op that made them", "[tape]") {
   Tape tape;
   tape.trace_non_finite(true);
