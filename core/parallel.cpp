@@ -114,7 +114,7 @@ void parallel_for(std::int64_t n, std::int64_t grain, detail::BlockBody body) {
   if (blocks == 0) return;
   const auto run_block = [&](std::int64_t block) {
     const std::int64_t begin = block * grain;
-    body(begin, begin + grain < n ? begin + grain : n);
+    body(begin, n - begin > grain ? begin + grain : n);
   };
   if (block_times != nullptr && !detail::inside_parallel_region()) {
     using Clock = std::chrono::steady_clock;

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "tally/core/parallel.h"
 #include "tally/ops/attention/sinkhorn_attention.h"
 #include "tally/ops/tensor/shape.h"
 
@@ -12,7 +13,7 @@ namespace {
 Tensor first_rows(const Offsets& offsets, std::int64_t block) {
   std::vector<std::int64_t> rows;
   for (std::int64_t s = 0; s < offsets.count(); ++s) {
-    for (std::int64_t row = offsets.at(s); row < offsets.at(s + 1); row += block) rows.push_back(row);
+    for (std::int64_t b = 0; b < block_count(offsets.length(s), block); ++b) rows.push_back(offsets.at(s) + b * block);
   }
   const auto count = static_cast<std::int64_t>(rows.size());
   return Tensor::from(rows, {count});
@@ -24,7 +25,7 @@ SinkhornCore SinkhornCore::make(const SinkhornOptions& options, const AttentionS
   check<ValueError>(settings.max_length >= 1 && options.block >= 1, "sinkhorn attention",
                     "needs to know the longest sequence, and a row in a block; got ", settings.max_length, " and ",
                     options.block);
-  const std::int64_t blocks = (settings.max_length + options.block - 1) / options.block;
+  const std::int64_t blocks = block_count(settings.max_length, options.block);
   return {.heads = settings.heads,
           .mask = settings.mask,
           .block = options.block,

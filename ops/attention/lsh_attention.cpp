@@ -108,7 +108,8 @@ Var lsh_attention(const Var& qk, const Var& v, const Var& rotations, const Offse
                     "needs rotations [rounds, buckets / 2, ", attention.width, "] for heads of that width; got ",
                     shape);
   check<ValueError>(options.chunk >= 1, kName, "needs a chunk of at least 1; got ", options.chunk);
-  const LshSizes sizes{attention, options.mask == AttentionMask::causal, options.chunk};
+  const LshSizes sizes{attention, options.mask == AttentionMask::causal,
+                       std::clamp(offsets.longest(), std::int64_t{1}, options.chunk)};
   const Tensor qt = detail::with_dense_rows(qk.value()), vt = detail::with_dense_rows(v.value());
   const Tensor drawn = rotations.value().contiguous();
   Tensor output({qk.dim(0), v.dim(1)}, qk.dtype()), log_sum_exp({qk.dim(0), attention.heads}, DType::f64);

@@ -123,7 +123,9 @@ Var sinkhorn_attention(const Var& q, const Var& k, const Var& v, const Var& sort
   const Shape& shape = sort_logits.shape();
   check<ShapeError>(shape.rank() == 2 && shape[0] == blocks && shape[1] >= longest, kName, "needs sort logits [",
                     blocks, ", at least ", longest, "] for blocks of ", options.block, "; got ", shape);
-  const SinkhornSizes sizes{attention, options.mask == AttentionMask::causal, options.block, options.iterations,
+  // A block above every sequence is as large as the longest: buffers are of its size.
+  const std::int64_t block = std::clamp(offsets.longest(), std::int64_t{1}, options.block);
+  const SinkhornSizes sizes{attention, options.mask == AttentionMask::causal, block, options.iterations,
                             options.temperature};
   const Tensor qt = detail::with_dense_rows(q.value()), kt = k.value().contiguous(), vt = v.value().contiguous(),
                logits = sort_logits.value().contiguous();

@@ -7,6 +7,8 @@
 #include <regex>
 #include <set>
 
+#include "tally/autograd/tape.h"
+#include "tally/core/memory.h"
 #include "tally/core/simd.h"
 #include "tally/ops/entry_checks.h"
 #include "tally/ops/sample_coverage.h"
@@ -184,6 +186,62 @@ TEST_CASE("wrong calls are refused with the promised message", "[catalog]") {
 TEST_CASE("every op is documented, and its samples use every option", "[catalog]") {
   for (const OpEntry& entry : standard_catalog().entries()) {
     DYNAMIC_SECTION(entry.name) { expect_none(ops::check_documentation(entry)); }
+  }
+}
+
+TEST_CASE("an option that says how far may be larger than any sequence", "[catalog]") {
+  // Blocks, chunks and windows beyond all rows are as good as ones of all rows: in bits, and in memory.
+  for (const OpEntry& entry : standard_catalog().entries()) {
+    for (const std::string name : {"block", "chunk", "window"}) {
+      const auto option = std::find_if(entry.options.begin(), entry.options.end(),
+                                       [&](const ops::OpOption& each) { return each.name == name; });
+      // What pointwise attention divides by is no distance.
+      if (option == entry.options.end() || entry.name == "pointwise_attention") continue;
+      int compared = 0;
+      for (const OpSample& sample : entry.samples()) {
+        const std::int64_t rows = std::max(sample.inputs[0].dim(0), std::int64_t{1});
+        const auto at = [&](std::int64_t value, std::int64_t& peak) {
+          ops::OpOptions options = sample.options;
+          options.set(name, value);
+          std::vector<Var> leaves;
+          for (const Tensor& input : sample.inputs) {
+            leaves.push_back(input.defined() && is_floating(input.dtype()) ? Var::leaf(input) : Var(input));
+          }
+          const MemoryScope scope;
+          Tape tape;
+          std::vector<Var> outputs;
+          {
+            const Recording on(tape);
+            outputs = entry.call(leaves, options);
+          }
+          std::vector<Tensor> cotangents, results;
+          for (const Var& output : outputs) cotangents.push_back(Tensor::full(output.shape(), 1, output.dtype()));
+          const Gradients gradients = tape.backward(outputs, cotangents);
+          for (const Var& output : outputs) results.push_back(output.value());
+          for (const Var& leaf : leaves) {
+            if (leaf.is_leaf() && gradients.contains(leaf)) results.push_back(gradients[leaf]);
+          }
+          peak = scope.peak();
+          return results;
+        };
+        INFO(entry.name << ' ' << name << ": " << ops::describe(sample));
+        std::int64_t expected_peak = 0, peak = 0;
+        std::vector<Tensor> expected;
+        try {
+          expected = at(rows, expected_peak);
+        } catch (const ShapeError&) {
+          continue;  // other inputs go with the sample's own value
+        }
+        for (const std::int64_t far : {std::int64_t{1} << 24, std::numeric_limits<std::int64_t>::max()}) {
+          const std::vector<Tensor> got = at(far, peak);
+          REQUIRE(got.size() == expected.size());
+          for (std::size_t i = 0; i < got.size(); ++i) CHECK(got[i].to_doubles() == expected[i].to_doubles());
+          CHECK(peak <= expected_peak);
+          ++compared;
+        }
+      }
+      CHECK(compared > 0);
+    }
   }
 }
 
