@@ -4,12 +4,19 @@
 
 namespace tally::nn {
 
+namespace detail {
+/// The tensor itself when nobody else holds its memory, else a copy.
+inline Tensor own(Tensor value) { return !value.defined() || value.unique() ? value : value.clone(); }
+}  // namespace detail
+
 /// A trained tensor with an identity of its own. Copying copies the values and makes a new identity; moving keeps it,
 /// so a module can be moved after an optimizer has met it.
 class Parameter {
  public:
   Parameter() = default;
-  explicit Parameter(Tensor value) : value_(std::move(value)), id_(new_leaf_id()) {}
+  /// Takes the values. They are copied unless `value` is moved in and nobody else holds its memory: what the caller
+  /// writes later does not reach the parameter, nor an optimizer's step the caller.
+  explicit Parameter(Tensor value) : value_(detail::own(std::move(value))), id_(new_leaf_id()) {}
   Parameter(const Parameter& other) : value_(other.value_.clone()), id_(new_leaf_id()), frozen_(other.frozen_) {}
   Parameter& operator=(const Parameter& other) { return *this = Parameter(other); }
   Parameter(Parameter&&) noexcept = default;
@@ -41,7 +48,8 @@ class Parameter {
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(Tensor value) : value_(std::move(value)) {}
+  /// Takes the values, as a Parameter does.
+  explicit Buffer(Tensor value) : value_(detail::own(std::move(value))) {}
   Buffer(const Buffer& other) : value_(other.value_.clone()) {}
   Buffer& operator=(const Buffer& other) { return *this = Buffer(other); }
   Buffer(Buffer&&) noexcept = default;

@@ -129,6 +129,9 @@ void Optimizer::step(const nn::ParameterList& parameters, const Gradients& gradi
     const Shape& shape = rows != nullptr ? rows->shape : std::get<Tensor>(*gradient).shape();
     check<ShapeError>(shape == value.shape(), kName, "parameter ", path, " of shape ", value.shape(),
                       " has a gradient of shape ", shape);
+    const DType dtype = rows != nullptr ? rows->values.dtype() : std::get<Tensor>(*gradient).dtype();
+    check<DTypeError>(dtype == value.dtype(), kName, "parameter ", path, " of type ", value.dtype(),
+                      " has a gradient of type ", dtype);
     std::vector<Tensor>& kept = state_[path];
     const std::vector<std::string> names = slots();
     if (kept.empty()) {
@@ -137,6 +140,8 @@ void Optimizer::step(const nn::ParameterList& parameters, const Gradients& gradi
     for (const Tensor& slot : kept) {
       check<ShapeError>(slot.shape() == value.shape(), kName, "parameter ", path, " of shape ", value.shape(),
                         " has a state of shape ", slot.shape());
+      check<DTypeError>(slot.dtype() == value.dtype(), kName, "parameter ", path, " of type ", value.dtype(),
+                        " has a state of type ", slot.dtype());
     }
     dispatch_floating(value.dtype(), kName, [&]<class T>(T) { update<T>(value, kept, *gradient, rates); });
   }

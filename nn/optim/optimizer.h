@@ -50,9 +50,9 @@ class Optimizer {
   /// A parameter belongs to the first that matches its path, if any.
   std::vector<ParameterGroup> groups;
 
-  /// One step. Frozen parameters, and those without a gradient, are left alone. Throws ShapeError when a gradient or a
-  /// loaded state does not fit its parameter; ValueError, naming them, for two parameters of one path, for gradients
-  /// that belong to no parameter of the list, and as check_groups().
+  /// One step. Frozen parameters, and those without a gradient, are left alone. Throws ShapeError and DTypeError, with
+  /// the parameter's path, when a gradient or a loaded state does not fit its parameter; ValueError, naming them, for
+  /// two parameters of one path, for gradients that belong to no parameter of the list, and as check_groups().
   void step(const nn::ParameterList& parameters, const Gradients& gradients);
 
   /// The group of a path, or null.

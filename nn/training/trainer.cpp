@@ -39,6 +39,9 @@ Trainer::Trainer(Task& task, optim::Optimizer& optimizer, TrainerOptions options
     const optim::ParameterGroup* group = optimizer.group_of(path);
     if (group != nullptr && group->frozen) parameter->freeze();
   }
+  check<ConfigError>(std::any_of(parameters.begin(), parameters.end(),
+                                 [](const NamedParameter& each) { return !each.parameter->frozen(); }),
+                     kName, "needs a parameter that is not frozen; all ", parameters.size(), " are");
 }
 
 std::int64_t Trainer::steps_per_epoch() const { return block_count(task_.steps(), options_.accumulate); }

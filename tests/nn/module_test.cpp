@@ -41,6 +41,23 @@ std::filesystem::path temporary(const std::string& name) { return std::filesyste
 
 }  // namespace
 
+TEST_CASE("a parameter does not share what somebody else holds", "[module]") {
+  Tensor mine = Tensor::full({2, 2}, 1);
+  nn::Parameter copied(mine), viewed(mine.slice(0, 0, 1));
+  nn::Buffer buffer(mine);
+  mine.fill(7);
+  CHECK(copied.value().to_doubles() == std::vector<double>(4, 1));
+  CHECK(viewed.value().to_doubles() == std::vector<double>(2, 1));
+  CHECK(buffer.value().to_doubles() == std::vector<double>(4, 1));
+  copied.mutable_value().fill(5);
+  CHECK(mine.to_doubles() == std::vector<double>(4, 7));
+  // A table that is moved in may be too large for a copy.
+  const float* const place = mine.data<float>();
+  const nn::Parameter moved(std::move(mine));
+  CHECK(moved.value().data<float>() == place);
+  CHECK_FALSE(nn::Parameter(Tensor()).defined());
+}
+
 TEST_CASE("parameters and state have paths", "[module]") {
   Tree t = tree();
   std::vector<std::string> paths;

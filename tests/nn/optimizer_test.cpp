@@ -124,6 +124,34 @@ TEST_CASE("frozen parameters and gradients of a wrong shape", "[optim]") {
   CHECK_THROWS_WITH(sgd.step(nn::parameters(table), wrong), Contains("weight") && Contains("[10, 3]"));
 }
 
+TEST_CASE("gradients and states of another type name their parameter", "[optim]") {
+  Table table = make_table(10, 2);
+  const auto gradient = [&](DType dtype) {
+    Gradients gradients;
+    gradients.add(table.weight.id(), Tensor::zeros({10, 2}, dtype));
+    return gradients;
+  };
+  const Tensor before = table.weight.value().clone();
+  optim::Adam adam;
+  CHECK_THROWS_AS(adam.step(nn::parameters(table), gradient(DType::f64)), DTypeError);
+  CHECK_THROWS_WITH(adam.step(nn::parameters(table), gradient(DType::f64)),
+                    Contains("[optimizer] parameter weight of type f32 has a gradient of type f64"));
+  Gradients rows;
+  rows.add(table.weight.id(),
+           RowGrad{Tensor::zeros({1}, DType::i64), Tensor::zeros({1, 2}, DType::f64), Shape({10, 2})});
+  CHECK_THROWS_WITH(adam.step(nn::parameters(table), rows),
+                    Contains("[optimizer] parameter weight of type f32 has a gradient of type f64"));
+  CHECK(identical(table.weight.value(), before));
+  adam.step(nn::parameters(table), gradient(DType::f32));
+  std::map<std::string, Tensor> state = adam.state();
+  for (auto& [name, tensor] : state) {
+    if (name != "steps") tensor = tensor.to(DType::f64);
+  }
+  adam.load_state(state);
+  CHECK_THROWS_WITH(adam.step(nn::parameters(table), gradient(DType::f32)),
+                    Contains("[optimizer] parameter weight of type f32 has a state of type f64"));
+}
+
 namespace {
 
 struct Pair {

@@ -178,6 +178,13 @@ TEST_CASE("a task without items trains, and its negative score is kept as the be
                     Contains("another run"));
 }
 
+TEST_CASE("a training without a parameter to train is refused", "[training]") {
+  Run run;
+  run.adam.groups = {{.pattern = "*", .frozen = true}};
+  CHECK_THROWS_AS(run.train(), ConfigError);
+  CHECK_THROWS_WITH(run.train(), Contains("[trainer] needs a parameter that is not frozen"));
+}
+
 TEST_CASE("a task killed after any step resumes to the same bits", "[training][resume]") {
   const test::TemporaryDirectory directory;
   Run whole;
