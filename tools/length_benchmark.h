@@ -14,8 +14,8 @@
 namespace tally::tools {
 
 struct LengthOptions {
-  std::vector<const LengthAttention*> attentions;
-  std::vector<std::int64_t> lengths;  ///< ascending
+  std::vector<const LengthAttention*> attentions = {};
+  std::vector<std::int64_t> lengths = {};  ///< ascending
   std::int64_t width = 128, codebooks = 8, codewords = 16;
   std::int64_t heads = 1;       ///< of softmax and dispatcher attentions; must divide the width
   int threads = 1;              ///< in use, which is the caller's to set

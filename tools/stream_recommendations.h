@@ -13,7 +13,7 @@ struct StreamOptions {
   bool answer_events = true;      ///< else only query lines are answered
   bool skip_bad_lines = false;    ///< else the first ends the stream
   std::int64_t max_sessions = 0;  ///< beyond, a tenth of the users is forgotten, the least recently used; 0: no bound
-  std::filesystem::path state;    ///< where users are kept (DurableSessions); empty: in memory alone
+  std::filesystem::path state = {};  ///< where users are kept (DurableSessions); empty: in memory alone
 };
 
 /// Reads lines `user TAB item` (an event) and `user TAB ?` (a query) from standard input and writes each answer, up to

@@ -8,7 +8,7 @@ namespace tally::nn {
 struct FixedMemoryOptions {
   std::int64_t contexts = 32;
   bool positions = false;
-  ReaderNormalizationOptions answers;
+  ReaderNormalizationOptions answers = {};
   static void keys(auto& o, auto&& key) {
     key("contexts", o.contexts, at_least(1), "K, rows that a document is kept as");
     key("context_positions", o.positions,

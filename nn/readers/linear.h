@@ -36,7 +36,7 @@ constexpr auto words(ReaderGate) {
 
 struct GatedLinearReaderOptions {
   ReaderGate decay = ReaderGate::none, gain = ReaderGate::none;
-  ReaderNormalizationOptions answers;
+  ReaderNormalizationOptions answers = {};
   static void keys(auto& o, auto&& key) {
     key("reader_decay", o.decay, "a of C = a C + b f f^T: what each row leaves of the rows before it; `none` is 1");
     key("reader_gain", o.gain, "b of C = a C + b f f^T: how much of a row is taken; `none` is 1");

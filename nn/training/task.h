@@ -15,7 +15,7 @@ namespace tally::nn {
 struct StepPlace {
   std::int64_t epoch = 0;  ///< counted from 0
   std::int64_t index = 0;  ///< within the epoch, counted from 0
-  RngKey key;              ///< every random draw of the step follows from it
+  RngKey key = {};         ///< every random draw of the step follows from it
   /// Sees every tape before it records (run_stages); mostly empty.
   std::function<void(Tape&)> configure = {};
 };

@@ -15,9 +15,9 @@ namespace tally::nn {
 
 /// What a trainer writes. An empty path: nothing.
 struct TrainerFiles {
-  std::filesystem::path last;  ///< checkpoint: directory of weights, optimizer and progress, replaced at each epoch
-  std::filesystem::path best;  ///< directory of the weights of the best validation; of the last epoch without one
-  std::filesystem::path log;   ///< a JSON object a line for each epoch and each validation
+  std::filesystem::path last = {};  ///< checkpoint: directory of weights, optimizer, progress, replaced at each epoch
+  std::filesystem::path best = {};  ///< directory of the weights of the best validation; of the last epoch without one
+  std::filesystem::path log = {};   ///< a JSON object a line for each epoch and each validation
 
   /// `last`, `best` and `log.jsonl` in a directory.
   static TrainerFiles in(const std::filesystem::path& directory);
@@ -33,10 +33,10 @@ struct TrainerOptions {
   /// of an epoch takes those that are left. From the second on: the gradients, each times its targets, are added in
   /// order, and the sum is multiplied by 1 / all targets. Buffers change once, after the last.
   std::int64_t accumulate = 1;
-  optim::LearningRate learning_rate;  ///< of each step; empty: as the optimizer has it
-  bool trace_non_finite = false;      ///< look at every op's result, not only after a loss that is not finite
-  RngKey key;                         ///< of the run: every draw of training follows from it
-  TrainerFiles files;
+  optim::LearningRate learning_rate = {};  ///< of each step; empty: as the optimizer has it
+  bool trace_non_finite = false;           ///< look at every op's result, not only after a loss that is not finite
+  RngKey key = {};                         ///< of the run: every draw of training follows from it
+  TrainerFiles files = {};
 };
 
 struct StepReport {
@@ -59,13 +59,14 @@ struct EpochReport {
 /// What a program does beside training. All may be empty.
 struct TrainerHooks {
   /// Between gradients and step, before the gradients are clipped: may look at both, and change them.
-  std::function<void(const TrainerProgress&, const ParameterList&, Gradients&)> on_gradients;
-  std::function<void(const TrainerProgress&, const StepReport&)> on_step;
+  std::function<void(const TrainerProgress&, const ParameterList&, Gradients&)> on_gradients = {};
+  std::function<void(const TrainerProgress&, const StepReport&)> on_step = {};
   /// `record` is the epoch's line of the log, to which members may be added.
-  std::function<void(const TrainerProgress&, const EpochReport&, Json& record)> on_epoch;
-  std::function<void(const TrainerProgress&, const Validation&, double seconds)> on_validation;  ///< after its line
-  std::function<void(const TrainerProgress&)> on_best;  ///< the weights are the best so far
-  StopRequested stop_requested;  ///< asked after each step; a validation may ask it too, and throw Stopped
+  std::function<void(const TrainerProgress&, const EpochReport&, Json& record)> on_epoch = {};
+  /// After its line.
+  std::function<void(const TrainerProgress&, const Validation&, double seconds)> on_validation = {};
+  std::function<void(const TrainerProgress&)> on_best = {};  ///< the weights are the best so far
+  StopRequested stop_requested = {};  ///< asked after each step; a validation may ask it too, and throw Stopped
 };
 
 enum class TrainingOutcome { finished, interrupted };

@@ -30,8 +30,8 @@ Var reverse(const Var& x, std::span<const std::int64_t> dims);
 Var reverse(const Var& x, std::initializer_list<std::int64_t> dims);
 
 struct PadOptions {
-  std::vector<std::int64_t> before;  ///< elements added before each dimension of x
-  std::vector<std::int64_t> after;   ///< and after it
+  std::vector<std::int64_t> before = {};  ///< elements added before each dimension of x
+  std::vector<std::int64_t> after = {};   ///< and after it
   double value = 0;
 };
 /// x with a border of a constant, as numpy.pad(mode="constant"). The value is rounded to the type of x. The gradient of

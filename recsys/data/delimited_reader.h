@@ -25,13 +25,13 @@ constexpr auto words(BadRows) {
 }
 
 struct ReadOptions {
-  DelimitedFormat format;
+  DelimitedFormat format = {};
   std::string user_column = "user_id";
   std::string item_column = "item_id";
-  std::string rating_column;         ///< "": ratings are not read
-  std::string order_column;          ///< numbers that order a user's events; "": the file is in order
-  OrderOptions order;                ///< rules for equal times and for repeated items
-  std::optional<double> min_rating;  ///< rows rated below, in double, are left out (and counted)
+  std::string rating_column = {};         ///< "": ratings are not read
+  std::string order_column = {};          ///< numbers that order a user's events; "": the file is in order
+  OrderOptions order = {};                ///< rules for equal times and for repeated items
+  std::optional<double> min_rating = {};  ///< rows rated below, in double, are left out (and counted)
   BadRows bad_rows = BadRows::error;
   StopRequested stop_requested = {};  ///< asked now and then between rows
 };

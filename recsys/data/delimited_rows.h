@@ -15,9 +15,9 @@ namespace tally::recsys {
 
 /// How a text of rows and columns is written.
 struct DelimitedFormat {
-  std::string separator = "\t";      ///< one or more bytes
-  bool quoted = false;               ///< fields may be quoted as in RFC 4180: "a, ""b""", line breaks included
-  std::vector<std::string> columns;  ///< names of the columns; empty: the first line names them
+  std::string separator = "\t";           ///< one or more bytes
+  bool quoted = false;                    ///< fields may be quoted as in RFC 4180: "a, ""b""", line breaks included
+  std::vector<std::string> columns = {};  ///< names of the columns; empty: the first line names them
 };
 
 /// Comma-separated with quotes.

@@ -41,8 +41,8 @@ constexpr auto words(Core) {
 }
 
 struct FilterOptions {
-  CountIntervals users;  ///< allowed numbers of events of a user
-  CountIntervals items;  ///< allowed numbers of events of an item
+  CountIntervals users = {};  ///< allowed numbers of events of a user
+  CountIntervals items = {};  ///< allowed numbers of events of an item
   Core core = Core::iterative;
 };
 

@@ -20,7 +20,7 @@ enum class UnknownItems {
 /// How histories are read: as the data were that a model was trained on. What a file of histories need not have is used
 /// where it has it: without the column of times a file is in order, without that of ratings none is too low.
 struct HistoryOptions {
-  DelimitedFormat format;               ///< of the training data; `read_histories` says when it is used
+  DelimitedFormat format = {};          ///< of the training data; `read_histories` says when it is used
   std::string user_column = "user_id";  ///< or, when the file has none of this name, user_id
   std::string item_column = "item_id";  ///< or, when the file has none of this name, item_id
   UnknownItems unknown = UnknownItems::error;

@@ -18,10 +18,10 @@ struct PackedItems {
 
 /// Packed item sequences, what a recommender eats: sequence i is items[offsets.at(i), offsets.at(i + 1)), oldest first.
 struct Sequences {
-  Tensor items;     ///< i32 [T] item indices
-  Offsets offsets;  ///< [N + 1]
-  Tensor users;     ///< i32 [N] user indices, or undefined for users that no data set knows
-  Tensor times;     ///< f64 [T] when each event was, in the data's unit; undefined where the data have no times
+  Tensor items = {};     ///< i32 [T] item indices
+  Offsets offsets = {};  ///< [N + 1]
+  Tensor users = {};     ///< i32 [N] user indices, or undefined for users that no data set knows
+  Tensor times = {};     ///< f64 [T] when each event was, in the data's unit; undefined where the data have no times
   /// What came before each sequence, as far as a model asks for it (SequenceModel::events_before); may be undefined.
   PackedItems before = {};
 

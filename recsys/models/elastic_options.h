@@ -107,7 +107,7 @@ struct RetrievalOptions {
 /// docs/elastic.md has what the paper leaves open, and the reasons for the defaults.
 struct ElasticOptions {
   std::int64_t items = 0;
-  SasRecOptions layers;
+  SasRecOptions layers = {};
   bool causal = true;
   ExpertSharing sharing = ExpertSharing::shared;
   RetrievalOptions retrieval = {};

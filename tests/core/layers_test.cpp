@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <regex>
 #include <sstream>
 
 #include "layers_checker.h"
@@ -28,6 +29,33 @@ TEST_CASE("the tree keeps to its rooms", "[layers]") {
   }
   CHECK(tree.size() > 400);
   for (const std::string& problem : cycles(tree)) FAIL_CHECK(problem);
+}
+
+TEST_CASE("every member of a struct of options has an initial value", "[layers]") {
+  // So that `{.epochs = 3}` leaves the others out without a warning of -Wextra in a program that uses the library.
+  const std::regex begin(R"(^( *)struct \w*(?:Options|Hooks|Limits|Files|Settings|Format) (?:final )?\{$)");
+  const std::regex member(R"(^ *(?:std::)?[A-Za-z_][\w:]*(?:<.*>)? \w+(?:, \w+)*;.*)");
+  const std::regex no_member(R"(^ *(?:static|using|friend|return|explicit|struct|enum|operator|//).*)");
+  int structs = 0;
+  for (const char* room : {"core", "autograd", "ops", "nn", "recsys", "tools"}) {
+    for (const auto& entry : fs::recursive_directory_iterator(fs::path(TALLY_SOURCE_DIR) / room)) {
+      if (entry.path().extension() != ".h" || entry.path().string().find("/kernels/") != std::string::npos) continue;
+      std::ifstream in(entry.path());
+      std::string indentation;
+      bool inside = false;
+      for (std::string line; std::getline(in, line);) {
+        if (std::smatch found; !inside && std::regex_match(line, found, begin)) {
+          inside = true, indentation = found[1].str(), ++structs;
+        } else if (inside && line == indentation + "};") {
+          inside = false;
+        } else if (inside && line.find_first_not_of(' ') == indentation.size() + 2 && std::regex_match(line, member) &&
+                   !std::regex_match(line, no_member)) {
+          FAIL_CHECK(entry.path() << ": " << line);
+        }
+      }
+    }
+  }
+  CHECK(structs > 50);
 }
 
 namespace {
