@@ -1,4 +1,5 @@
-# cmake --install: headers, libraries, find_package(tally 0.1) with one target per room and tally::tally, and tally.pc.
+# cmake --install: headers, libraries, find_package(tally 0.1) with one target per room and tally::tally, tally.pc and
+# tally-commands.pc, documents and examples.
 # The installed tree may be moved; tests/packaging/install_consumer.sh does so.
 include(CMakePackageConfigHelpers)
 
@@ -29,4 +30,13 @@ install(FILES ${PROJECT_SOURCE_DIR}/cmake/modules/FindOpenBLASPthread.cmake
 file(RELATIVE_PATH TALLY_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 configure_file(${PROJECT_SOURCE_DIR}/cmake/tally.pc.in ${PROJECT_BINARY_DIR}/tally.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/tally.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
-install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+if(TARGET tally::commands)
+  configure_file(${PROJECT_SOURCE_DIR}/cmake/tally-commands.pc.in ${PROJECT_BINARY_DIR}/tally-commands.pc @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/tally-commands.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endif()
+# What a reader wants beside the headers. Links among the documents hold there too.
+foreach(file LICENSE README.md CHANGELOG.md CONTRIBUTING.md)
+  install(FILES ${PROJECT_SOURCE_DIR}/${file} DESTINATION ${CMAKE_INSTALL_DOCDIR})
+endforeach()
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR}
+  USE_SOURCE_PERMISSIONS)

@@ -10,7 +10,8 @@ set(TALLY_SANITIZE "" CACHE STRING "Sanitizers to build with, e.g. address,undef
 set(TALLY_PARALLEL "tbb" CACHE STRING "Thread backend: tbb, or std (plain threads, for thread sanitizer runs)")
 set_property(CACHE TALLY_PARALLEL PROPERTY STRINGS tbb std)
 
-if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+# Within another project the build type is that project's.
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
 endif()
 

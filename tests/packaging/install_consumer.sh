@@ -54,6 +54,31 @@ sed -n '/^```cpp/,/^```$/{/^```/d;p}' "$here/../../README.md" >"$scratch/readme.
   $(pkg-config --cflags tally) $(pkg-config "${static[@]}" --libs tally)
 LD_LIBRARY_PATH=$(pkg-config --variable=libdir tally) "$scratch/by_pkg_config"
 
+if [ -f "$PKG_CONFIG_PATH/tally-commands.pc" ]; then
+  # shellcheck disable=SC2046
+  "$compiler" -std=c++20 "$here/consumer/commands.cpp" -o "$scratch/commands_by_pkg_config" \
+    $(pkg-config --cflags tally-commands) $(pkg-config "${static[@]}" --libs tally-commands)
+  LD_LIBRARY_PATH=$(pkg-config --variable=libdir tally) "$scratch/commands_by_pkg_config" check relu | tail -n 1
+fi
+
+echo "== documents and examples"
+documents=$(dirname "$(find "$prefix" -name getting-started.md)")/..
+for file in README.md docs/autograd.md examples/own_op.cpp examples/data/ml-latest-small/ratings.csv.gz; do
+  test -f "$documents/$file" || { echo "$file was not installed" >&2; exit 1; }
+done
+# shellcheck disable=SC2046
+"$compiler" -std=c++20 -fsyntax-only $(pkg-config --cflags tally) "$documents/examples/linear_regression.cpp"
+
+echo "== add_subdirectory"
+printf 'cmake_minimum_required(VERSION 3.25)\nproject(parent LANGUAGES CXX)\nadd_subdirectory("%s" tally)\n' \
+  "$here/../.." >"$scratch/CMakeLists.txt"
+cmake -S "$scratch" -B "$scratch/parent" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" >"$scratch/parent.log" ||
+  { cat "$scratch/parent.log"; exit 1; }
+if ! grep -q '^CMAKE_BUILD_TYPE:[A-Z]*=$' "$scratch/parent/CMakeCache.txt"; then
+  echo "the build type of the project around it was set" >&2
+  exit 1
+fi
+
 echo "== every header stands alone"
 (cd "$prefix/include" && find tally -name '*.h') >"$scratch/headers"
 # shellcheck disable=SC2016  # the inner shell expands
