@@ -9,7 +9,7 @@
 namespace tally {
 
 /// Largest number of dimensions of a tensor.
-inline constexpr int kMaxRank = 6;
+inline constexpr int kMaxRank = 8;
 
 /// Sizes of a tensor's dimensions, held inline. Rank 0 is a scalar with one element.
 class Shape {

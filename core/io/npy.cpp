@@ -157,6 +157,11 @@ class HeaderParser {
                                                                                  {"f2", StoredType::f16},
                                                                                  {"f4", StoredType::f32},
                                                                                  {"f8", StoredType::f64}}};
+    // What NumPy makes of ml_dtypes.bfloat16, of which it knows no more than that it has two bytes.
+    if (descr == "<V2") {
+      header.type = StoredType::bf16;
+      return;
+    }
     for (const auto& [known, type] : kTypes) {
       if (known != code) continue;
       // '|' says that order does not matter, which holds for single bytes only.

@@ -1,12 +1,13 @@
 """Writes the golden files of this folder with NumPy and the reference safetensors package.
 
-    pip install numpy safetensors && python3 make_golden.py
+    pip install ml_dtypes numpy safetensors && python3 make_golden.py
 
-tests/core/safetensors_test.cpp and tests/core/npy_test.cpp hold the same values and compare.
+tests/core/safetensors_test.cpp, npy_test.cpp and npz_test.cpp hold the same values and compare.
 """
 
 import pathlib
 
+import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -67,6 +68,9 @@ npy("u2_2", np.array([0, 65535], dtype="<u2"))
 npy("u4_2", np.array([0, 2**32 - 1], dtype="<u4"))
 npy("u8_2", np.array([0, 2**63 - 1], dtype="<u8"))
 npy("f2_6", np.array([1.5, -65504, 2.0**-24, 2.0**-14, np.inf, 0.1], dtype="<f2"))
+npy("bf16_5", np.array([1.5, -65504, 3e38, 2.0**-130, np.inf], dtype=ml_dtypes.bfloat16))
+for name, save in {"stored": np.savez, "deflated": np.savez_compressed}.items():
+    save(HERE / f"{name}.npz", weight=ramp("<f4", 40, 3) % 5, ids=ramp("<i8", 2, 2) - 1, scalar=np.array(7.5), none=np.zeros((0, 4)))
 npy("big_endian_f4_2x3", ramp(">f4", 2, 3))
 npy("big_endian_i8_3", ramp(">i8", 3) - 1)
 npy("fortran_f8_2x3x4", np.asfortranarray(ramp("<f8", 2, 3, 4)))

@@ -3,8 +3,12 @@
 #include <catch2/catch.hpp>
 
 #include "tally/autograd/tape.h"
+#include "tally/core/io/npy.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
+#include "tally/ops/elementwise/elementwise.h"
+#include "tally/ops/tensor/reduce.h"
 
 namespace tally {
 namespace {
@@ -118,6 +122,27 @@ TEST_CASE("index_add leaves its input alone", "[shape]") {
   const Tensor y = ops::index_add(x, Tensor::from({1, 1}, {2}), Tensor::from({5.0, 7.0}, {2})).value();
   CHECK(y.to_doubles() == std::vector<double>{1, 14});
   CHECK(x.to_doubles() == std::vector<double>{1, 2});
+}
+
+TEST_CASE("tensors have up to eight dimensions", "[shape]") {
+  const Tensor x = Tensor::arange(96, DType::f64).reshape({2, 1, 3, 1, 2, 2, 2, 2});
+  const Tensor y = ops::permute(x, {7, 6, 5, 4, 3, 2, 1, 0}).value();
+  CHECK(y.shape() == Shape{2, 2, 2, 2, 1, 3, 1, 2});
+  CHECK(y(1, 0, 1, 1, 0, 2, 0, 1) == x(1, 0, 2, 0, 1, 1, 0, 1));
+  // Broadcast, and summed back.
+  const Tensor row = Tensor::from({10.0, 20.0}, {2});
+  const auto [value, gradients] = [&] {
+    const Var leaf = Var::leaf(row);
+    auto result = value_and_gradients([&] { return ops::sum(leaf * x); });
+    return std::pair(result.value.item(), result.gradients[leaf].to_doubles());
+  }();
+  double even = 0, odd = 0;
+  for (std::int64_t i = 0; i < 96; ++i) (i % 2 == 0 ? even : odd) += static_cast<double>(i);
+  CHECK(value == 10 * even + 20 * odd);
+  CHECK(gradients == std::vector<double>{even, odd});
+  CHECK(ops::sum(x, {.dims = {0, 2, 4, 6}}).value().shape() == Shape{1, 1, 2, 2});
+  CHECK(identical(decode_npy(encode_npy(x)), x));
+  CHECK(identical(decode_safetensors(encode_safetensors({{"x", x}})).at("x"), x));
 }
 
 }  // namespace
