@@ -39,10 +39,22 @@ void unary_f32(UnaryOp op, const float* x, float* y, std::int64_t n, const Unary
     case UnaryOp::relu:
       return map(x, y, n, [&](V v) HWY_ATTR { return hn::IfThenZeroElse(hn::Le(v, zero), v); });
     case UnaryOp::gelu:
-      return map(x, y, n,
-                 [&](V v) HWY_ATTR { return hn::Mul(simd::above_infinity(d, v), simd::normal(d, v).distribution); });
+      return map(x, y, n, [&](V v) HWY_ATTR {
+        const V bounded = simd::above_infinity(d, v), usual = hn::Mul(bounded, simd::normal(d, v).distribution);
+        // The distribution is denormal before x times it is.
+        const auto far = hn::Lt(v, hn::Set(d, -12.0f));
+        if (HWY_LIKELY(hn::AllFalse(d, far))) return usual;
+        const V scaled = hn::Mul(hn::Mul(bounded, simd::normal<32>(d, v).distribution), hn::Set(d, 0x1p-32f));
+        return hn::IfThenElse(far, scaled, usual);
+      });
     case UnaryOp::silu:
-      return map(x, y, n, [&](V v) HWY_ATTR { return hn::Mul(simd::above_infinity(d, v), simd::sigmoid(d, v)); });
+      return map(x, y, n, [&](V v) HWY_ATTR {
+        // Below -80 the sigmoid, e^x, is denormal before x e^x is: it goes by e^(x + 24), whose argument is exact.
+        const V bounded = simd::above_infinity(d, v), grown = simd::exp(d, hn::Add(v, hn::Set(d, 24.0f)));
+        return hn::IfThenElse(hn::Lt(v, hn::Set(d, -80.0f)),
+                              hn::Mul(hn::Mul(bounded, grown), hn::Set(d, 3.775134544279098e-11f)),
+                              hn::Mul(bounded, simd::sigmoid(d, v)));
+      });
     case UnaryOp::softplus:
       return map(x, y, n, [&](V v) HWY_ATTR { return simd::softplus(d, v); });
     case UnaryOp::sign:

@@ -113,12 +113,13 @@ struct Normal {
   V beyond_half;   ///< P(X <= x) - 1/2, which keeps its digits near 0
 };
 
-/// Both at once, as they share e^(-x^2/2). Below -13.2 the distribution is 0 (it would be denormal).
+/// Both at once, as they share e^(-x^2/2). Below -13.2 the distribution is 0 (it would be denormal). For x below -1
+/// both may be had times 2^kScale, so that what multiplies them has all their digits also where they are denormal.
 ///
 /// |x| < 1: 1/2 + x P(x^2). Beyond: the tail is e^(-x^2/2) t Q(t) with t = 1 / (1 + |x| / 4). P and Q interpolate
 /// (Phi(x) - 1/2) / x and e^(x^2/2) (1 - Phi(x)) / t at Chebyshev nodes; relative errors 7.5e-10 on [0, 1] and 1.1e-8
 /// on [0.95, 13.3] before their coefficients are rounded.
-template <class V>
+template <int kScale = 0, class V>
 HWY_INLINE Normal<V> normal(Floats d, V x) {
   const hn::RebindToUnsigned<Floats> bits;
   const hn::RebindToSigned<Floats> signs;
@@ -145,8 +146,9 @@ HWY_INLINE Normal<V> normal(Floats d, V x) {
   const V beyond_one =
       hn::Add(argument, hn::MulAdd(hn::Mul(argument, argument), e, hn::Add(hn::Sub(coarse, argument), fine)));
   const V head = hn::Add(one, beyond_one), rest = hn::Add(hn::Sub(one, head), beyond_one);
-  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(signs, whole), hn::Set(signs, 127)));
-  const V gauss = hn::IfThenElseZero(hn::Lt(half, hn::Set(d, 87.33f)), hn::Mul(head, hn::BitCast(d, exponent)));
+  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(signs, whole), hn::Set(signs, 127 + kScale)));
+  const V gauss =
+      hn::IfThenElseZero(hn::Lt(half, hn::Set(d, 87.33f + 0.69f * kScale)), hn::Mul(head, hn::BitCast(d, exponent)));
 
   // tail = gauss Q(t) / w with w = 1 + z / 4. `correction` is what rounding took from the last sum of Q, from w and
   // from the exponential; Q(t) t goes with about the 1.6th power of t.

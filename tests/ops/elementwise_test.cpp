@@ -20,14 +20,6 @@ using testing::on_each_target;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-/// Distance in units of the last place of the exact value (of the smallest normal number below that).
-double ulps(float got, double exact) {
-  if (static_cast<float>(exact) == got) return 0;
-  int exponent = 0;
-  std::frexp(std::max(std::fabs(exact), 1.1754943508222875e-38), &exponent);
-  return std::fabs(static_cast<double>(got) - exact) / std::ldexp(1.0, exponent - 24);
-}
-
 /// Floats of both signs, evenly spread over exponents between two magnitudes.
 std::vector<float> spread(double smallest, double largest, bool negative) {
   std::vector<float> values;
@@ -38,92 +30,6 @@ std::vector<float> spread(double smallest, double largest, bool negative) {
     if (negative) values.push_back(-value);
   }
   return values;
-}
-
-struct Accuracy {
-  const char* name;
-  kernels::UnaryOp op;
-  double (*exact)(double);
-  double smallest, largest;
-  bool negative;
-  double ulp;  ///< bound promised
-};
-
-double exact_gelu(double x) { return x * 0.5 * std::erfc(-x / std::sqrt(2.0)); }
-double exact_softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x))); }
-
-const Accuracy kAccuracies[] = {
-    {"exp", kernels::UnaryOp::exp, [](double x) { return std::exp(x); }, 1e-8, 87, true, 1.5},
-    {"log", kernels::UnaryOp::log, [](double x) { return std::log(x); }, 1e-37, 3e38, false, 1.5},
-    {"sqrt", kernels::UnaryOp::sqrt, [](double x) { return std::sqrt(x); }, 1e-37, 3e38, false, 0.5},
-    {"square", kernels::UnaryOp::square, [](double x) { return x * x; }, 1e-18, 1e19, true, 0.5},
-    {"tanh", kernels::UnaryOp::tanh, [](double x) { return std::tanh(x); }, 1e-8, 100, true, 4},
-    {"sigmoid", kernels::UnaryOp::sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }, 1e-8, 86, true, 2.5},
-    {"gelu", kernels::UnaryOp::gelu, exact_gelu, 1e-30, 12.5, true, 5},
-    {"gelu near 0", kernels::UnaryOp::gelu, exact_gelu, 1e-8, 1, true, 3.5},
-    {"gelu of large x", kernels::UnaryOp::gelu, exact_gelu, 1, 1e30, false, 1.5},
-    {"silu", kernels::UnaryOp::silu, [](double x) { return x / (1 + std::exp(-x)); }, 1e-8, 80, true, 3},
-    {"softplus", kernels::UnaryOp::softplus, exact_softplus, 1e-8, 80, true, 4},
-    {"sin", kernels::UnaryOp::sin, [](double x) { return std::sin(x); }, 1e-8, 1e30, true, 3},
-    {"cos", kernels::UnaryOp::cos, [](double x) { return std::cos(x); }, 1e-8, 1e30, true, 3},
-    {"erf", kernels::UnaryOp::erf, [](double x) { return std::erf(x); }, 1e-30, 10, true, 4},
-    {"log1p", kernels::UnaryOp::log1p, [](double x) { return std::log1p(x); }, 1e-30, 3e38, false, 3},
-    {"log1p below 0", kernels::UnaryOp::log1p, [](double x) { return std::log1p(x); }, 1e-30, 0.9999999, true, 3},
-    {"expm1", kernels::UnaryOp::expm1, [](double x) { return std::expm1(x); }, 1e-30, 87, true, 4},
-    {"elu", kernels::UnaryOp::elu, [](double x) { return x > 0 ? x : std::expm1(x); }, 1e-8, 1e4, true, 3},
-};
-
-void check_accuracy(const Accuracy& accuracy, const std::vector<float>& x) {
-  std::vector<float> y(x.size());
-  kernels::unary(accuracy.op, x.data(), y.data(), static_cast<std::int64_t>(x.size()));
-  double worst = 0;
-  float at = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    const double distance = ulps(y[i], accuracy.exact(static_cast<double>(x[i])));
-    if (distance > worst) {
-      worst = distance;
-      at = x[i];
-    }
-  }
-  INFO(accuracy.name << ": " << worst << " ulp at " << at);
-  CHECK(worst <= accuracy.ulp);
-}
-
-TEST_CASE("elementwise f32 functions are within their bounds of std:: in double", "[elementwise]") {
-  on_each_target([] {
-    for (const Accuracy& accuracy : kAccuracies) {
-      check_accuracy(accuracy, spread(accuracy.smallest, accuracy.largest, accuracy.negative));
-    }
-    // Where rounding errors of the lower tail once added up.
-    const auto gelu = std::find_if(std::begin(kAccuracies), std::end(kAccuracies),
-                                   [](const Accuracy& each) { return each.name == std::string("gelu"); });
-    check_accuracy(*gelu, {-1.838690996f, -2.198049784f, -5.348175526f, -1.849895f, -1.312f, -1.307534f, -1.31109f});
-  });
-}
-
-TEST_CASE("elementwise f32 functions are within their bounds at millions of numbers", "[elementwise][slow]") {
-  constexpr std::uint32_t kCount = 1 << 21;
-  on_each_target([] {
-    for (const Accuracy& accuracy : kAccuracies) {
-      const auto first = std::bit_cast<std::uint32_t>(static_cast<float>(accuracy.smallest)),
-                 last = std::bit_cast<std::uint32_t>(static_cast<float>(accuracy.largest));
-      std::vector<float> x;
-      for (std::uint32_t i = 0; i < kCount; ++i) {
-        const auto place = static_cast<std::uint32_t>((static_cast<std::uint64_t>(last - first) * i) / kCount);
-        x.push_back(std::bit_cast<float>(first + place));
-        if (accuracy.negative) x.push_back(-x.back());
-      }
-      check_accuracy(accuracy, x);
-    }
-  });
-}
-
-TEST_CASE("gelu in f32 is within its bound at every number of the lower tail", "[elementwise][slow]") {
-  on_each_target([] {
-    std::vector<float> x;
-    for (float at = 1; at < 4; at = std::nextafter(at, 5.0f)) x.push_back(-at);
-    check_accuracy({"gelu", kernels::UnaryOp::gelu, exact_gelu, 1, 4, true, 5}, x);
-  });
 }
 
 TEST_CASE("the normal distribution function in f32 keeps its digits in both tails", "[elementwise]") {
