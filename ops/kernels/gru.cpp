@@ -7,26 +7,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
-#include "tally/core/parallel.h"
 #include "tally/ops/kernels/gru.h"
 #include "tally/ops/kernels/simd_math-inl.h"
+#include "tally/ops/kernels/step_groups.h"
 #include "tally/ops/kernels/vectors-inl.h"
 
 #ifndef TALLY_OPS_KERNELS_GRU_ONCE
 #define TALLY_OPS_KERNELS_GRU_ONCE
 namespace tally::kernels {
 namespace {
-
-/// Sequences that walk through time together, longest first.
-struct GruGroup {
-  const std::int64_t* members;
-  std::int64_t count;
-};
-
-constexpr std::int64_t kGroup = 16;
 
 /// A step of one sequence: its row, and where the state before it lies.
 struct GruRow {
@@ -36,7 +27,7 @@ struct GruRow {
 };
 
 /// The rows of step `step` of a group's living sequences; returns their number.
-std::int64_t rows_of_step(const GruPlan<float>& plan, const GruGroup& group, std::int64_t step, const float* output,
+std::int64_t rows_of_step(const GruPlan<float>& plan, const StepGroup& group, std::int64_t step, const float* output,
                           const float* zeros, GruRow* rows) {
   std::int64_t alive = 0;
   for (; alive < group.count; ++alive) {
@@ -47,13 +38,6 @@ std::int64_t rows_of_step(const GruPlan<float>& plan, const GruGroup& group, std
     rows[alive] = {row, alive, step == 0 ? initial : output + (row - 1) * plan.width};
   }
   return alive;
-}
-
-template <class T>
-std::int64_t longest_of(const GruPlan<T>& plan, const GruGroup& group) {
-  if (group.count == 0) return 0;
-  const auto first = static_cast<std::size_t>(group.members[0]);
-  return plan.bounds[first + 1] - plan.bounds[first];
 }
 
 }  // namespace
@@ -70,6 +54,20 @@ using F = hn::ScalableTag<float>;
 // Rows of a tile, at most: with three (forward) or two (backward) vectors of columns its sums fill the registers that
 // the latency of a multiply-add needs, and no more. One tile of weights serves them all.
 constexpr int kTileRows = 4;
+
+// Terms that a product's sums take one after the other. The sums of so many are then added up: rounding errors grow
+// with this and with the number of such sums, not with their product, which is 768 for states of 256.
+constexpr std::int64_t kTerms = 64;
+
+/// Sums over all terms of a tile, as vectors in memory: registers hold those of the terms at hand.
+template <int kVectors>
+struct TileSums {
+  HWY_ALIGN float lanes[kVectors * (HWY_MAX_BYTES / sizeof(float))];
+
+  HWY_INLINE void set(int i, hn::Vec<F> v) { hn::Store(v, F(), lanes + i * hn::Lanes(F())); }
+  HWY_INLINE hn::Vec<F> get(int i) const { return hn::Load(F(), lanes + i * hn::Lanes(F())); }
+  HWY_INLINE void add(int i, hn::Vec<F> v) { set(i, hn::Add(get(i), v)); }
+};
 
 std::int64_t vector_lanes() { return static_cast<std::int64_t>(hn::Lanes(F())); }
 
@@ -136,35 +134,41 @@ struct ForwardStep {
     const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
     const auto bias_r = hn::LoadU(d, bias), bias_z = hn::LoadU(d, bias + lanes),
                bias_n = hn::LoadU(d, bias + 2 * lanes);
-    auto r0 = bias_r, r1 = bias_r, r2 = bias_r, r3 = bias_r;
-    auto z0 = bias_z, z1 = bias_z, z2 = bias_z, z3 = bias_z;
-    auto n0 = bias_n, n1 = bias_n, n2 = bias_n, n3 = bias_n;
+    TileSums<3 * kRows> sums;
+    for (int i = 0; i < kRows; ++i) sums.set(3 * i, bias_r), sums.set(3 * i + 1, bias_z), sums.set(3 * i + 2, bias_n);
     const float* h0 = rows[0].previous;
     const float* h1 = rows[kRows > 1 ? 1 : 0].previous;
     const float* h2 = rows[kRows > 2 ? 2 : 0].previous;
     const float* h3 = rows[kRows > 3 ? 3 : 0].previous;
-    for (std::int64_t k = 0; k < width; ++k) {
-      const auto wr = hn::LoadU(d, packed), wz = hn::LoadU(d, packed + lanes), wn = hn::LoadU(d, packed + 2 * lanes);
-      packed += 3 * lanes;
-      const auto x0 = hn::Set(d, h0[k]);
-      r0 = hn::MulAdd(x0, wr, r0), z0 = hn::MulAdd(x0, wz, z0), n0 = hn::MulAdd(x0, wn, n0);
-      if constexpr (kRows > 1) {
-        const auto x1 = hn::Set(d, h1[k]);
-        r1 = hn::MulAdd(x1, wr, r1), z1 = hn::MulAdd(x1, wz, z1), n1 = hn::MulAdd(x1, wn, n1);
+    for (std::int64_t begin = 0; begin < width; begin += kTerms) {
+      auto r0 = hn::Zero(d), r1 = r0, r2 = r0, r3 = r0, z0 = r0, z1 = r0, z2 = r0, z3 = r0, n0 = r0, n1 = r0, n2 = r0,
+           n3 = r0;
+      for (std::int64_t k = begin, end = std::min(width, begin + kTerms); k < end; ++k) {
+        const auto wr = hn::LoadU(d, packed), wz = hn::LoadU(d, packed + lanes), wn = hn::LoadU(d, packed + 2 * lanes);
+        packed += 3 * lanes;
+        const auto x0 = hn::Set(d, h0[k]);
+        r0 = hn::MulAdd(x0, wr, r0), z0 = hn::MulAdd(x0, wz, z0), n0 = hn::MulAdd(x0, wn, n0);
+        if constexpr (kRows > 1) {
+          const auto x1 = hn::Set(d, h1[k]);
+          r1 = hn::MulAdd(x1, wr, r1), z1 = hn::MulAdd(x1, wz, z1), n1 = hn::MulAdd(x1, wn, n1);
+        }
+        if constexpr (kRows > 2) {
+          const auto x2 = hn::Set(d, h2[k]);
+          r2 = hn::MulAdd(x2, wr, r2), z2 = hn::MulAdd(x2, wz, z2), n2 = hn::MulAdd(x2, wn, n2);
+        }
+        if constexpr (kRows > 3) {
+          const auto x3 = hn::Set(d, h3[k]);
+          r3 = hn::MulAdd(x3, wr, r3), z3 = hn::MulAdd(x3, wz, z3), n3 = hn::MulAdd(x3, wn, n3);
+        }
       }
-      if constexpr (kRows > 2) {
-        const auto x2 = hn::Set(d, h2[k]);
-        r2 = hn::MulAdd(x2, wr, r2), z2 = hn::MulAdd(x2, wz, z2), n2 = hn::MulAdd(x2, wn, n2);
-      }
-      if constexpr (kRows > 3) {
-        const auto x3 = hn::Set(d, h3[k]);
-        r3 = hn::MulAdd(x3, wr, r3), z3 = hn::MulAdd(x3, wz, z3), n3 = hn::MulAdd(x3, wn, n3);
-      }
+      sums.add(0, r0), sums.add(1, z0), sums.add(2, n0);
+      if constexpr (kRows > 1) sums.add(3, r1), sums.add(4, z1), sums.add(5, n1);
+      if constexpr (kRows > 2) sums.add(6, r2), sums.add(7, z2), sums.add(8, n2);
+      if constexpr (kRows > 3) sums.add(9, r3), sums.add(10, z3), sums.add(11, n3);
     }
-    finish(rows[0], j, count, r0, z0, n0);
-    if constexpr (kRows > 1) finish(rows[1], j, count, r1, z1, n1);
-    if constexpr (kRows > 2) finish(rows[2], j, count, r2, z2, n2);
-    if constexpr (kRows > 3) finish(rows[3], j, count, r3, z3, n3);
+    for (int i = 0; i < kRows; ++i) {
+      finish(rows[i], j, count, sums.get(3 * i), sums.get(3 * i + 1), sums.get(3 * i + 2));
+    }
   }
 };
 
@@ -177,13 +181,13 @@ HWY_INLINE void for_each_tile(const Step& step, const GruRow* rows, std::int64_t
   if (count == 1) step.template tile<1>(rows, arguments...);
 }
 
-void forward_group_f32(const GruPlan<float>& plan, const GruGroup& group, const float* packed, const float* packed_bias,
-                       const float* products, float* output, float* saved) {
+void forward_group_f32(const GruPlan<float>& plan, const StepGroup& group, const float* packed,
+                       const float* packed_bias, const float* products, float* output, float* saved) {
   const std::int64_t lanes = vector_lanes();
   const std::vector<float> zeros(static_cast<std::size_t>(plan.width), 0.0f);
-  GruRow rows[kGroup];
+  GruRow rows[kStepGroup];
   const ForwardStep step{plan.width, products, output, saved};
-  const std::int64_t longest = longest_of(plan, group);
+  const std::int64_t longest = length_of(plan.bounds, group.members[0]);
   for (std::int64_t t = 0; t < longest; ++t) {
     const std::int64_t alive = rows_of_step(plan, group, t, output, zeros.data(), rows);
     for (std::int64_t j = 0; j < plan.width; j += lanes) {
@@ -205,47 +209,50 @@ struct BackwardStep {
                        const float* packed) const {
     const F d;
     const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-    const auto sum = [&](int i, std::int64_t at, std::int64_t count) HWY_ATTR {
-      return count <= 0 ? hn::Zero(d) : load_lanes(d, carry + rows[i < kRows ? i : 0].member * width + at, count);
-    };
-    auto a0 = sum(0, j, first), a1 = sum(1, j, first), a2 = sum(2, j, first), a3 = sum(3, j, first);
-    auto b0 = sum(0, j + lanes, second), b1 = sum(1, j + lanes, second), b2 = sum(2, j + lanes, second),
-         b3 = sum(3, j + lanes, second);
+    TileSums<2 * kRows> sums;
+    for (int i = 0; i < kRows; ++i) {
+      const float* ahead = carry + rows[i].member * width + j;
+      sums.set(2 * i, load_lanes(d, ahead, first));
+      sums.set(2 * i + 1, second > 0 ? load_lanes(d, ahead + lanes, second) : hn::Zero(d));
+    }
     const auto add_products = [&](const float* base, std::int64_t stride, std::int64_t depth) HWY_ATTR {
       const float* g0 = base + rows[0].row * stride;
       const float* g1 = base + rows[kRows > 1 ? 1 : 0].row * stride;
       const float* g2 = base + rows[kRows > 2 ? 2 : 0].row * stride;
       const float* g3 = base + rows[kRows > 3 ? 3 : 0].row * stride;
-      for (std::int64_t k = 0; k < depth; ++k) {
-        const auto wa = hn::LoadU(d, packed), wb = hn::LoadU(d, packed + lanes);
-        packed += 2 * lanes;
-        const auto x0 = hn::Set(d, g0[k]);
-        a0 = hn::MulAdd(x0, wa, a0), b0 = hn::MulAdd(x0, wb, b0);
-        if constexpr (kRows > 1) {
-          const auto x1 = hn::Set(d, g1[k]);
-          a1 = hn::MulAdd(x1, wa, a1), b1 = hn::MulAdd(x1, wb, b1);
+      for (std::int64_t begin = 0; begin < depth; begin += kTerms) {
+        auto a0 = hn::Zero(d), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+        for (std::int64_t k = begin, end = std::min(depth, begin + kTerms); k < end; ++k) {
+          const auto wa = hn::LoadU(d, packed), wb = hn::LoadU(d, packed + lanes);
+          packed += 2 * lanes;
+          const auto x0 = hn::Set(d, g0[k]);
+          a0 = hn::MulAdd(x0, wa, a0), b0 = hn::MulAdd(x0, wb, b0);
+          if constexpr (kRows > 1) {
+            const auto x1 = hn::Set(d, g1[k]);
+            a1 = hn::MulAdd(x1, wa, a1), b1 = hn::MulAdd(x1, wb, b1);
+          }
+          if constexpr (kRows > 2) {
+            const auto x2 = hn::Set(d, g2[k]);
+            a2 = hn::MulAdd(x2, wa, a2), b2 = hn::MulAdd(x2, wb, b2);
+          }
+          if constexpr (kRows > 3) {
+            const auto x3 = hn::Set(d, g3[k]);
+            a3 = hn::MulAdd(x3, wa, a3), b3 = hn::MulAdd(x3, wb, b3);
+          }
         }
-        if constexpr (kRows > 2) {
-          const auto x2 = hn::Set(d, g2[k]);
-          a2 = hn::MulAdd(x2, wa, a2), b2 = hn::MulAdd(x2, wb, b2);
-        }
-        if constexpr (kRows > 3) {
-          const auto x3 = hn::Set(d, g3[k]);
-          a3 = hn::MulAdd(x3, wa, a3), b3 = hn::MulAdd(x3, wb, b3);
-        }
+        sums.add(0, a0), sums.add(1, b0);
+        if constexpr (kRows > 1) sums.add(2, a1), sums.add(3, b1);
+        if constexpr (kRows > 2) sums.add(4, a2), sums.add(5, b2);
+        if constexpr (kRows > 3) sums.add(6, a3), sums.add(7, b3);
       }
     };
     add_products(data.gradient_products, 3 * width, 2 * width);
     add_products(data.gradient_hidden, width, width);
-    const auto store = [&](int i, auto a, auto b) HWY_ATTR {
+    for (int i = 0; i < kRows; ++i) {
       float* to = carry + rows[i].member * width + j;
-      store_lanes(a, d, to, first);
-      if (second > 0) store_lanes(b, d, to + lanes, second);
-    };
-    store(0, a0, b0);
-    if constexpr (kRows > 1) store(1, a1, b1);
-    if constexpr (kRows > 2) store(2, a2, b2);
-    if constexpr (kRows > 3) store(3, a3, b3);
+      store_lanes(sums.get(2 * i), d, to, first);
+      if (second > 0) store_lanes(sums.get(2 * i + 1), d, to + lanes, second);
+    }
   }
 
   /// Gradients of a row's gates from that of its state, and what of it the previous state gets directly.
@@ -274,14 +281,14 @@ struct BackwardStep {
   }
 };
 
-void backward_group_f32(const GruPlan<float>& plan, const GruGroup& group, const float* packed,
+void backward_group_f32(const GruPlan<float>& plan, const StepGroup& group, const float* packed,
                         const GruBackward<float>& data, float* carry) {
   const std::int64_t lanes = vector_lanes();
   const std::int64_t width = plan.width;
   const std::vector<float> zeros(static_cast<std::size_t>(width), 0.0f);
-  GruRow rows[kGroup];
+  GruRow rows[kStepGroup];
   const BackwardStep step{width, data, carry};
-  for (std::int64_t t = longest_of(plan, group) - 1; t >= 0; --t) {
+  for (std::int64_t t = length_of(plan.bounds, group.members[0]) - 1; t >= 0; --t) {
     const std::int64_t alive = rows_of_step(plan, group, t, data.output, zeros.data(), rows);
     for (std::int64_t i = 0; i < alive; ++i) step.gates(rows[i]);
     if (t == 0 && data.gradient_initial == nullptr) return;
@@ -307,32 +314,10 @@ HWY_EXPORT(pack_backward_f32);
 HWY_EXPORT(forward_group_f32);
 HWY_EXPORT(backward_group_f32);
 
-/// Sequences of all lengths above 0, longest first, and equal ones in their order.
-template <class T>
-std::vector<std::int64_t> by_length(const GruPlan<T>& plan) {
-  const auto length = [&](std::int64_t i) {
-    return plan.bounds[static_cast<std::size_t>(i) + 1] - plan.bounds[static_cast<std::size_t>(i)];
-  };
-  std::vector<std::int64_t> order;
-  for (std::int64_t i = 0; i + 1 < static_cast<std::int64_t>(plan.bounds.size()); ++i) {
-    if (length(i) > 0) order.push_back(i);
-  }
-  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return length(a) > length(b); });
-  return order;
-}
-
 /// Room for the columns rounded up to two vectors of the target in use.
 std::int64_t padded_columns(std::int64_t width) {
   const std::int64_t columns = 2 * HWY_DYNAMIC_DISPATCH(vector_lanes)();
   return (width + columns - 1) / columns * columns;
-}
-
-template <class T, class Body>
-void for_each_group(const GruPlan<T>& plan, Body&& body) {
-  const std::vector<std::int64_t> order = by_length(plan);
-  parallel_for(static_cast<std::int64_t>(order.size()), kGroup, [&](std::int64_t begin, std::int64_t end) {
-    body(GruGroup{order.data() + begin, end - begin});
-  });
 }
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
@@ -344,7 +329,7 @@ void gru_forward(const GruPlan<float>& plan, const float* products, const float*
   std::vector<float> packed(static_cast<std::size_t>(3 * plan.width * columns));
   std::vector<float> packed_bias(static_cast<std::size_t>(3 * columns));
   HWY_DYNAMIC_DISPATCH(pack_forward_f32)(plan, bias, packed.data(), packed_bias.data());
-  for_each_group(plan, [&](const GruGroup& group) {
+  for_each_step_group(plan.bounds, [&](const StepGroup& group) {
     HWY_DYNAMIC_DISPATCH(forward_group_f32)(plan, group, packed.data(), packed_bias.data(), products, output, saved);
   });
 }
@@ -352,7 +337,7 @@ void gru_forward(const GruPlan<float>& plan, const float* products, const float*
 void gru_backward(const GruPlan<float>& plan, const GruBackward<float>& data) {
   std::vector<float> packed(static_cast<std::size_t>(3 * plan.width * padded_columns(plan.width)));
   HWY_DYNAMIC_DISPATCH(pack_backward_f32)(plan, packed.data());
-  for_each_group(plan, [&](const GruGroup& group) {
+  for_each_step_group(plan.bounds, [&](const StepGroup& group) {
     std::vector<float> carry(static_cast<std::size_t>(group.count * plan.width), 0.0f);
     HWY_DYNAMIC_DISPATCH(backward_group_f32)(plan, group, packed.data(), data, carry.data());
     if (data.gradient_initial == nullptr) return;
@@ -366,7 +351,7 @@ void gru_forward(const GruPlan<double>& plan, const double* products, const doub
                  double* saved) {
   const std::int64_t width = plan.width;
   const std::vector<double> zeros(static_cast<std::size_t>(width), 0.0);
-  for_each_group(plan, [&](const GruGroup& group) {
+  for_each_step_group(plan.bounds, [&](const StepGroup& group) {
     std::vector<double> hidden(static_cast<std::size_t>(3 * width));
     for (std::int64_t i = 0; i < group.count; ++i) {
       const std::int64_t sequence = group.members[i];
@@ -398,7 +383,7 @@ void gru_forward(const GruPlan<double>& plan, const double* products, const doub
 void gru_backward(const GruPlan<double>& plan, const GruBackward<double>& data) {
   const std::int64_t width = plan.width;
   const std::vector<double> zeros(static_cast<std::size_t>(width), 0.0);
-  for_each_group(plan, [&](const GruGroup& group) {
+  for_each_step_group(plan.bounds, [&](const StepGroup& group) {
     std::vector<double> carry(static_cast<std::size_t>(width));
     for (std::int64_t i = 0; i < group.count; ++i) {
       const std::int64_t sequence = group.members[i], begin = plan.bounds[static_cast<std::size_t>(sequence)];
@@ -430,34 +415,6 @@ void gru_backward(const GruPlan<double>& plan, const GruBackward<double>& data) 
       }
     }
   });
-}
-
-namespace {
-template <class T>
-void previous_states(const GruPlan<T>& plan, const T* output, T* previous) {
-  const std::int64_t width = plan.width;
-  parallel_for(static_cast<std::int64_t>(plan.bounds.size()) - 1, kGroup, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t i = first; i < last; ++i) {
-      const std::int64_t begin = plan.bounds[static_cast<std::size_t>(i)];
-      const std::int64_t end = plan.bounds[static_cast<std::size_t>(i) + 1];
-      if (begin == end) continue;
-      T* to = previous + begin * width;
-      if (plan.initial == nullptr) {
-        std::fill_n(to, width, T{0});
-      } else {
-        std::copy_n(plan.initial + i * width, width, to);
-      }
-      std::copy(output + begin * width, output + (end - 1) * width, to + width);
-    }
-  });
-}
-}  // namespace
-
-void gru_previous_states(const GruPlan<float>& plan, const float* output, float* previous) {
-  previous_states(plan, output, previous);
-}
-void gru_previous_states(const GruPlan<double>& plan, const double* output, double* previous) {
-  previous_states(plan, output, previous);
 }
 
 }  // namespace tally::kernels

@@ -18,7 +18,8 @@ struct GruPlan {
   const T* initial = nullptr;            ///< states before the first row [sequences, H]; null for zeros
 };
 
-/// Numbers kept for a row are kGruSaved * H: the gates r, z, n, and the hidden part of n before r multiplied it.
+/// Numbers kept for a row are kGruSaved * H: the gates r, z, n, and the hidden part of n before r multiplied it; where
+/// r multiplies the state before the product, the state that it made.
 inline constexpr std::int64_t kGruSaved = 4;
 
 /// output [T, H] from input products [T, 3 H], hidden bias [3 H] or null; `saved` [T, kGruSaved * H] may be null.
@@ -38,8 +39,11 @@ struct GruBackward {
 void gru_backward(const GruPlan<float>& plan, const GruBackward<float>& data);
 void gru_backward(const GruPlan<double>& plan, const GruBackward<double>& data);
 
-/// previous [T, H] = the state before each row.
-void gru_previous_states(const GruPlan<float>& plan, const float* output, float* previous);
-void gru_previous_states(const GruPlan<double>& plan, const double* output, double* previous);
+/// The same where the gate r multiplies the state before the product: n = tanh(x_n + W_n (r * h) + b_n). Then
+/// gradient_hidden is the gradient of x_n.
+template <class T>
+void gru_reset_first_forward(const GruPlan<T>& plan, const T* products, const T* bias, T* output, T* saved);
+template <class T>
+void gru_reset_first_backward(const GruPlan<T>& plan, const GruBackward<T>& data);
 
 }  // namespace tally::kernels

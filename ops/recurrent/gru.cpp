@@ -4,16 +4,14 @@
 #include <numeric>
 
 #include "tally/autograd/tape.h"
-#include "tally/core/blas.h"
 #include "tally/core/parallel.h"
 #include "tally/ops/entries.h"
 #include "tally/ops/kernels/columns.h"
 #include "tally/ops/kernels/gru.h"
+#include "tally/ops/kernels/step_groups.h"
 
 namespace tally::ops {
 namespace {
-
-using blas::Transpose;
 
 /// Rows that one task sums for the bias.
 constexpr std::int64_t kBiasRows = 256;
@@ -38,6 +36,7 @@ struct GruRule {
   static constexpr std::string_view name = "gru";
   Offsets offsets;
   std::int64_t width;
+  bool linear_before_reset;
   Saved bounds;  // of the offsets: refuses ones that were overwritten
   Saved saved, output, weight, initial;
 
@@ -54,12 +53,17 @@ struct GruRule {
       // Of the hidden products this is the gradient too, but for gate n.
       Tensor gx({rows, 3 * width}, gy.dtype()), gh({rows, width}, gy.dtype()), gi;
       if (g.needs(3)) gi = Tensor::zeros(initial.get().shape(), gy.dtype());
-      kernels::gru_backward(plan<T>(), {.gradient_output = gy.data<T>(),
-                                        .output = output.get().data<T>(),
-                                        .saved = saved.get().data<T>(),
-                                        .gradient_products = gx.mutable_data<T>(),
-                                        .gradient_hidden = gh.mutable_data<T>(),
-                                        .gradient_initial = g.needs(3) ? gi.mutable_data<T>() : nullptr});
+      const kernels::GruBackward<T> data{.gradient_output = gy.data<T>(),
+                                         .output = output.get().data<T>(),
+                                         .saved = saved.get().data<T>(),
+                                         .gradient_products = gx.mutable_data<T>(),
+                                         .gradient_hidden = gh.mutable_data<T>(),
+                                         .gradient_initial = g.needs(3) ? gi.mutable_data<T>() : nullptr};
+      if (linear_before_reset) {
+        kernels::gru_backward(plan<T>(), data);
+      } else {
+        kernels::gru_reset_first_backward(plan<T>(), data);
+      }
       if (g.needs(1)) g.give(1, weight_gradient<T>(gx, gh));
       if (g.needs(2)) g.give(2, bias_gradient<T>(gx, gh));
       if (g.needs(3)) g.give(3, std::move(gi));
@@ -72,12 +76,14 @@ struct GruRule {
   Tensor weight_gradient(const Tensor& gx, const Tensor& gh) const {
     const std::int64_t rows = gh.dim(0);
     Tensor previous({rows, width}, gh.dtype()), gradient({3 * width, width}, gh.dtype());
-    kernels::gru_previous_states(plan<T>(), output.get().data<T>(), previous.mutable_data<T>());
+    kernels::previous_rows(offsets.bounds(), width, plan<T>().initial, output.get().data<T>(),
+                           previous.mutable_data<T>());
     T* out = gradient.mutable_data<T>();
-    blas::parallel_gemm(Transpose::yes, Transpose::no, 2 * width, width, rows, T{1}, gx.data<T>(), 3 * width,
-                        previous.data<T>(), width, T{0}, out, width);
-    blas::parallel_gemm(Transpose::yes, Transpose::no, width, width, rows, T{1}, gh.data<T>(), width,
-                        previous.data<T>(), width, T{0}, out + 2 * width * width, width);
+    kernels::products_of_rows(rows, 2 * width, width, gx.data<T>(), 3 * width, previous.data<T>(), width, out);
+    // What gate n's weights met: the state before, or what gate r left of it.
+    const T* met = linear_before_reset ? previous.data<T>() : saved.get().data<T>() + 3 * width;
+    const std::int64_t stride = linear_before_reset ? width : kernels::kGruSaved * width;
+    kernels::products_of_rows(rows, width, width, gh.data<T>(), width, met, stride, out + 2 * width * width);
     return gradient;
   }
 };
@@ -112,12 +118,24 @@ std::vector<OpSample> samples() {
   OpSample extreme{"extreme", sample_inputs({6, 2}, 4, true, true, 41, 200)};
   extreme.gradient = false;
   all.push_back(std::move(extreme));
+  // The other form, in the same shapes.
+  const std::size_t count = all.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    OpSample first = all[i];
+    first.name += ", reset first";
+    first.options = {{"linear_before_reset", false}};
+    // Weights that leave the gates of a wide state some slope.
+    first.inputs[1] = first.inputs[1].clone();
+    for (double& weight : first.inputs[1].mutable_span<double>()) weight *= 0.3;
+    all.push_back(std::move(first));
+  }
   return all;
 }
 
 }  // namespace
 
-Var gru(const Var& products, const Var& weight, const Var& bias, const Var& initial, const Offsets& offsets) {
+Var gru(const Var& products, const Var& weight, const Var& bias, const Var& initial, const Offsets& offsets,
+        const GruOptions& options) {
   const DType dtype = products.dtype();
   const auto fits = [&](const Var& x) { return !x.defined() || x.dtype() == dtype; };
   check<DTypeError>(is_floating(dtype) && weight.dtype() == dtype && fits(bias) && fits(initial), "gru",
@@ -143,12 +161,18 @@ Var gru(const Var& products, const Var& weight, const Var& bias, const Var& init
   if (differentiated) saved = Tensor({rows, kernels::kGruSaved * width}, dtype);
   dispatch_floating(dtype, "gru", [&]<class T>(T) {
     const Tensor b = bias.defined() ? bias.value().contiguous() : Tensor();
-    kernels::gru_forward({offsets.bounds(), width, w.data<T>(), first.defined() ? first.data<T>() : nullptr},
-                         x.data<T>(), b.defined() ? b.data<T>() : nullptr, output.mutable_data<T>(),
-                         differentiated ? saved.mutable_data<T>() : nullptr);
+    const kernels::GruPlan<T> plan{offsets.bounds(), width, w.data<T>(), first.defined() ? first.data<T>() : nullptr};
+    const T* biases = b.defined() ? b.data<T>() : nullptr;
+    T* kept = differentiated ? saved.mutable_data<T>() : nullptr;
+    if (options.linear_before_reset) {
+      kernels::gru_forward(plan, x.data<T>(), biases, output.mutable_data<T>(), kept);
+    } else {
+      kernels::gru_reset_first_forward(plan, x.data<T>(), biases, output.mutable_data<T>(), kept);
+    }
   });
   GruRule rule{offsets,
                width,
+               options.linear_before_reset,
                Saved(offsets.tensor()),
                Saved(saved, differentiated),
                Saved(output, differentiated),
@@ -166,9 +190,11 @@ void entries::add_gru(Catalog& catalog) {
                  {.name = "bias", .shape = "[3 H]", .optional = true},
                  {.name = "initial", .shape = "[N, H]", .optional = true},
                  {"offsets", "[N + 1]", InputKind::integer, false, "i64, where each sequence begins, and T"}},
+      .options = {{"linear_before_reset", true, "gate r multiplies the state's product; false: the state itself"}},
       .outputs = {{"states", "[T, H]"}},
-      .call = [](std::span<const Var> in, const OpOptions&) -> std::vector<Var> {
-        return {gru(in[0], in[1], in[2], in[3], Offsets(in[4].value()))};
+      .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+        return {gru(in[0], in[1], in[2], in[3], Offsets(in[4].value()),
+                    {.linear_before_reset = options.flag("linear_before_reset", true)})};
       },
       .samples = samples,
       .errors =
@@ -199,8 +225,9 @@ void entries::add_gru(Catalog& catalog) {
           },
       .variations =
           [] {
-            return std::vector<OpVariations>{{{"states", sample_inputs({3, 0, 1, 4}, 3, true, true, 45)}},
-                                             {{"wide states", sample_inputs({2, 3}, 17, true, true, 49)}}};
+            const std::vector<std::pair<std::string, std::vector<OptionValue>>> both{{"linear_before_reset", {false}}};
+            return std::vector<OpVariations>{{{"states", sample_inputs({3, 0, 1, 4}, 3, true, true, 45)}, both},
+                                             {{"wide states", sample_inputs({2, 3}, 17, true, true, 49)}, both}};
           },
   });
 }
