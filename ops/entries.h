@@ -30,6 +30,7 @@
   EACH(linformer_attention)            \
   EACH(local_mixing)                   \
   EACH(lsh_attention)                  \
+  EACH(lstm)                           \
   EACH(matmul)                         \
   EACH(normalized_linear_attention)    \
   EACH(outer_sums)                     \

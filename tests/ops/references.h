@@ -27,6 +27,7 @@
   EACH(linear_attention)            \
   EACH(local_mixing)                \
   EACH(lookup)                      \
+  EACH(lstm)                        \
   EACH(matmul)                      \
   EACH(memory)                      \
   EACH(norm)                        \
