@@ -1,9 +1,12 @@
 #include "tally/nn/layers.h"
 
+#include "tally/nn/buffer_updates.h"
 #include "tally/nn/initializers.h"
+#include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/norms/layer_norm.h"
 #include "tally/ops/norms/rms_norm.h"
 #include "tally/ops/tensor/embedding.h"
+#include "tally/ops/tensor/reduce.h"
 
 namespace tally::nn {
 
@@ -44,6 +47,40 @@ RmsNorm RmsNorm::make(const NormOptions& options) {
 }
 
 Var RmsNorm::operator()(const Var& x) const { return ops::rms_norm(x, weight, {.epsilon = epsilon}); }
+
+BatchNorm BatchNorm::make(const BatchNormOptions& options) {
+  check<ValueError>(options.width > 0 && options.epsilon >= 0 && options.momentum >= 0 && options.momentum <= 1,
+                    "BatchNorm", "needs a width above 0, an epsilon of at least 0 and a momentum in [0, 1]; got ",
+                    options.width, ", ", options.epsilon, " and ", options.momentum);
+  const Shape shape{options.width};
+  return {Parameter(Tensor::full(shape, 1)),
+          Parameter(Tensor::zeros(shape)),
+          Buffer(Tensor::zeros(shape)),
+          Buffer(Tensor::full(shape, 1)),
+          options.epsilon,
+          options.momentum};
+}
+
+Var BatchNorm::operator()(const Var& x, const Context& context) const {
+  check<ShapeError>(x.rank() == 2 && x.dim(1) == weight.shape()[0] && (!context.training || x.dim(0) >= 2), "BatchNorm",
+                    "needs x [rows, ", weight.shape()[0], "], of at least two rows in training; got ", x.shape());
+  const auto normalized = [&](const Var& centred, const Var& variance) {
+    return centred / ops::sqrt(variance + epsilon) * weight.var() + bias.var();
+  };
+  if (!context.training) return normalized(x - running_mean.value(), running_variance.value());
+  const ops::ReduceOptions rows{.dims = {0}};
+  const Var mean = ops::mean(x, rows), centred = x - mean, variance = ops::mean(ops::square(centred), rows);
+  if (context.updates != nullptr && context.first_row == 0) {
+    const auto count = static_cast<double>(x.dim(0));
+    const auto post = [&](const Buffer& buffer, const Var& now, double factor) {
+      context.updates->changes.push_back(
+          {buffer.value(), now.value().to(DType::f64).contiguous(), 1 - momentum, momentum * factor});
+    };
+    post(running_mean, mean, 1);
+    post(running_variance, variance, count / (count - 1));
+  }
+  return normalized(centred, variance);
+}
 
 Var Dropout::operator()(const Var& x, const Context& context) const { return ops::dropout(x, options(context)); }
 

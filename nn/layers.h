@@ -70,6 +70,36 @@ struct RmsNorm {
   Var operator()(const Var& x) const;
 };
 
+struct BatchNormOptions {
+  std::int64_t width = 0;
+  double epsilon = 1e-5;
+  double momentum = 0.1;  ///< share of a step's statistics in the running ones
+};
+
+/// Ioffe & Szegedy, arXiv 1502.03167, as torch.nn.BatchNorm1d: in training columns of x [rows, width] get zero mean and
+/// unit variance over the rows of the call, else by the running statistics; then weight and bias.
+///
+/// Results in training depend on which rows come together, so on shards (and a packed row of a long sequence counts
+/// like any other). Each shard has statistics of its own; the running ones take those of a step's first shard, as
+/// DistributedDataParallel's do, with the unbiased variance. One call a step.
+struct BatchNorm {
+  Parameter weight, bias;
+  Buffer running_mean, running_variance;
+  double epsilon = 1e-5;
+  double momentum = 0.1;
+  static constexpr void fields(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("bias", self.bias);
+    visit("running_mean", self.running_mean);
+    visit("running_variance", self.running_variance);
+    visit("epsilon", self.epsilon);
+    visit("momentum", self.momentum);
+  }
+  static BatchNorm make(const BatchNormOptions& options);
+  /// Throws ShapeError unless x is [rows, width], of at least two rows in training.
+  Var operator()(const Var& x, const Context& context) const;
+};
+
 /// Zeroes elements with probability `rate` in training and scales the others by 1 / (1 - rate). The mask is a function
 /// of the context's key and the element's global row and column.
 struct Dropout {

@@ -3,8 +3,9 @@ onnx_OP.safetensors of this folder.
 
     pip install onnx==1.23.2 safetensors && python3 make_onnx_golden.py
 
-A case CASE is its inputs CASE/NAME and its results CASE/expected/NAME in the names and shapes of the op, and its options as
-JSON in the metadata; in the file of a family CASE is OP.CASE. tests/tools/onnx_cases_test.cpp runs them through `tally apply`.
+A case CASE is its inputs CASE/NAME and its results CASE/expected/NAME in the names and shapes of the op (NAME:last for the
+last row of each sequence), and its options as JSON in the metadata; in the file of a family CASE is OP.CASE.
+tests/tools/onnx_cases_test.cpp runs them through `tally apply`, but those of modules, which tests/nn has.
 """
 
 import json
@@ -34,7 +35,7 @@ def cases(op_type):
         array = lambda value: np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else to_array(value)
         given = dict(zip((name for name in node.input if name), map(array, inputs)))
         attributes = {a.name: get_attribute_value(a) for a in node.attribute}
-        yield case.name.removeprefix("test_"), attributes, given, dict(zip(node.output, map(array, outputs)))
+        yield case.name.removeprefix("test_"), attributes, given, dict(zip((name for name in node.output if name), map(array, outputs)))
 
 
 def save(op, made):
@@ -234,10 +235,61 @@ def linear_attentions():
     save("linear_attention", made)
 
 
+def recurrences():
+    """GRU and LSTM, a case for each direction; of a reverse one the rows are given and expected in its order."""
+    # Gates of ONNX (z, r, h and i, o, f, c) in the order of tally.
+    for op_type, order in {"GRU": [1, 0, 2], "LSTM": [0, 2, 3, 1]}.items():
+        made = {}
+        for name, attributes, given, results in cases(op_type):
+            if "P" in given:
+                continue  # no peepholes
+            x, width, count = given["X"], attributes["hidden_size"], len(order)
+            batchwise = attributes.get("layout", 0) == 1
+            x = x if batchwise else x.transpose(1, 0, 2)  # [sequences, length, in]
+            sequences, length = x.shape[:2]
+            direction = attributes.get("direction", b"forward").decode()
+            gates = lambda a: a.reshape(count, width, -1)[order].reshape(count * width, -1)
+            for i, backward in enumerate({"bidirectional": [False, True]}.get(direction, [direction == "reverse"])):
+                turn = lambda a: a[:, ::-1] if backward else a
+                bias = given["B"][i] if "B" in given else np.zeros(2 * count * width, dtype=x.dtype)
+                of_input, of_hidden = (gates(half)[:, 0] for half in np.split(bias, 2))
+                products = turn(x).reshape(sequences * length, -1) @ gates(given["W"][i]).T + of_input
+                inputs = {
+                    "products": products.astype(np.float32),
+                    "weight": gates(given["R"][i]),
+                    "bias": of_hidden,
+                    "offsets": np.arange(sequences + 1, dtype=np.int64) * length,
+                }
+                direct = lambda a: a[:, i] if batchwise else a[i]
+                expected = {"states:last": direct(results["Y_h"])}
+                if "Y_c" in results:
+                    expected["cells:last"] = direct(results["Y_c"])
+                if "Y" in results:
+                    y = results["Y"][:, :, i] if batchwise else results["Y"][:, i].transpose(1, 0, 2)
+                    expected["states"] = turn(y).reshape(-1, width)
+                options = {"linear_before_reset": bool(attributes.get("linear_before_reset", 0))}
+                made[f"{name}_{i}"] = (inputs, expected, options if op_type == "GRU" else {})
+        save(op_type.lower(), made)
+
+
+def batch_norms():
+    """Columns of rows, for the module of nn."""
+    made = {}
+    for name, attributes, given, results in cases("BatchNormalization"):
+        columns = lambda a: np.moveaxis(a, 1, -1).reshape(-1, a.shape[1])
+        inputs = {key: value for key, value in given.items() if key != "x"} | {"x": columns(given["x"])}
+        expected = {key: columns(value) if key == "y" else value for key, value in results.items()}
+        options = {"epsilon": attributes.get("epsilon", 1e-5), "training": bool(attributes.get("training_mode", 0))}
+        made[name] = (inputs, expected, options)
+    save("batch_norm", made)
+
+
 if __name__ == "__main__":
+    batch_norms()
     causal_convolutions()
     elementwise()
     linear_attentions()
     losses()
+    recurrences()
     rotary()
     tensors()

@@ -3,15 +3,19 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "tally/core/io/json.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/nn/attention/linear_memory.h"
 #include "tally/nn/attention/multi_head.h"
 #include "tally/nn/attention/softmax.h"
 #include "tally/nn/blocks/transformer.h"
+#include "tally/nn/buffer_updates.h"
 #include "tally/nn/initializers.h"
 #include "tally/nn/memory/product_key_memory.h"
 #include "tally/nn/quantization.h"
 #include "tally/nn/recurrent.h"
 #include "tally/ops/tensor/reduce.h"
+#include "tally/ops/tensor/shape.h"
 #include "tests/nn/module_gradients.h"
 #include "tests/support/attention_choices.h"
 
@@ -56,7 +60,85 @@ TEST_CASE("layers have right gradients", "[layers]") {
     const std::vector<std::int64_t> lengths{3, 0, 1, 2};
     const Offsets offsets = Offsets::from_lengths(lengths);
     check_module(layer, rows(6, 3, 5), [&](const Var& x) { return layer(x, offsets); });
+    auto first = nn::Gru::make({.in = 3, .width = 4, .linear_before_reset = false}, RngKey{2});
+    check_module(first, rows(6, 3, 5), [&](const Var& x) { return first(x, offsets); });
+    auto both = nn::BidirectionalGru::make({.in = 3, .width = 4}, RngKey{2});
+    check_module(both, rows(6, 3, 5), [&](const Var& x) { return both(x, offsets); });
+    auto lstm = nn::Lstm::make({.in = 3, .width = 4}, RngKey{2});
+    check_module(lstm, rows(6, 3, 5), [&](const Var& x) { return lstm(x, offsets).states; });
   }
+  SECTION("batch norm") {
+    auto layer = nn::BatchNorm::make({.width = 4});
+    check_module(layer, rows(5, 4, 6), [&](const Var& x) { return layer(x, {.training = true}); });
+    check_module(layer, rows(5, 4, 6), [&](const Var& x) { return layer(x, {}); });
+  }
+}
+
+TEST_CASE("a bidirectional GRU reads each sequence from both ends", "[layers]") {
+  const auto layer = nn::BidirectionalGru::make({.in = 3, .width = 2}, RngKey{2});
+  const std::vector<std::int64_t> lengths{3, 0, 4};
+  const Tensor x = rows(7, 3, 5).to(DType::f32);
+  const Tensor y = layer(x, Offsets::from_lengths(lengths)).value();
+  // A sequence by itself, reversed by hand.
+  for (const auto& [begin, end] : {std::pair<std::int64_t, std::int64_t>{0, 3}, {3, 7}}) {
+    const Tensor own = x.slice(0, begin, end).contiguous();
+    const Offsets one = Offsets::single(end - begin);
+    const Tensor forward = layer.forward(own, one).value();
+    const Tensor backward = layer.backward(ops::reverse(own, {0}), one).value();
+    for (std::int64_t t = 0; t < end - begin; ++t) {
+      for (std::int64_t j = 0; j < 2; ++j) {
+        CHECK(y(begin + t, j) == forward(t, j));
+        CHECK(y(begin + t, 2 + j) == backward(end - begin - 1 - t, j));
+      }
+    }
+  }
+}
+
+TEST_CASE("batch norm gives ONNX's results", "[layers]") {
+  // tests/golden/make_onnx_golden.py wrote them.
+  const TensorFile file = load_safetensors(TALLY_SOURCE_DIR "/tests/golden/onnx_batch_norm.safetensors");
+  const Json options = parse_json(file.metadata.at("options"), "options");
+  int count = 0;
+  for (const auto& [name, text] : options.members()) {
+    const Json given = parse_json(text.as_string(), name);
+    const auto at = [&, &name = name](const char* tensor) { return file.at(name + '/' + tensor); };
+    nn::BatchNorm layer{nn::Parameter(at("s")), nn::Parameter(at("bias")),       nn::Buffer(at("mean")),
+                        nn::Buffer(at("var")),  given.at("epsilon").as_double(), 0.1};
+    const bool training = given.at("training").as_bool();
+    nn::BufferUpdates updates;
+    const Tensor y = layer(at("x"), {.training = training, .updates = &updates}).value();
+    updates.apply();
+    const auto close = [](const Tensor& a, const Tensor& b) {
+      REQUIRE(a.shape() == b.shape());
+      for (std::int64_t i = 0; i < a.numel(); ++i) CHECK(a.data<float>()[i] == Approx(b.data<float>()[i]).margin(2e-6));
+    };
+    close(y, at("expected/y"));
+    if (training) close(layer.running_mean.value(), at("expected/output_mean"));
+    ++count;
+  }
+  CHECK(count == 4);
+}
+
+TEST_CASE("batch norm keeps running statistics", "[layers]") {
+  auto layer = nn::BatchNorm::make({.width = 3, .epsilon = 1e-3, .momentum = 0.25});
+  const Tensor x = rows(5, 3, 7).to(DType::f32);
+  nn::BufferUpdates updates;
+  const Tensor y = layer(x, {.training = true, .updates = &updates}).value();
+  layer(x, {.training = true, .first_row = 5, .updates = &updates});  // a later shard
+  updates.apply();
+  for (std::int64_t j = 0; j < 3; ++j) {
+    double mean = 0, squares = 0;
+    for (std::int64_t i = 0; i < 5; ++i) mean += x(i, j) / 5;
+    for (std::int64_t i = 0; i < 5; ++i) squares += (x(i, j) - mean) * (x(i, j) - mean);
+    for (std::int64_t i = 0; i < 5; ++i) {
+      CHECK(y(i, j) == Approx((x(i, j) - mean) / std::sqrt(squares / 5 + 1e-3)).margin(1e-6));
+    }
+    const double kept_mean = 0.25 * mean, kept_variance = 0.75 + 0.25 * squares / 4;
+    CHECK(layer.running_mean.value()(j) == Approx(kept_mean).margin(1e-7));
+    CHECK(layer.running_variance.value()(j) == Approx(kept_variance));
+    CHECK(layer(x, {}).value()(0, j) == Approx((x(0, j) - kept_mean) / std::sqrt(kept_variance + 1e-3)).margin(1e-6));
+  }
+  CHECK_THROWS_WITH(layer(x.slice(0, 0, 1), {.training = true}), Catch::Matchers::Contains("two rows in training"));
 }
 
 TEST_CASE("transformer blocks have right gradients in every placement of the norm", "[layers]") {
