@@ -57,6 +57,18 @@ TEST_CASE("a wrong config is refused by the name of its key", "[train]") {
   refuse_config("[1, 2]", {"config.json] needs a JSON object {...} of sections; got array"});
 }
 
+TEST_CASE("what a config asks of parameters is refused under its own name alone", "[train]") {
+  const auto refuse_groups = [](const std::string& groups, Parts parts) {
+    const Workshop workshop;
+    Json config = read_json(workshop.config());
+    config.set_at("train.parameter_groups", parse_json(groups));
+    workshop.files().write("config.json", config.dump());
+    check_refused(workshop.train(), 2, parts);
+  };
+  refuse_groups(R"([{"paths": "nothing"}])", {"[train.parameter_groups] needs groups of parameters that are there"});
+  refuse_groups(R"([{"paths": "*", "frozen": true}])", {"[trainer] needs a parameter that is not frozen"});
+}
+
 TEST_CASE("a config file that is no JSON is refused with line and column", "[train]") {
   refuse_config("{\n  \"data\": {\"path\": \"ratings.csv\"},\n  \"train\": {epochs: 3}\n}", {"config.json:3:13]"});
   refuse_config("", {"config.json:1:1]"});
