@@ -29,6 +29,7 @@
   EACH(tables)               \
   EACH(data)                 \
   EACH(compress)             \
+  EACH(convert_weights)      \
   EACH(embed)                \
   EACH(similar)              \
   TALLY_OP_COMMANDS(EACH)    \
