@@ -51,6 +51,20 @@ struct Tape::State {
   bool trace = false;
   TapeWatch* watch = nullptr;
 
+  /// Of a node, which has so many inputs and outputs.
+  const Edge& edge(std::size_t at, int i) const {
+    const Node& node = nodes[at];
+    check<AutogradError>(i >= 0 && i < static_cast<int>(node.edges), node.rule->name(), "backward speaks of input ", i,
+                         ", and was recorded with ", node.edges);
+    return edges[node.first_edge + static_cast<std::uint32_t>(i)];
+  }
+  Slot& slot(std::size_t at, int k) {
+    const Node& node = nodes[at];
+    check<AutogradError>(k >= 0 && k < static_cast<int>(node.slots), node.rule->name(), "backward speaks of output ", k,
+                         ", and was recorded with ", node.slots);
+    return slots[node.first_slot + static_cast<std::uint32_t>(k)];
+  }
+
   void add_to_slot(std::uint32_t slot, Tensor gradient) {
     Tensor& place = slots[slot].cotangent;
     if (!place.defined()) {
@@ -75,30 +89,14 @@ const Tensor& Saved::get() const {
   return tensor_;
 }
 
-/// Where a node's inputs and outputs are kept, of which there are so many.
-struct BackwardContext::Places {
-  static const Edge& edge(const BackwardContext& g, int i) {
-    const Tape::Node& node = g.tape_.state_->nodes[g.node_];
-    check<AutogradError>(i >= 0 && i < static_cast<int>(node.edges), node.rule->name(), "backward speaks of input ", i,
-                         ", and was recorded with ", node.edges);
-    return g.tape_.state_->edges[node.first_edge + static_cast<std::uint32_t>(i)];
-  }
-  static Tape::State::Slot& slot(const BackwardContext& g, int k) {
-    const Tape::Node& node = g.tape_.state_->nodes[g.node_];
-    check<AutogradError>(k >= 0 && k < static_cast<int>(node.slots), node.rule->name(), "backward speaks of output ", k,
-                         ", and was recorded with ", node.slots);
-    return g.tape_.state_->slots[node.first_slot + static_cast<std::uint32_t>(k)];
-  }
-};
-
-bool BackwardContext::needs(int i) const { return Places::edge(*this, i).kind != Edge::Kind::none; }
+bool BackwardContext::needs(int i) const { return tape_.state_->edge(node_, i).kind != Edge::Kind::none; }
 
 int BackwardContext::inputs() const { return static_cast<int>(tape_.state_->nodes[node_].edges); }
 
-bool BackwardContext::has_cotangent(int k) const { return Places::slot(*this, k).cotangent.defined(); }
+bool BackwardContext::has_cotangent(int k) const { return tape_.state_->slot(node_, k).cotangent.defined(); }
 
 const Tensor& BackwardContext::cotangent(int k) {
-  Tape::State::Slot& slot = Places::slot(*this, k);
+  Tape::State::Slot& slot = tape_.state_->slot(node_, k);
   if (!slot.cotangent.defined()) {
     slot.cotangent = Tensor::zeros(slot.shape, slot.dtype);
   } else if (!slot.cotangent.is_contiguous()) {
@@ -109,12 +107,12 @@ const Tensor& BackwardContext::cotangent(int k) {
 
 Tensor BackwardContext::take_cotangent(int k) {
   cotangent(k);
-  Tensor taken = std::exchange(Places::slot(*this, k).cotangent, Tensor());
+  Tensor taken = std::exchange(tape_.state_->slot(node_, k).cotangent, Tensor());
   return taken.unique() ? taken : taken.clone();
 }
 
 void BackwardContext::give(int i, Tensor gradient) {
-  const Edge& edge = Places::edge(*this, i);
+  const Edge& edge = tape_.state_->edge(node_, i);
   if (edge.kind == Edge::Kind::none) return;
   const std::string_view op = tape_.state_->nodes[node_].rule->name();
   check<AutogradError>(gradient.defined(), op, "backward gave input ", i, " of ", edge.dtype, edge.shape,
@@ -131,7 +129,7 @@ void BackwardContext::give(int i, Tensor gradient) {
 }
 
 void BackwardContext::give(int i, RowGrad gradient) {
-  const Edge& edge = Places::edge(*this, i);
+  const Edge& edge = tape_.state_->edge(node_, i);
   if (edge.kind != Edge::Kind::leaf) {
     if (edge.kind == Edge::Kind::slot) give(i, gradient.to_dense());
     return;

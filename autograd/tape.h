@@ -34,9 +34,7 @@ class Tape;
 /// What a rule's backward sees: the cotangents of the node's outputs, and where the gradients of its inputs go.
 class BackwardContext {
  public:
-  // An input or output that the op does not have is an AutogradError.
-
-  /// Is the gradient of input i wanted? False for constants.
+  /// Is the gradient of input i wanted? False for constants. AutogradError, here and below, where there is no such i.
   bool needs(int i) const;
   int inputs() const;
   /// Did any cotangent reach output k?
@@ -53,7 +51,6 @@ class BackwardContext {
 
  private:
   friend class Tape;
-  struct Places;
   BackwardContext(Tape& tape, std::size_t node, Gradients& gradients)
       : tape_(tape), node_(node), gradients_(gradients) {}
 
@@ -114,10 +111,8 @@ class Tape {
   /// A new leaf of this tape for a plain tensor.
   Var input(Tensor tensor) { return Var::leaf(std::move(tensor)); }
 
-  /// Gradients of sum_i <cotangents[i], outputs[i]> with respect to every leaf that they depend on. The outputs must
-  /// have been recorded here (constants and leaves are allowed). Consumes the tape: a second call throws AutogradError.
-  /// So does a call while another tape records on this thread: gradients are tensors, and their own derivatives would
-  /// be missing from it without a word (docs/autograd.md, Second derivatives).
+  /// Gradients of sum_i <cotangents[i], outputs[i]> by every leaf; outputs were recorded here, or are constants or
+  /// leaves. Consumes the tape. Throws AutogradError for a second call, and while another tape records.
   Gradients backward(std::span<const Var> outputs, std::span<const Tensor> cotangents);
   /// Gradients of a scalar. Throws ShapeError unless `loss` has one element.
   Gradients backward(const Var& loss);
@@ -206,7 +201,6 @@ struct DifferentiationOptions {
 };
 
 /// Runs `loss()` on a tape of its own and differentiates it: `auto [value, gradients] = value_and_gradients(...)`.
-/// Throws AutogradError inside another one's `loss`, and wherever else a tape records on this thread.
 struct ValueAndGradients {
   Tensor value;
   Gradients gradients;
