@@ -217,7 +217,7 @@ TEST_CASE("names with control characters are bad lines of a stream", "[stream]")
                                                                {"a\x01", "a\\x01"},
                                                                {"\x1b[1mbold", "\\x1b[1mbold"},
                                                                {"a\rb", "a\\x0db"},
-                                                               {"\x7f", "\\x7f"}};
+                                                               {"\x7f", "\\u007f"}};
   std::string all;
   for (const auto& [user, shown] : users) {
     for (const char* item : {"1", "?"}) {
