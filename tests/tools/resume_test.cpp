@@ -33,7 +33,8 @@ std::ptrdiff_t log_lines(const Workshop& workshop) {
 /// Starts a run and stops it by a signal before its first step is done.
 CommandResult stop_early(const Workshop& workshop, int signal) {
   Process process(TALLY_COMMAND, workshop.train_arguments());
-  REQUIRE(process.wait_until([&] { return has_config(workshop); }));
+  // What it says of the training is written when the baselines, in which it would stop too, are evaluated.
+  REQUIRE(process.wait_until([&] { return has_config(workshop) && fs::exists(workshop.run() / "training.json"); }));
   process.signal(signal);
   return process.wait();
 }
