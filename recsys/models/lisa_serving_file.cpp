@@ -211,7 +211,7 @@ LisaServing LisaServing::load(const std::filesystem::path& path) {
   try {
     return LisaServing(read(path));
   } catch (const ConfigError& error) {
-    fail<IoError>(path.string(), said_by(error));
+    fail<IoError>(path.string(), placed_by(error));
   }
 }
 

@@ -301,7 +301,7 @@ TEST_CASE("files that are no served LISA model are refused, whatever they hold",
     });
   };
   CHECK_THAT(with("relu", "rely"), Contains("did you mean \"relu\""));
-  CHECK_THAT(with("\"decay\":", "\"decoy\":"), Contains("decay"));
+  CHECK_THAT(with("\"decay\":", "\"decoy\":"), Contains("decay is missing"));
   CHECK_THAT(with("\"window\":0", "\"window\":-1"), Contains("at least 0"));
   CHECK_THAT(with("{", "["), Contains("settings"));
 }
