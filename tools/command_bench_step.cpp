@@ -1,10 +1,9 @@
 // tally bench step: where the time of a training step goes.
-#include <iostream>
-
 #include "tally/core/io/file.h"
 #include "tally/core/io/json.h"
 #include "tally/core/parallel.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 #include "tools/step_benchmark.h"
 
 namespace tally::tools {
@@ -28,7 +27,7 @@ Json default_config() {
 void bench_step(const BenchStepArguments& arguments, const std::vector<std::string>& overrides,
                 const recsys::Tables& tables) {
   if (!arguments.compare.empty()) {
-    std::cout << compare_steps(arguments.compare[0], arguments.compare[1]);
+    print(compare_steps(arguments.compare[0], arguments.compare[1]));
     return;
   }
   Json json = arguments.config.empty() ? default_config() : read_json(arguments.config);
@@ -41,7 +40,7 @@ void bench_step(const BenchStepArguments& arguments, const std::vector<std::stri
       recsys::load_config(json, std::filesystem::path(arguments.config).parent_path(), overrides, tables);
   if (!arguments.tensors.empty()) write_step(config, drawn, arguments.tensors);
   const StepFigures figures = measure_step(config, drawn, arguments.options);
-  std::cout << step_table(figures);
+  print(step_table(figures));
   if (!arguments.json.empty()) write_file_atomically(arguments.json, figures.to_json().dump(2) + "\n");
 }
 

@@ -60,12 +60,15 @@ std::vector<std::vector<ScoredItem>> write_recommendations(const RunDirectory& d
                                                            const RunData& data, const Evaluation& test,
                                                            const RecommendOptions& options, bool histories) {
   const Interactions& interactions = *data.interactions;
-  std::vector<std::vector<std::int32_t>> sequences;
+  std::vector<std::span<const std::int32_t>> sequences;
+  std::vector<std::span<const double>> times;
   for (std::int64_t u = 0; u < interactions.num_users(); ++u) {
-    const auto sequence = interactions.sequence(u);
-    sequences.emplace_back(sequence.begin(), sequence.end());
+    sequences.push_back(interactions.sequence(u));
+    if (!interactions.times.empty()) {
+      times.push_back(interactions.times_of_rows(interactions.begin_of(u), interactions.begin_of(u + 1)));
+    }
   }
-  auto lists = recommend(ranker, Sequences::from(sequences, interactions.num_items()), options);
+  auto lists = recommend(ranker, pack(sequences, times), options);
   std::string text = "user_id\titem_id\tscore\trank\n";
   for (std::size_t u = 0; u < lists.size(); ++u) {
     for (std::size_t r = 0; r < lists[u].size(); ++r) {

@@ -110,6 +110,15 @@ TEST_CASE("recommend takes the history of a user never seen", "[recommend]") {
   CHECK(recommended({"--history", "5,6,8", "--k", "1"}).size() == 1);
 }
 
+TEST_CASE("a run whose attention reads the times of events ends with recommendations", "[train]") {
+  const Workshop workshop;
+  const auto result = workshop.train({"--model.attention=time_decay", "--train.epochs=1"});
+  CHECK(result.error == "");
+  CHECK(result.exit_code == 0);
+  REQUIRE(!workshop.run().empty());
+  CHECK(lines_of(read_file(workshop.run() / "recommendations.tsv")).size() > kUsers);
+}
+
 TEST_CASE("recommend refuses what is no history", "[recommend]") {
   const std::string run = finished().run();
   check_refused(tally_command({"recommend", run, "--history", "5,4711"}), 2, {"[--history]", "4711", run});
