@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <iostream>
 
 #include "tally/core/io/directory_lock.h"
 #include "tally/core/io/file.h"
@@ -13,6 +12,7 @@
 #include "tally/recsys/run/convert_weights.h"
 #include "tally/recsys/run/trained_model.h"
 #include "tools/commands.h"
+#include "tools/print.h"
 
 namespace tally::tools {
 namespace {
@@ -53,7 +53,7 @@ void convert(const ConvertOptions& options, const Tables& tables) {
   fs::create_directories(to.best_weights().parent_path());
   nn::save_weights(to.best_weights(), trained.model->state(),
                    checkpoint_identity(trained.config, data.at("content_sha256").as_string(), trained.items.ids));
-  std::cout << fmt::format("{}: {} with the weights of {}\n", options.output, trained.model->name(), options.weights);
+  print(fmt::format("{}: {} with the weights of {}\n", options.output, trained.model->name(), options.weights));
 }
 
 }  // namespace
