@@ -203,7 +203,8 @@ TEST_CASE("safetensors with a malformed entry are refused", "[safetensors]") {
   }
   CHECK_THAT(entry_refusal(entry("U8", "[9223372036854775808]", "[0,0]")),
              Contains("9223372036854775808 does not fit into 64 signed bits (at \"t.shape\")"));
-  CHECK_THAT(entry_refusal(entry("U8", "[1,1,1,1,1,1,1,1,1]", "[0,1]"), 1), Contains("needs at most 8 dimensions; got 9"));
+  CHECK_THAT(entry_refusal(entry("U8", "[1,1,1,1,1,1,1,1,1]", "[0,1]"), 1),
+             Contains("needs at most 8 dimensions; got 9"));
 
   for (const char* offsets : {"[]", "[0]", "[0,0,0]"}) {
     CHECK_THAT(entry_refusal(entry("U8", "[0]", offsets)), Contains("needs two data_offsets; got"));

@@ -51,7 +51,8 @@ ReadOptions form_of(std::size_t form) {
   options.rating_column = "rating";
   options.order_column = "timestamp";
   if (form == 1) options.format.separator = "\t", options.format.quoted = false;
-  if (form == 2) options.format = {.separator = "::", .quoted = false, .columns = {"user_id", "item_id", "rating", "timestamp"}};
+  if (form == 2)
+    options.format = {.separator = "::", .quoted = false, .columns = {"user_id", "item_id", "rating", "timestamp"}};
   if (form == 3) {
     options.format = {.separator = " ", .quoted = false, .columns = {"user_id", "item_id"}};
     options.rating_column = options.order_column = "";
