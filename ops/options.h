@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -11,7 +12,17 @@
 
 namespace tally::ops {
 
-using OptionValue = std::variant<bool, std::int64_t, double, std::string, std::vector<std::int64_t>>;
+/// The value of an option: a variant, but one whose copy may run out of memory. GCC 12's own destroys the half-made
+/// value then, so the value is copied by itself and moved in.
+struct OptionValue : std::variant<bool, std::int64_t, double, std::string, std::vector<std::int64_t>> {
+  using variant::variant;
+  OptionValue(const OptionValue& other)
+      : variant(std::visit([](auto copy) { return variant(std::move(copy)); }, static_cast<const variant&>(other))) {}
+  OptionValue(OptionValue&&) noexcept = default;
+  OptionValue& operator=(const OptionValue& other) { return *this = OptionValue(other); }
+  OptionValue& operator=(OptionValue&&) noexcept = default;
+  ~OptionValue() = default;
+};
 
 /// Options of a catalog call by name. Getters throw ConfigError when the value has another type (an integer is accepted
 /// as a number) and return `otherwise` when it is absent.

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "tally/core/io/json.h"
+#include "tally/ops/options.h"
 
 using namespace tally;
 
@@ -44,6 +45,29 @@ TEST_CASE("a copy of JSON that memory ends in throws, and nothing is broken", "[
     }
   }
   CHECK(failed > 8);
+}
+
+TEST_CASE("a copy of an option's value that memory ends in throws, and nothing is broken", "[options]") {
+  for (const ops::OptionValue& value :
+       {ops::OptionValue(std::string(50, 'x')), ops::OptionValue(std::vector<std::int64_t>{1, 2, 3})}) {
+    ops::OptionValue copy = 2.5;
+    int failed = 0;
+    for (long left = 0; left < 10; ++left) {
+      try {
+        allocations_left = left;
+        const ops::OptionValue made(value);
+        copy = made;
+        allocations_left = -1;
+        break;
+      } catch (const std::bad_alloc&) {
+        allocations_left = -1;
+        ++failed;
+        CHECK(copy == ops::OptionValue(2.5));
+      }
+    }
+    CHECK(copy == value);
+    CHECK(failed == 2);
+  }
 }
 
 #endif

@@ -13,6 +13,7 @@
 #include "tally/recsys/sessions/session_log.h"
 #include "tests/fuzz/all_readers.h"
 #include "tests/fuzz/scratch.h"
+#include "tests/recsys/lisa_samples.h"
 #include "tests/recsys/session_samples.h"
 
 namespace tally::fuzz {
@@ -106,17 +107,7 @@ std::vector<std::string> delimited_seeds() {
           '\4' + ("\xEF\xBB\xBFuser_id,item_id,rating,timestamp\nbad\n" + rows)};
 }
 
-Lisa small_lisa(LisaVariant variant) {
-  LisaOptions options;
-  options.items = 11;
-  options.width = 6;
-  options.window = 9;
-  options.variant = variant;
-  options.codebooks = 3;
-  options.codewords = 4;
-  options.target_codewords = 5;
-  return Lisa::make(options, RngKey{17});
-}
+Lisa small_lisa(LisaVariant variant) { return Lisa::make(lisa_samples::small(variant), RngKey{17}); }
 
 void run_serving(std::string_view bytes) {
   const std::filesystem::path path = scratch().write("served", bytes);

@@ -151,7 +151,8 @@ TEST_CASE("elementwise f32 functions are within their bounds where rounding erro
   });
 }
 
-TEST_CASE("elementwise f32 functions are within their bounds at every float", "[every_float][slow]") {
+// An hour of a core, by hand.
+TEST_CASE("elementwise f32 functions are within their bounds at every float", "[.][every_float]") {
   // The scalar target computes what one lane of SSSE3 does, and would take longer than all others.
   std::vector<std::string> targets = simd_targets();
   std::erase(targets, "SCALAR");
