@@ -222,7 +222,8 @@ Tensor residual_kmeans(const Tensor& x, std::int64_t books, std::int64_t words, 
                        const KMeansOptions& options) {
   check_books("residual_kmeans", x, books);
   check_rows("residual_kmeans", x, words);
-  auto [rest, mean] = centred(x);
+  Centred about_zero = centred(x);
+  Tensor& rest = about_zero.rows;
   std::vector<Tensor> made;
   for (std::int64_t book = 0; book < books; ++book) {
     made.push_back(kmeans(rest, words, key.fold_in(static_cast<std::uint64_t>(book)), options));
@@ -232,7 +233,7 @@ Tensor residual_kmeans(const Tensor& x, std::int64_t books, std::int64_t words, 
                       [&]<class T>(T) { kernels::axpy(rest.mutable_data<T>(), T{-1}, decoded.data<T>(), x.numel()); });
   }
   // The first codebook alone holds what all rows have in common.
-  move_by(made.front(), mean);
+  move_by(made.front(), about_zero.mean);
   return stacked(made);
 }
 
