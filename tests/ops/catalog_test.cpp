@@ -9,6 +9,7 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/core/memory.h"
+#include "tally/core/parallel.h"
 #include "tally/core/simd.h"
 #include "tally/ops/entry_checks.h"
 #include "tally/ops/sample_coverage.h"
@@ -207,6 +208,7 @@ TEST_CASE("an option that says how far may be larger than any sequence", "[catal
           for (const Tensor& input : sample.inputs) {
             leaves.push_back(input.defined() && is_floating(input.dtype()) ? Var::leaf(input) : Var(input));
           }
+          const SerialScope serial;  // threads that work side by side hold buffers at once, or not
           const MemoryScope scope;
           Tape tape;
           std::vector<Var> outputs;
