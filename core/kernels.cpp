@@ -133,19 +133,39 @@ double exp_and_sum_f32(float* y, const float* x, float scale, float shift, std::
   const F d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto vscale = hn::Set(d, scale), vshift = hn::Set(d, shift);
-  const auto one = [&](const float* from, float* to) {
-    const auto argument = hn::MulSub(hn::LoadU(d, from), vscale, vshift);
-    // A softmax subtracts its largest number: others, and NaN, are rare.
-    const bool small = hn::AllTrue(d, hn::Le(argument, hn::Set(d, simd::kShortExpLimit)));
-    const auto e = HWY_LIKELY(small) ? simd::exp_of_difference(d, argument) : exp_flushed(d, argument);
+  const auto argument_at = [&](const float* from) HWY_ATTR { return hn::MulSub(hn::LoadU(d, from), vscale, vshift); };
+  const auto large = [&](auto argument) HWY_ATTR { return hn::Gt(argument, hn::Set(d, simd::kShortExpLimit)); };
+  const auto one = [&](const float* from, float* to) HWY_ATTR {
+    const auto argument = argument_at(from);
+    // A softmax subtracts its largest number: others are rare.
+    const auto e =
+        HWY_LIKELY(hn::AllFalse(d, large(argument))) ? simd::exp_of_difference(d, argument) : exp_flushed(d, argument);
     hn::StoreU(e, d, to);
     return e;
+  };
+  // Four at once, so that one question serves them and their chains overlap.
+  const auto four = [&](const float* from, float* to) HWY_ATTR {
+    const auto a0 = argument_at(from), a1 = argument_at(from + lanes), a2 = argument_at(from + 2 * lanes),
+               a3 = argument_at(from + 3 * lanes);
+    if (HWY_UNLIKELY(!hn::AllFalse(d, hn::Or(hn::Or(large(a0), large(a1)), hn::Or(large(a2), large(a3)))))) {
+      const auto e0 = one(from, to), e1 = one(from + lanes, to + lanes);
+      const auto e2 = one(from + 2 * lanes, to + 2 * lanes), e3 = one(from + 3 * lanes, to + 3 * lanes);
+      return hn::Add(hn::Add(e0, e1), hn::Add(e2, e3));
+    }
+    const auto e0 = simd::exp_of_difference(d, a0), e1 = simd::exp_of_difference(d, a1);
+    const auto e2 = simd::exp_of_difference(d, a2), e3 = simd::exp_of_difference(d, a3);
+    hn::StoreU(e0, d, to);
+    hn::StoreU(e1, d, to + lanes);
+    hn::StoreU(e2, d, to + 2 * lanes);
+    hn::StoreU(e3, d, to + 3 * lanes);
+    return hn::Add(hn::Add(e0, e1), hn::Add(e2, e3));
   };
   double total = 0;
   std::int64_t i = 0;
   while (i + lanes <= n) {
     auto partial = hn::Zero(d);
     const std::int64_t end = std::min(n - lanes + 1, i + 16 * lanes);
+    for (; i + 3 * lanes < end; i += 4 * lanes) partial = hn::Add(partial, four(x + i, y + i));
     for (; i < end; i += lanes) partial = hn::Add(partial, one(x + i, y + i));
     total += static_cast<double>(hn::GetLane(hn::SumOfLanes(d, partial)));
   }
