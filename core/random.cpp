@@ -6,12 +6,25 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <numbers>
 #include <numeric>
+#include <utility>
 
 #include "tally/core/random.h"
+
+#ifndef TALLY_CORE_RANDOM_ONCE
+#define TALLY_CORE_RANDOM_ONCE
+namespace tally {
+namespace {
+/// Of the four words of a counter.
+constexpr std::int64_t kBlockBytes = 16;
+}  // namespace
+}  // namespace tally
+#endif  // TALLY_CORE_RANDOM_ONCE
 
 HWY_BEFORE_NAMESPACE();
 namespace tally {
@@ -56,61 +69,77 @@ struct Counters {
     return hn::BitCast(D(), hn::OddEven(hn::BitCast(kWords, hn::ShiftLeft<32>(second)), hn::BitCast(kWords, first)));
   }
 
-  HWY_INLINE void store(std::uint32_t* out) const {
+  HWY_INLINE void store(std::byte* out) const {
     HWY_ALIGN std::uint64_t pairs[2 * HWY_MAX_BYTES / sizeof(std::uint64_t)];
     hn::StoreInterleaved2(pair(c0, c1), pair(c2, c3), D(), pairs);
     std::memcpy(out, pairs, 16 * hn::Lanes(D()));
   }
 };
 
-/// Draws vectors of consecutive blocks, two at a time: one chain of multiplications alone would wait for its latency.
-HWY_INLINE void draw(RngKey key, Counters& a, Counters* b) {
+/// Vectors drawn at a time: one chain of multiplications alone would wait for its latency, and so many have room in the
+/// registers.
+constexpr int kChains = HWY_MAX_BYTES >= 64 ? 4 : 2;
+
+template <std::size_t N>
+HWY_INLINE void draw(RngKey key, std::array<Counters, N>& chains) {
   auto k0 = static_cast<std::uint32_t>(key.seed), k1 = static_cast<std::uint32_t>(key.seed >> 32);
   for (int round = 0; round < 10; ++round) {
     const auto v0 = hn::Set(Counters::D(), k0), v1 = hn::Set(Counters::D(), k1);
-    a.round(v0, v1);
-    if (b != nullptr) b->round(v0, v1);
+    for (Counters& each : chains) each.round(v0, v1);
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
 }
 #endif
 
-/// Blocks of four words for the counters (first_block + i, row, stream); writes 4 * blocks words.
-void philox_blocks(RngKey key, std::uint32_t row, std::uint32_t first_block, std::int64_t blocks, std::uint32_t* out) {
-  std::int64_t i = 0;
+/// Of `rows` rows, a row's `stride` bytes after the one before, the `blocks` blocks of four words for the counters
+/// (first_block + i, row, stream), wherever they stand.
+void philox_blocks(RngKey key, std::uint32_t row, std::int64_t rows, std::uint32_t first_block, std::int64_t blocks,
+                   std::byte* out, std::int64_t stride) {
 #if HWY_TARGET != HWY_SCALAR
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(Counters::D()));
-  const auto counters = [&](std::int64_t at)
-                            HWY_ATTR { return Counters(key, row, first_block + static_cast<std::uint32_t>(at)); };
-  for (; i + 2 * lanes <= blocks; i += 2 * lanes) {
-    Counters a = counters(i), b = counters(i + lanes);
-    draw(key, a, &b);
-    a.store(out + 4 * i);
-    b.store(out + 4 * (i + lanes));
-  }
-  for (; i + lanes <= blocks; i += lanes) {
-    Counters a = counters(i);
-    draw(key, a, nullptr);
-    a.store(out + 4 * i);
-  }
-  if (i < blocks) {
-    // A part of a vector takes as long as a whole one, and less than one block after the other.
-    Counters a = counters(i);
-    draw(key, a, nullptr);
-    HWY_ALIGN std::uint32_t words[4 * HWY_MAX_BYTES / sizeof(std::uint64_t)];
-    a.store(words);
-    std::copy_n(words, 4 * (blocks - i), out + 4 * i);
-    i = blocks;
+  const std::int64_t vectors = (blocks + lanes - 1) / lanes;
+  struct Place {
+    std::int64_t row = 0, vector = 0;
+  } next;
+  const auto take = [&]() HWY_ATTR {
+    const Place here = next;
+    if (++next.vector == vectors) next = {next.row + 1, 0};
+    return here;
+  };
+  const auto counters = [&](Place at) HWY_ATTR {
+    return Counters(key, row + static_cast<std::uint32_t>(at.row),
+                    first_block + static_cast<std::uint32_t>(at.vector * lanes));
+  };
+  const auto store = [&](const Counters& words, Place at) HWY_ATTR {
+    const std::int64_t first = at.vector * lanes, count = std::min(lanes, blocks - first);
+    std::byte* to = out + at.row * stride + kBlockBytes * first;
+    if (count == lanes) return words.store(to);
+    HWY_ALIGN std::byte part[2 * HWY_MAX_BYTES];
+    words.store(part);
+    std::memcpy(to, part, static_cast<std::size_t>(kBlockBytes * count));
+  };
+  const auto draw_some = [&]<std::size_t... I>(std::index_sequence<I...>) HWY_ATTR {
+    const std::array<Place, sizeof...(I)> places{(static_cast<void>(I), take())...};
+    std::array<Counters, sizeof...(I)> chains{counters(places[I])...};
+    draw(key, chains);
+    (store(chains[I], places[I]), ...);
+  };
+  // A part of a vector takes as long as a whole one, and less than one block after the other.
+  std::int64_t left = rows * vectors;
+  for (; left >= kChains; left -= kChains) draw_some(std::make_index_sequence<kChains>());
+  for (; left > 0; --left) draw_some(std::make_index_sequence<1>());
+#else
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      const auto words =
+          philox4x32({first_block + static_cast<std::uint32_t>(i), row + static_cast<std::uint32_t>(r),
+                      static_cast<std::uint32_t>(key.stream), static_cast<std::uint32_t>(key.stream >> 32)},
+                     {static_cast<std::uint32_t>(key.seed), static_cast<std::uint32_t>(key.seed >> 32)});
+      std::memcpy(out + r * stride + kBlockBytes * i, words.data(), kBlockBytes);
+    }
   }
 #endif
-  for (; i < blocks; ++i) {
-    const auto words =
-        philox4x32({first_block + static_cast<std::uint32_t>(i), row, static_cast<std::uint32_t>(key.stream),
-                    static_cast<std::uint32_t>(key.stream >> 32)},
-                   {static_cast<std::uint32_t>(key.seed), static_cast<std::uint32_t>(key.seed >> 32)});
-    for (std::size_t w = 0; w < 4; ++w) out[4 * i + static_cast<std::int64_t>(w)] = words[w];
-  }
 }
 
 }  // namespace
@@ -157,29 +186,70 @@ std::vector<RngKey> RngKey::split(int n) const {
   return keys;
 }
 
-void random_bits(RngKey key, std::uint64_t row, std::uint64_t first_column, std::int64_t n, std::uint32_t* out) {
-  if (n <= 0) return;
-  check<ValueError>(
-      row < (std::uint64_t{1} << 32) && first_column + static_cast<std::uint64_t>(n) <= (std::uint64_t{1} << 34),
-      "random_bits", "needs a row below 2^32 and columns below 2^34; got row ", row, ", columns from ", first_column);
-  const auto row32 = static_cast<std::uint32_t>(row);
-  std::int64_t done = 0;
-  // Columns up to the next multiple of four come from the rest of a block.
-  if (const auto skip = static_cast<std::int64_t>(first_column % 4); skip != 0) {
-    std::uint32_t block[4];
-    HWY_DYNAMIC_DISPATCH(philox_blocks)(key, row32, static_cast<std::uint32_t>(first_column / 4), 1, block);
-    for (std::int64_t w = skip; w < 4 && done < n; ++w) out[done++] = block[w];
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "parts of words are read in the order of memory");
+
+/// Draws of rows as numbers of type T, several to a block of words.
+template <class T>
+struct Draws {
+  static constexpr auto kPerBlock = static_cast<std::int64_t>(kBlockBytes / sizeof(T));
+
+  static void check_place(std::uint64_t end_row, std::uint64_t first_column, std::int64_t n) {
+    check<ValueError>(end_row <= std::uint64_t{1} << 32 &&
+                          first_column + static_cast<std::uint64_t>(n) <= std::uint64_t{kPerBlock} << 32,
+                      "random_bits", "needs a row below 2^32 and columns below ", std::uint64_t{kPerBlock} << 32,
+                      "; got row ", end_row - 1, ", columns from ", first_column);
   }
-  const std::uint64_t column = first_column + static_cast<std::uint64_t>(done);
-  const std::int64_t whole = (n - done) / 4;
-  HWY_DYNAMIC_DISPATCH(philox_blocks)(key, row32, static_cast<std::uint32_t>(column / 4), whole, out + done);
-  done += 4 * whole;
-  if (done < n) {
-    std::uint32_t block[4];
+
+  /// Whole blocks; the first column is a multiple of their size, and rows lie `stride` numbers apart.
+  static void blocks(RngKey key, std::uint64_t row, std::int64_t rows, std::uint64_t first_column, std::int64_t count,
+                     T* out, std::int64_t stride) {
     HWY_DYNAMIC_DISPATCH(philox_blocks)
-    (key, row32, static_cast<std::uint32_t>(column / 4) + static_cast<std::uint32_t>(whole), 1, block);
-    for (int w = 0; done < n; ++w) out[done++] = block[w];
+    (key, static_cast<std::uint32_t>(row), rows, static_cast<std::uint32_t>(first_column / kPerBlock), count,
+     reinterpret_cast<std::byte*>(out), stride * static_cast<std::int64_t>(sizeof(T)));
   }
+
+  static void row(RngKey key, std::uint64_t row, std::uint64_t column, std::int64_t n, T* out) {
+    if (n <= 0) return;
+    check_place(row + 1, column, n);
+    T part[kPerBlock];
+    // Columns up to where a block begins come from the rest of the one before.
+    if (const auto skip = static_cast<std::int64_t>(column % kPerBlock); skip != 0) {
+      const std::int64_t count = std::min(n, kPerBlock - skip);
+      blocks(key, row, 1, column, 1, part, 0);
+      out = std::copy_n(part + skip, count, out);
+      column += static_cast<std::uint64_t>(count);
+      n -= count;
+    }
+    const std::int64_t whole = n / kPerBlock, rest = n % kPerBlock;
+    if (whole > 0) blocks(key, row, 1, column, whole, out, 0);
+    if (rest == 0) return;
+    blocks(key, row, 1, column + static_cast<std::uint64_t>(n - rest), 1, part, 0);
+    std::copy_n(part, rest, out + n - rest);
+  }
+};
+
+}  // namespace
+
+void random_bits(RngKey key, std::uint64_t row, std::uint64_t first_column, std::int64_t n, std::uint32_t* out) {
+  Draws<std::uint32_t>::row(key, row, first_column, n, out);
+}
+
+void random_bits(RngKey key, std::uint64_t row, std::uint64_t first_column, std::int64_t n, std::uint16_t* out) {
+  Draws<std::uint16_t>::row(key, row, first_column, n, out);
+}
+
+void random_bits(RngKey key, std::uint64_t first_row, std::int64_t rows, std::uint64_t first_column, std::int64_t n,
+                 std::uint16_t* out, std::int64_t stride) {
+  using Halves = Draws<std::uint16_t>;
+  if (rows <= 0 || n <= 0) return;
+  Halves::check_place(first_row + static_cast<std::uint64_t>(rows), first_column, n);
+  const std::int64_t blocks = (n + Halves::kPerBlock - 1) / Halves::kPerBlock;
+  check<ValueError>(first_column % Halves::kPerBlock == 0 && (rows == 1 || stride >= blocks * Halves::kPerBlock),
+                    "random_bits", "needs a first column that is a multiple of ", Halves::kPerBlock,
+                    " and room for whole ones in a row; got columns from ", first_column, ", rows ", stride, " apart");
+  Halves::blocks(key, first_row, rows, first_column, blocks, out, stride);
 }
 
 double uniform(RngKey key, std::uint64_t row, std::uint64_t column) {

@@ -10,6 +10,7 @@
 #include "tally/core/parallel.h"
 #include "tally/ops/attention/attention_options.h"
 #include "tally/ops/entries.h"
+#include "tally/ops/kernels/dropout.h"
 
 namespace tally::ops {
 namespace {
@@ -37,15 +38,15 @@ Call describe(const detail::AttentionSizes& sizes, const AttentionOptions& optio
 
 /// Sets the dropped ones among a row's probabilities (or their gradients) to zero and scales the others.
 template <class T>
-void drop(const Call& call, std::int64_t row, std::int64_t head, std::int64_t length, std::vector<std::uint32_t>& bits,
-          T* probabilities) {
+void drop(const Call& call, std::int64_t row, std::int64_t head, std::int64_t length,
+          std::vector<kernels::MaskBits>& bits, T* probabilities) {
   const DropoutOptions& dropout = call.options.dropout;
   random_bits(dropout.key.fold_in(static_cast<std::uint64_t>(head)),
               dropout.first_row + static_cast<std::uint64_t>(row), 0, length, bits.data());
-  const auto threshold = static_cast<std::uint32_t>(dropout.rate * 0x1p32);
-  const auto scale = static_cast<T>(1 / (1 - dropout.rate));
+  const kernels::DropoutMask mask = kernels::dropout_mask(dropout.rate, dropout.key);
+  const auto scale = static_cast<T>(mask.scale);
   for (std::int64_t j = 0; j < length; ++j) {
-    probabilities[j] = bits[static_cast<std::size_t>(j)] >= threshold ? probabilities[j] * scale : T{0};
+    probabilities[j] = bits[static_cast<std::size_t>(j)] >= mask.threshold ? probabilities[j] * scale : T{0};
   }
 }
 
@@ -79,7 +80,7 @@ void forward(const Call& call, const T* q, const T* k, const T* v, T* probabilit
         const T* weights = p;
         if (call.options.dropout.rate > 0) {
           dropped.assign(p, p + length * length);
-          std::vector<std::uint32_t> bits(static_cast<std::size_t>(length));
+          std::vector<kernels::MaskBits> bits(static_cast<std::size_t>(length));
           for (std::int64_t i = 0; i < length; ++i)
             drop(call, row + i, head, length, bits, dropped.data() + i * length);
           weights = dropped.data();
@@ -103,7 +104,7 @@ void backward(const Call& call, const T* q, const T* k, const T* v, const T* pro
         const std::int64_t at = row * ld + head * width, value_at = row * value_ld + head * value_width;
         const T* p = probabilities + call.starts[static_cast<std::size_t>(m)];
         const bool dropout = call.options.dropout.rate > 0;
-        std::vector<std::uint32_t> bits(static_cast<std::size_t>(dropout ? length : 0));
+        std::vector<kernels::MaskBits> bits(static_cast<std::size_t>(dropout ? length : 0));
         std::vector<T> dropped;
         if (dropout) {
           dropped.assign(p, p + length * length);

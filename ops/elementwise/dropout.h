@@ -15,8 +15,8 @@ struct DropoutOptions {
 
 /// Sets elements to zero at random and multiplies the others by 1 / (1 - rate) (Srivastava et al., JMLR 2014).
 ///
-/// x [..., D] f32 or f64, seen as rows of D. Element (row, column) is kept when the 32 bits that random_bits() draws at
-/// (key, first_row + row, column) are at least rate * 2^32. Rate 0 returns x itself.
+/// x [..., D] f32 or f64, seen as rows of D. Element (row, column) is kept when the 16 bits that random_bits() draws at
+/// (key, first_row + row, column) are at least rate * 2^16, rounded to the nearest. Rate 0 returns x itself.
 /// Keeps nothing but the key: backward draws the mask again. A dropped NaN or infinity becomes 0.
 /// Throws ValueError for a rate outside [0, 1) or rows beyond 2^32; ShapeError for a scalar; DTypeError.
 Var dropout(const Var& x, const DropoutOptions& options);

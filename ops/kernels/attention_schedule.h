@@ -20,6 +20,9 @@ inline constexpr std::int64_t kRowRoom = 128;  // kLongBlock rounded up for the 
 // A product up to this many multiplications goes through BLAS without packing, faster than a larger one.
 inline constexpr std::int64_t kProductLimit = 1000000;
 inline constexpr std::int64_t kMaxKeyTile = 256;
+// Keys that a block of queries meets at once in backward, where two tiles of scores are to stay in the first-level
+// cache.
+inline constexpr std::int64_t kPairedKeys = 192;
 // A sequence is parallel inside when it is longer than this and its scores are more than a share of all.
 inline constexpr std::int64_t kLongSequence = 512;
 inline constexpr std::int64_t kLongShare = 64;
@@ -33,10 +36,10 @@ inline std::int64_t block_limit(std::int64_t length) {
 }
 
 /// Rows of the blocks that a sequence is cut into: nearly equal, so that little of a causal tile is wasted. A multiple
-/// of 4, the draws of one random counter, unless there is one block.
+/// of what a mask draws at once, unless there is one block.
 inline std::int64_t block_rows(std::int64_t length) {
   const std::int64_t blocks = block_count(length, block_limit(length));
-  return blocks <= 1 ? std::max<std::int64_t>(length, 1) : round_up(block_count(length, blocks), 4);
+  return blocks <= 1 ? std::max<std::int64_t>(length, 1) : round_up(block_count(length, blocks), kMaskDraw);
 }
 
 /// One head of one sequence.

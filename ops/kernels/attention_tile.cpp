@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "tally/ops/kernels/attention_tile.h"
+#include "tally/ops/kernels/dropout-inl.h"
 #include "tally/ops/kernels/simd_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -19,23 +20,18 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 using F = hn::ScalableTag<float>;
-using I = hn::RebindToSigned<F>;
-using U = hn::RebindToUnsigned<F>;
 
 /// Lanes of the vector at `column` that lie in [first, end).
 HWY_INLINE hn::Mask<F> inside(F d, std::int64_t column, std::int64_t first, std::int64_t end) {
-  const I di;
-  const auto lane = hn::Iota(di, static_cast<std::int32_t>(column));
-  const auto in = hn::AndNot(hn::Lt(lane, hn::Set(di, static_cast<std::int32_t>(first))),
-                             hn::Lt(lane, hn::Set(di, static_cast<std::int32_t>(end))));
-  return hn::RebindMask(d, in);
+  const auto up_to = [&](std::int64_t limit) HWY_ATTR {
+    return hn::FirstN(d, static_cast<std::size_t>(std::max<std::int64_t>(limit - column, 0)));
+  };
+  return hn::AndNot(up_to(first), up_to(end));
 }
 
 /// 1 or 0 times the scale of kept elements, from the bits at a place.
-HWY_INLINE hn::Vec<F> keep_factors(F d, const std::uint32_t* bits, const TileDropout& dropout) {
-  const U du;
-  const auto dropped = hn::Lt(hn::LoadU(du, bits), hn::Set(du, dropout.threshold));
-  return hn::IfThenZeroElse(hn::RebindMask(d, dropped), hn::Set(d, static_cast<float>(dropout.scale)));
+HWY_INLINE hn::Vec<F> keep_factors(F d, const MaskBits* bits, const TileDropout& dropout) {
+  return hn::IfThenZeroElse(dropped(d, bits, dropout.threshold), hn::Set(d, static_cast<float>(dropout.scale)));
 }
 
 /// Visible columns of a row, and the whole vectors that hold them.
@@ -101,7 +97,7 @@ bool softmax_tile_f32(float* scores, std::int64_t stride, std::int64_t rows, std
       continue;
     }
     const auto shift = hn::Set(d, maximum[r]);
-    const std::uint32_t* bits = dropout.bits == nullptr ? nullptr : dropout.bits + r * stride;
+    const MaskBits* bits = dropout.bits == nullptr ? nullptr : dropout.bits + r * stride;
     double total = sum[r] * static_cast<double>(rescale[r]);
     for (std::int64_t c = span.begin_vector; c < span.end_vector;) {
       // Short runs in f32 lanes, the runs in double.
@@ -131,7 +127,7 @@ void softmax_tile_backward_f32(float* scores, float* gradients, std::int64_t str
   for (std::int64_t r = 0; r < rows; ++r) {
     float* row = scores + r * stride;
     float* gradient = gradients == nullptr ? nullptr : gradients + r * stride;
-    const std::uint32_t* bits = dropout.bits == nullptr ? nullptr : dropout.bits + r * stride;
+    const MaskBits* bits = dropout.bits == nullptr ? nullptr : dropout.bits + r * stride;
     const Span span = span_of(band, r, columns, lanes);
     const double sum = log_sum_exp[r * row_distance];
     const auto upper = static_cast<float>(sum);
@@ -143,14 +139,13 @@ void softmax_tile_backward_f32(float* scores, float* gradients, std::int64_t str
     for (std::int64_t c = begin; c < end; c += lanes) {
       auto p = simd::exp_of_difference(d, hn::Sub(hn::Sub(hn::LoadU(d, row + c), shift), rest));
       const bool border = c < span.first || c + lanes > span.end;
-      const auto visible = inside(d, c, span.first, span.end);
-      if (border) p = hn::IfThenElseZero(visible, p);
+      if (border) p = hn::IfThenElseZero(inside(d, c, span.first, span.end), p);
       const auto keep = bits == nullptr ? hn::Set(d, 1.0f) : keep_factors(d, bits + c, dropout);
       hn::StoreU(hn::Mul(p, keep), d, row + c);
       if (gradient == nullptr) continue;
       auto g = hn::Mul(hn::Mul(p, vscale), hn::MulSub(hn::LoadU(d, gradient + c), keep, mean));
       // What lies beyond the visible may be anything, and times zero not zero.
-      if (border) g = hn::IfThenElseZero(visible, g);
+      if (border) g = hn::IfThenElseZero(inside(d, c, span.first, span.end), g);
       hn::StoreU(g, d, gradient + c);
     }
     for (float* each : {row, gradient}) {

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "tally/ops/kernels/dropout.h"
+
 // What softmax attention does to a tile of scores between its matrix products: rows are queries, columns are keys. f32
 // is SIMD, dispatched at run time; f64 exists for checking. All run on the calling thread.
 //
@@ -19,8 +21,8 @@ struct TileBand {
 
 /// Dropout of probabilities: one is kept where the bits at its place are at least the threshold.
 struct TileDropout {
-  const std::uint32_t* bits = nullptr;  ///< as far apart as the scores; null for no dropout
-  std::uint32_t threshold = 0;
+  const MaskBits* bits = nullptr;  ///< as far apart as the scores; null for no dropout
+  MaskBits threshold = 0;
   double scale = 1;  ///< of kept elements
 };
 

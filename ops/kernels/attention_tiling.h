@@ -55,8 +55,22 @@ struct Pair {
   Head at;
   std::int64_t query, rows;     ///< first query, from the sequence's start, and their number
   std::int64_t first, columns;  ///< the same of the keys
-  bool set;                     ///< gradients are set, later ones are added to
+  bool set_queries, set_keys;   ///< their gradients are set, later ones are added to
 };
+
+/// Calls body(pair) for queries [begin, end) of a sequence and the keys that they see, tile by tile.
+template <class Body>
+void for_each_key_tile(const AttentionPlan& plan, const Head& at, std::int64_t begin, std::int64_t end,
+                       std::int64_t tile, Body&& body) {
+  const std::int64_t nearest =
+      plan.window > 0 ? std::max<std::int64_t>(begin - plan.window + 1, 0) / kMaskDraw * kMaskDraw : 0;
+  const std::int64_t farthest = plan.causal       ? end
+                                : plan.window > 0 ? std::min(end + plan.window - 1, at.length)
+                                                  : at.length;
+  for (std::int64_t first = nearest; first < farthest; first += tile) {
+    body(Pair{at, begin, end - begin, first, std::min(tile, farthest - first), first == nearest, false});
+  }
+}
 
 /// All pairs of blocks of a sequence that see each other, step by step: within a step no block of keys and no block of
 /// queries occurs twice. Calls run_step(count, pair_at) for each; pair_at(head, i) gives pair i below count.
@@ -72,20 +86,41 @@ void for_each_step(const AttentionPlan& plan, std::int64_t length, RunStep&& run
     if (begin >= end) continue;
     run_step(end - begin, [&](const Head& at, std::int64_t i) {
       const std::int64_t key = (begin + i) * block, query = (begin + i + step) % blocks * block;
-      return Pair{at, query, std::min(block, length - query), key, std::min(block, length - key), step == 0};
+      return Pair{at, query, std::min(block, length - query), key, std::min(block, length - key), step == 0, step == 0};
     });
   }
 }
 
-/// Calls body(pair, buffers) for all pairs of blocks that see each other, in parallel where they touch different rows:
-/// the order of every sum is fixed. make(longest) gives the buffers of a task.
-template <class Make, class Body>
-void over_pairs(const AttentionPlan& plan, Make&& make, Body&& body) {
+/// Columns of the buffers of over_pairs().
+inline std::int64_t most_paired_keys(std::int64_t longest) {
+  return std::min(longest, std::max(kPairedKeys, block_limit(longest)));
+}
+
+/// Sets the gradients of a head's keys and values to zero.
+template <class T>
+void clear_key_gradients(const AttentionPlan& plan, const AttentionBackward<T>& data, const Head& at) {
+  const auto clear = [&](T* gradient, std::int64_t width) {
+    if (gradient == nullptr) return;
+    T* row = gradient + (at.row * plan.heads + at.head) * width;
+    for (std::int64_t i = 0; i < at.length; ++i, row += plan.heads * width) std::fill_n(row, width, T{0});
+  };
+  clear(data.gradient_k, plan.width);
+  clear(data.gradient_v, plan.value_width);
+}
+
+/// Calls body(pair, buffers) for all blocks of queries and of keys that see each other, in parallel where they touch
+/// different rows: the order of every sum is fixed. make(longest) gives the buffers of a task.
+template <class T, class Make, class Body>
+void over_pairs(const AttentionPlan& plan, const AttentionBackward<T>& data, Make&& make, Body&& body) {
   const Schedule schedule(plan);
   schedule.over_blocks(make, [&](const Head& at, auto& buffers) {
-    for_each_step(plan, at.length, [&](std::int64_t count, auto&& pair_at) {
-      for (std::int64_t i = 0; i < count; ++i) body(pair_at(at, i), buffers);
-    });
+    // One task has all rows to itself: the fewer and wider the tiles, the better.
+    clear_key_gradients(plan, data, at);
+    const std::int64_t block = block_rows(at.length);
+    for (std::int64_t begin = 0; begin < at.length; begin += block) {
+      for_each_key_tile(plan, at, begin, std::min(begin + block, at.length), kPairedKeys,
+                        [&](const Pair& pair) { body(pair, buffers); });
+    }
   });
   schedule.over_long([&](std::int64_t row, std::int64_t length) {
     for_each_step(plan, length, [&](std::int64_t count, auto&& pair_at) {
@@ -110,7 +145,7 @@ void backward_tile(const AttentionPlan& plan, const AttentionBackward<T>& data, 
   const T* keys = data.k.data + key_row * data.k.stride + head * width;
   const T* gradient = data.gradient_output + query_row * value_stride + head * value_width;
   T* products = data.gradient_q == nullptr && data.gradient_k == nullptr ? nullptr : tiles.second;
-  const T beta = pair.set ? T{0} : T{1};
+  const T beta_keys = pair.set_keys ? T{0} : T{1}, beta_queries = pair.set_queries ? T{0} : T{1};
   using blas::Transpose;
 
   blas::gemm(Transpose::no, Transpose::yes, pair.rows, pair.columns, width, static_cast<T>(plan.scale), queries,
@@ -123,16 +158,16 @@ void backward_tile(const AttentionPlan& plan, const AttentionBackward<T>& data, 
   change(tiles.data, products);
   if (data.gradient_v != nullptr) {
     blas::gemm(Transpose::yes, Transpose::no, pair.columns, value_width, pair.rows, T{1}, tiles.data, tile_stride,
-               gradient, value_stride, beta, data.gradient_v + key_row * value_stride + head * value_width,
+               gradient, value_stride, beta_keys, data.gradient_v + key_row * value_stride + head * value_width,
                value_stride);
   }
   if (data.gradient_k != nullptr) {
     blas::gemm(Transpose::yes, Transpose::no, pair.columns, width, pair.rows, scale, products, tile_stride, queries,
-               data.q.stride, beta, data.gradient_k + key_row * stride + head * width, stride);
+               data.q.stride, beta_keys, data.gradient_k + key_row * stride + head * width, stride);
   }
   if (data.gradient_q != nullptr) {
     blas::gemm(Transpose::no, Transpose::no, pair.rows, width, pair.columns, scale, products, tile_stride, keys,
-               data.k.stride, beta, data.gradient_q + query_row * stride + head * width, stride);
+               data.k.stride, beta_queries, data.gradient_q + query_row * stride + head * width, stride);
   }
 }
 

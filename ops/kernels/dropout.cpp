@@ -5,6 +5,9 @@
 // Highway must come after foreach_target.
 #include <hwy/highway.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "tally/ops/kernels/dropout-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -16,15 +19,15 @@ template <class T>
 void apply(const DropoutMask& mask, std::uint64_t first_row, std::int64_t rows, std::int64_t columns, const T* x,
            T* y) {
   const hn::ScalableTag<T> d;
-  std::uint32_t bits[kMaskRoom];
+  MaskRows bits(&mask, first_row, rows, columns);
   for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t first = 0; first < columns; first += kMaskRun) {
-      const std::int64_t n = std::min(kMaskRun, columns - first);
-      random_bits(mask.key, first_row + static_cast<std::uint64_t>(row), static_cast<std::uint64_t>(first), n, bits);
+    for (std::int64_t first = 0; first < columns; first += MaskRows::kRun) {
+      const std::int64_t n = std::min(MaskRows::kRun, columns - first);
+      const MaskBits* run = bits.at(row, first, n);
       const T* from = x + row * columns + first;
       T* to = y + row * columns + first;
       for_each_vector(d, n, [&](std::int64_t i, std::int64_t count) {
-        store_lanes(drop(d, load_lanes(d, from + i, count), bits + i, mask), d, to + i, count);
+        store_lanes(drop(d, load_lanes(d, from + i, count), run + i, mask), d, to + i, count);
       });
     }
   }
@@ -55,7 +58,7 @@ HWY_EXPORT(apply_f32);
 }  // namespace
 
 DropoutMask dropout_mask(double rate, RngKey key) {
-  return {key, static_cast<std::uint32_t>(rate * 0x1p32), 1 / (1 - rate)};
+  return {key, static_cast<MaskBits>(std::min(std::round(rate * 0x1p16), 0x1p16 - 1)), 1 / (1 - rate)};
 }
 
 void apply_dropout(const DropoutMask& mask, std::uint64_t first_row, std::int64_t rows, std::int64_t columns,

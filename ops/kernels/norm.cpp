@@ -42,23 +42,20 @@ HWY_INLINE hn::Vec<D> first_lanes(D d, hn::Vec<D> v, std::int64_t count) {
 
 /// sum = residual + dropout(x) for one row; returns the sum over the row when kTotal.
 template <bool kTotal, class T>
-HWY_INLINE double add_residual(const NormForward<T>& call, std::int64_t row, std::uint32_t* bits) {
+HWY_INLINE double add_residual(const NormForward<T>& call, std::int64_t row, MaskRows& bits) {
   const hn::ScalableTag<T> d;
   const std::int64_t at = row * call.columns;
   auto partial = hn::Zero(d);
   double total = 0;
-  for (std::int64_t first = 0; first < call.columns; first += kMaskRun) {
-    const std::int64_t n = std::min(kMaskRun, call.columns - first);
-    if (call.mask != nullptr) {
-      random_bits(call.mask->key, call.first_row + static_cast<std::uint64_t>(row), static_cast<std::uint64_t>(first),
-                  n, bits);
-    }
+  for (std::int64_t first = 0; first < call.columns; first += MaskRows::kRun) {
+    const std::int64_t n = std::min(MaskRows::kRun, call.columns - first);
+    const MaskBits* run = call.mask == nullptr ? nullptr : bits.at(row, first, n);
     for_each_run(
         d, n,
         [&](std::int64_t i, std::int64_t count) {
           const std::int64_t j = at + first + i;
           auto v = load_lanes(d, call.x + j, count);
-          if (call.mask != nullptr) v = drop(d, v, bits + i, *call.mask);
+          if (run != nullptr) v = drop(d, v, run + i, *call.mask);
           v = hn::Add(v, load_lanes(d, call.residual + j, count));
           store_lanes(v, d, call.sum + j, count);
           if constexpr (kTotal) partial = hn::Add(partial, first_lanes(d, v, count));
@@ -88,7 +85,7 @@ double row_total(const T* x, std::int64_t columns) {
 template <bool kCentered, class T>
 void normalize_rows(const NormForward<T>& call, std::int64_t begin, std::int64_t end) {
   const hn::ScalableTag<T> d;
-  std::uint32_t bits[kMaskRoom];
+  MaskRows bits(call.mask, call.first_row, end, call.columns);
   const auto columns = static_cast<double>(call.columns);
   for (std::int64_t row = begin; row < end; ++row) {
     const T* x = call.x + row * call.columns;
@@ -186,17 +183,14 @@ HWY_INLINE void row_means(const Row<kCentered, D>& u, const NormBackward<T>& cal
 /// Second pass: the gradient of the sum, and of x through the mask.
 template <bool kCentered, class D, class T>
 HWY_INLINE void row_gradient(const Row<kCentered, D>& u, const NormBackward<T>& call, std::int64_t row, T mean,
-                             T product_mean, std::uint32_t* bits) {
+                             T product_mean, MaskRows& bits) {
   const D d = u.d;
   const std::int64_t at = row * call.columns;
   const auto vmean = hn::Set(d, mean), vproduct = hn::Set(d, product_mean);
   const bool masked = call.mask != nullptr && call.gx != nullptr;
-  for (std::int64_t first = 0; first < call.columns; first += kMaskRun) {
-    const std::int64_t n = std::min(kMaskRun, call.columns - first);
-    if (masked) {
-      random_bits(call.mask->key, call.first_row + static_cast<std::uint64_t>(row), static_cast<std::uint64_t>(first),
-                  n, bits);
-    }
+  for (std::int64_t first = 0; first < call.columns; first += MaskRows::kRun) {
+    const std::int64_t n = std::min(MaskRows::kRun, call.columns - first);
+    const MaskBits* run = masked ? bits.at(row, first, n) : nullptr;
     for_each_vector(d, n, [&](std::int64_t i, std::int64_t count) {
       const std::int64_t j = first + i;
       auto h = load_lanes(d, call.gy + at + j, count);
@@ -205,7 +199,7 @@ HWY_INLINE void row_gradient(const Row<kCentered, D>& u, const NormBackward<T>& 
       auto g = hn::Mul(hn::NegMulAdd(u.at(j, count), vproduct, h), u.inverse);
       if (call.gsum != nullptr) g = hn::Add(g, load_lanes(d, call.gsum + at + j, count));
       if (call.gresidual != nullptr) store_lanes(g, d, call.gresidual + at + j, count);
-      if (call.gx != nullptr) store_lanes(masked ? drop(d, g, bits + i, *call.mask) : g, d, call.gx + at + j, count);
+      if (call.gx != nullptr) store_lanes(masked ? drop(d, g, run + i, *call.mask) : g, d, call.gx + at + j, count);
     });
   }
 }
@@ -215,7 +209,7 @@ void backward_rows(const NormBackward<T>& call, std::int64_t begin, std::int64_t
                    T* scratch) {
   using D = hn::ScalableTag<T>;
   const D d;
-  std::uint32_t bits[kMaskRoom];
+  MaskRows bits(call.mask, call.first_row, end, call.columns);
   T* weight_sums = gweight == nullptr ? nullptr : scratch;
   T* bias_sums = gbias == nullptr ? nullptr : scratch + call.columns;
   for (std::int64_t run = begin; run < end; run += kRowRun) {

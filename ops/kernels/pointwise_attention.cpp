@@ -44,22 +44,20 @@ void pointwise_attention_forward(const AttentionPlan& plan, double normalizer, M
     return Tiles<T>(tiling::block_limit(longest), tiling::most_keys(plan, longest), 1);
   };
   tiling::over_query_blocks(plan, buffers, [&](const Head& at, std::int64_t begin, std::int64_t end, Tiles<T>& tiles) {
-    const std::int64_t rows = end - begin, seen = plan.causal ? end : at.length;
-    const std::int64_t tile = tiling::key_tile(plan, at.length);
+    const std::int64_t rows = end - begin;
     const T* queries = q.data + (at.row + begin) * q.stride + at.head * plan.width;
     T* out = output + (at.row + begin) * stride + at.head * plan.value_width;
-    for (std::int64_t first = 0; first < seen; first += tile) {
-      const Pair pair{at, begin, rows, first, std::min(tile, seen - first), first == 0};
-      const T* keys = k.data + (at.row + first) * k.stride + at.head * plan.width;
-      const T* values = v.data + (at.row + first) * v.stride + at.head * plan.value_width;
+    tiling::for_each_key_tile(plan, at, begin, end, tiling::key_tile(plan, at.length), [&](const Pair& pair) {
+      const T* keys = k.data + (at.row + pair.first) * k.stride + at.head * plan.width;
+      const T* values = v.data + (at.row + pair.first) * v.stride + at.head * plan.value_width;
       blas::gemm(Transpose::no, Transpose::yes, rows, pair.columns, plan.width, static_cast<T>(plan.scale), queries,
                  q.stride, keys, k.stride, T{0}, tiles.data, tiles.stride);
       over_visible(plan, pair, tiles.stride, tiles.data, [&](std::int64_t row, std::int64_t count) {
         unary(UnaryOp::silu, tiles.data + row, tiles.data + row, count);
       });
       blas::gemm(Transpose::no, Transpose::no, rows, plan.value_width, pair.columns, T{1}, tiles.data, tiles.stride,
-                 values, v.stride, pair.set ? T{0} : T{1}, out, stride);
-    }
+                 values, v.stride, pair.set_queries ? T{0} : T{1}, out, stride);
+    });
     for (std::int64_t r = 0; r < rows; ++r) {
       const double weight = weight_of(plan, normalizer, begin + r, at.length);
       scale(out + r * stride, static_cast<T>(weight), plan.value_width);
@@ -84,10 +82,9 @@ void pointwise_attention_backward(const AttentionPlan& plan, double normalizer, 
   AttentionBackward<T> undivided = data;
   undivided.gradient_output = divided.data();
   const auto buffers = [&](std::int64_t longest) {
-    const std::int64_t limit = tiling::block_limit(longest);
-    return Tiles<T>(limit, limit, 2);
+    return Tiles<T>(tiling::block_limit(longest), tiling::most_paired_keys(longest), 2);
   };
-  tiling::over_pairs(plan, buffers, [&](const Pair& pair, Tiles<T>& tiles) {
+  tiling::over_pairs(plan, data, buffers, [&](const Pair& pair, Tiles<T>& tiles) {
     tiling::backward_tile(plan, undivided, pair, static_cast<T>(plan.scale), tiles, [&](T* scores, T* products) {
       if (products != nullptr) {
         over_visible(plan, pair, tiles.stride, products, [&](std::int64_t row, std::int64_t count) {

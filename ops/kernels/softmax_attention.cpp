@@ -28,7 +28,7 @@ struct Scratch : tiling::Tiles<T> {
       : tiling::Tiles<T>(rows, columns, tiles) {
     if (plan.dropout) bits.resize(static_cast<std::size_t>(rows * this->stride));
   }
-  std::vector<std::uint32_t> bits;
+  std::vector<MaskBits> bits;
 };
 
 /// Draws the bits of the visible part of a tile.
@@ -36,13 +36,10 @@ template <class T>
 TileDropout draw_dropout(const AttentionPlan& plan, RngKey key, const Head& at, std::int64_t query, std::int64_t rows,
                          std::int64_t first_key, std::int64_t columns, TileBand band, Scratch<T>& scratch) {
   if (!plan.dropout) return {};
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const std::int64_t first = std::clamp<std::int64_t>(band.first + r, 0, columns) / 4 * 4;
-    const std::int64_t end = std::clamp<std::int64_t>(band.end + r, first, columns);
-    random_bits(key, plan.first_row + static_cast<std::uint64_t>(at.row + query + r),
-                static_cast<std::uint64_t>(first_key + first), round_up(end - first, 4),
-                scratch.bits.data() + r * scratch.stride + first);
-  }
+  const std::int64_t first = std::clamp<std::int64_t>(band.first, 0, columns) / kMaskDraw * kMaskDraw;
+  const std::int64_t end = std::clamp<std::int64_t>(band.end + rows - 1, first, columns);
+  random_bits(key, plan.first_row + static_cast<std::uint64_t>(at.row + query), rows,
+              static_cast<std::uint64_t>(first_key + first), end - first, scratch.bits.data() + first, scratch.stride);
   return {scratch.bits.data(), plan.dropout->threshold, plan.dropout->scale};
 }
 
@@ -69,13 +66,8 @@ struct Forward {
     std::fill_n(maximum, round_up(rows, kTileAlignment), -std::numeric_limits<T>::infinity());
     std::fill_n(sum, rows, 0.0);
 
-    const std::int64_t nearest = plan.window > 0 ? std::max<std::int64_t>(begin - plan.window + 1, 0) / 4 * 4 : 0;
-    const std::int64_t farthest = plan.causal       ? end
-                                  : plan.window > 0 ? std::min(end + plan.window - 1, at.length)
-                                                    : at.length;
-    const std::int64_t tile = tiling::key_tile(plan, at.length);
-    for (std::int64_t first = nearest; first < farthest; first += tile) {
-      const std::int64_t columns = std::min(tile, farthest - first);
+    const auto key_tile = [&](const tiling::Pair& pair) {
+      const std::int64_t first = pair.first, columns = pair.columns;
       const T* keys = k.data + (at.row + first) * k.stride + at.head * plan.width;
       const T* values = v.data + (at.row + first) * v.stride + at.head * plan.value_width;
       blas::gemm(Transpose::no, Transpose::yes, rows, columns, plan.width, static_cast<T>(plan.scale), query, q.stride,
@@ -84,10 +76,11 @@ struct Forward {
       const TileDropout dropout = draw_dropout(plan, key, at, begin, rows, first, columns, band, scratch);
       const bool rescale =
           softmax_tile(scratch.data, scratch.stride, rows, columns, band, dropout, maximum, sum, factor);
-      if (first > nearest && rescale) scale_rows(out, output_stride, rows, plan.value_width, factor);
+      if (!pair.set_queries && rescale) scale_rows(out, output_stride, rows, plan.value_width, factor);
       blas::gemm(Transpose::no, Transpose::no, rows, plan.value_width, columns, T{1}, scratch.data, scratch.stride,
-                 values, v.stride, first > nearest ? T{1} : T{0}, out, output_stride);
-    }
+                 values, v.stride, pair.set_queries ? T{0} : T{1}, out, output_stride);
+    };
+    tiling::for_each_key_tile(plan, at, begin, end, tiling::key_tile(plan, at.length), key_tile);
     for (std::int64_t r = 0; r < rows; ++r) {
       factor[r] = static_cast<T>(1 / sum[r]);
       log_sum_exp[(at.row + begin + r) * plan.heads + at.head] = static_cast<double>(maximum[r]) + std::log(sum[r]);
@@ -115,10 +108,9 @@ struct Backward {
 
   void run() const {
     tiling::over_pairs(
-        plan,
+        plan, data,
         [&](std::int64_t longest) {
-          const std::int64_t limit = block_limit(longest);
-          return Scratch<T>(plan, limit, limit, delta == nullptr ? 1 : 2);
+          return Scratch<T>(plan, block_limit(longest), tiling::most_paired_keys(longest), delta == nullptr ? 1 : 2);
         },
         [&](const tiling::Pair& pair, Scratch<T>& buffers) {
           const std::int64_t place = (pair.at.row + pair.query) * plan.heads + pair.at.head;

@@ -34,6 +34,21 @@ TEST_CASE("random bits depend on row and column only, on every SIMD target", "[r
         std::vector<std::uint32_t> bits(static_cast<std::size_t>(n), 0);
         random_bits(key, 77, static_cast<std::uint64_t>(first), n, bits.data());
         CHECK(std::equal(bits.begin(), bits.end(), reference.begin() + first));
+        std::vector<std::uint16_t> halves(static_cast<std::size_t>(n), 0);
+        random_bits(key, 77, static_cast<std::uint64_t>(first), n, halves.data());
+        for (std::int64_t i = 0; i < n; ++i) {
+          const auto place = static_cast<std::size_t>(first + i);
+          REQUIRE(halves[static_cast<std::size_t>(i)] == (reference[place / 2] >> (place % 2 * 16) & 0xFFFF));
+        }
+        if (first % 8 != 0) continue;
+        for (const std::int64_t rows : {1, 2, 3, 4}) {
+          const std::int64_t stride = (n + 7) / 8 * 8 + 1;
+          std::vector<std::uint16_t> several(static_cast<std::size_t>(rows * stride), 7);
+          random_bits(key, 78 - static_cast<std::uint64_t>(rows), rows, static_cast<std::uint64_t>(first), n,
+                      several.data(), stride);
+          CHECK(std::equal(halves.begin(), halves.end(), several.begin() + (rows - 1) * stride));
+          CHECK(several.back() == 7);  // nothing beyond whole blocks
+        }
       }
     }
   }

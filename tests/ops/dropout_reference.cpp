@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "tally/core/random.h"
 #include "tests/ops/references.h"
 
@@ -10,9 +12,9 @@ void add_dropout_references(References& references) {
     const auto columns = static_cast<std::uint64_t>(in[0].dim(-1));
     for (std::uint64_t i = 0; i < y.size(); ++i) {
       const std::uint64_t row = static_cast<std::uint64_t>(options.integer("first_row", 0)) + i / columns;
-      std::uint32_t bits = 0;
+      std::uint16_t bits = 0;
       random_bits(options.key(), row, i % columns, 1, &bits);
-      y[i] = bits / 4294967296.0 < rate ? 0 : y[i] / (1 - rate);
+      y[i] = bits < std::round(rate * 65536) ? 0 : y[i] / (1 - rate);
     }
     return {Tensor::from(y, in[0].shape())};
   };

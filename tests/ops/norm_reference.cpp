@@ -42,10 +42,10 @@ void add_norm_references(References& references) {
     std::vector<double> sum = in[1].to_doubles();
     const auto columns = static_cast<std::uint64_t>(in[0].dim(-1));
     for (std::uint64_t i = 0; i < sum.size(); ++i) {
-      std::uint32_t bits = 0;
+      std::uint16_t bits = 0;
       random_bits(options.key(), static_cast<std::uint64_t>(options.integer("first_row", 0)) + i / columns, i % columns,
                   1, &bits);
-      if (bits / 4294967296.0 >= rate) sum[i] += x[i] / (1 - rate);
+      if (bits >= std::round(rate * 65536)) sum[i] += x[i] / (1 - rate);
     }
     const Tensor total = Tensor::from(sum, in[0].shape());
     return {normalized(total, options.text("kind", "layer") == "layer", options.number("epsilon", 1e-5), in[2], in[3]),

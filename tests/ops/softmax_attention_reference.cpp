@@ -42,11 +42,11 @@ std::vector<Tensor> attention(std::span<const Tensor> in, const ops::OpOptions& 
         for (std::size_t n = 0; n < p.size(); ++n) {
           double weight = p[n] / sum;
           if (rate > 0) {
-            std::uint32_t bits = 0;
+            std::uint16_t bits = 0;
             random_bits(options.key().fold_in(static_cast<std::uint64_t>(h)),
                         static_cast<std::uint64_t>(options.integer("first_row", 0) + i),
                         static_cast<std::uint64_t>(seen[n] - begin), 1, &bits);
-            weight = bits >= std::floor(rate * 4294967296.0) ? weight / (1 - rate) : 0;
+            weight = bits >= std::round(rate * 65536) ? weight / (1 - rate) : 0;
           }
           for (std::int64_t c = 0; c < e; ++c) {
             out[static_cast<std::size_t>(i * value_columns + h * e + c)] +=
