@@ -31,7 +31,8 @@ struct Settings {
   bool latest = false;
   std::int64_t pairs = 16, width = 32, heads = 2, steps = 400, seeds = 1;
   std::vector<double> rates{0.001, 0.003, 0.01};
-  std::vector<std::string> attentions{"softmax", "linear_elu", "retnet", "gla", "deltanet", "gated_deltanet"};
+  std::vector<std::string> attentions{"softmax",  "linear_elu",     "retnet",    "gla",
+                                      "deltanet", "gated_deltanet", "gated_slot"};
 };
 
 constexpr std::int64_t kWords = 256, kBatch = 32, kTests = 256, kWrites = 3;

@@ -20,7 +20,7 @@ mkdir -p "$output"
 [ -n "$studies" ] || studies="$(all_studies)"
 
 if [ "$measured" = 1 ]; then
-  attentions=softmax,linear_elu,linrec,retnet,lightning,gla,deltanet,gated_deltanet,recgrela
+  attentions=softmax,linear_elu,linrec,retnet,lightning,gla,deltanet,gated_deltanet,gated_slot,recgrela
   attentions+=,efficient,lambda,galerkin,fixed_memory,hstu
   layers=(--width 128 --heads 2 --lengths "$lengths" --attentions "$attentions")
   measure layers "${layers[@]}"

@@ -4,6 +4,7 @@
 #include "tally/nn/attention/efficient.h"
 #include "tally/nn/attention/fixed_memory.h"
 #include "tally/nn/attention/galerkin.h"
+#include "tally/nn/attention/gated_slot.h"
 #include "tally/nn/attention/histogram.h"
 #include "tally/nn/attention/hstu.h"
 #include "tally/nn/attention/lambda.h"
@@ -89,7 +90,9 @@ AttentionKinds standard() {
        linear_memory_row<GatedDeltaOptions>("gated_deltanet", "the same, which the row lets decay (Gated DeltaNet)", {},
                                             gated_deltanet_parts),
        linear_memory_row<TimeDecayOptions>(
-           "time_decay", "linear memories that decay by events and by the time between them", {}, time_decay_parts)}};
+           "time_decay", "linear memories that decay by events and by the time between them", {}, time_decay_parts),
+       attention_row<GatedSlotKind>("gated_slot", "slots that the row lets decay and writes, read by a softmax (GSA)",
+                                    GatedSlotOptions{})}};
 }
 
 }  // namespace

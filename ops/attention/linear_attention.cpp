@@ -50,12 +50,15 @@ kernels::LinearAttentionPlan<T> plan_of(const Call& call, const Offsets& offsets
   plan.scale = sizes.scale;
   plan.delta = corrects(call.options.rule);
   plan.bidirectional = call.options.mask == AttentionMask::bidirectional;
-  plan.channels = call.decay == detail::GateShape::channel;
+  if (call.decay == detail::GateShape::channel) {
+    const bool keys = call.options.decay_along == DecayAlong::keys;
+    plan.decay_of = keys ? kernels::DecayOf::keys : kernels::DecayOf::values;
+  }
   plan.q = rows(kQueries);
   plan.k = rows(kKeys);
   plan.v = rows(kValues);
   plan.log_decay = gate_rows<T>(inputs[kLogDecay], call.decay);
-  if (plan.channels) plan.log_decay.memory_stride = sizes.width;
+  if (call.decay == detail::GateShape::channel) plan.log_decay.memory_stride = plan.decay_width();
   plan.gain = gate_rows<T>(inputs[kGain], call.gain);
   if (inputs[kInitial].defined()) plan.initial_state = inputs[kInitial].data<T>();
   return plan;
@@ -144,26 +147,34 @@ detail::MemorySizes checked_sizes(const LinearAttentionInputs& in, const LinearA
 
 namespace detail {
 
-void check_rule(std::string_view op, UpdateRule rule, AttentionMask mask, bool log_decay) {
+void check_rule(std::string_view op, const LinearAttentionOptions& options, bool log_decay) {
+  const UpdateRule rule = options.rule;
   const std::string_view word = word_of(rule);
+  check<ValueError>(options.decay_along == DecayAlong::keys || rule == UpdateRule::gated, op,
+                    "needs the rule gated for decays along values; got the rule ", word);
   check<ValueError>(decays(rule) == log_decay, op,
                     decays(rule) ? "needs log_decay for the rule " : "needs no log_decay for the rule ", word,
                     decays(rule) ? "; got none" : "; got one");
-  check<ValueError>(mask == AttentionMask::causal || rule == UpdateRule::linear, op,
+  check<ValueError>(options.mask == AttentionMask::causal || rule == UpdateRule::linear, op,
                     "needs the rule linear where every row reads the whole sequence, for other rules two causal calls; "
                     "got a bidirectional mask and the rule ",
                     word);
 }
 
-GateShape gate_shape(std::string_view op, std::string_view name, const Shape& shape, std::int64_t rows,
-                     const MemorySizes& sizes, bool decay) {
+GateShape gate_shape(std::string_view op, const Shape& shape, std::int64_t rows, const MemorySizes& sizes,
+                     std::optional<DecayAlong> decay) {
+  const bool values = decay == DecayAlong::values;
+  const std::int64_t channels = values ? sizes.value_width : sizes.width;
   if (decay && shape == Shape{sizes.memories}) return GateShape::constant;
   if (shape == Shape{rows, sizes.memories}) return GateShape::memory;
   if (shape == Shape{rows, 1}) return GateShape::shared;
-  if (decay && shape == Shape{rows, sizes.memories * sizes.width}) return GateShape::channel;
-  fail<ShapeError>(op, "needs ", name,
-                   decay ? " [memories], [T, 1], [T, memories] or [T, memories * d]" : " [T, 1] or [T, memories]",
-                   " with T = ", rows, ", memories = ", sizes.memories, ", d = ", sizes.width, "; got ", shape);
+  if (decay && shape == Shape{rows, sizes.memories * channels}) return GateShape::channel;
+  const char* letter = values ? "e" : "d";
+  const std::string wanted =
+      decay ? tally::detail::join("log_decay [memories], [T, 1], [T, memories] or [T, memories * ", letter, "]")
+            : "gain [T, 1] or [T, memories]";
+  fail<ShapeError>(op, "needs ", wanted, " with T = ", rows, ", memories = ", sizes.memories, ", ", letter, " = ",
+                   channels, "; got ", shape);
 }
 
 template <class T>
@@ -209,7 +220,7 @@ LinearAttentionResult linear_attention(const LinearAttentionInputs& in, const Of
   const detail::MemorySizes& sizes = call.sizes;
   const std::int64_t rows = in.q.dim(0);
   offsets.check_rows(rows, kName);
-  detail::check_rule(kName, options.rule, options.mask, in.log_decay.defined());
+  detail::check_rule(kName, options, in.log_decay.defined());
   const Shape states{offsets.count(), sizes.memories, sizes.width, sizes.value_width};
   check<ShapeError>(!in.initial_state.defined() || in.initial_state.shape() == states, kName,
                     "needs initial_state [N, memories, d, e] = ", states, "; got ",
@@ -222,8 +233,8 @@ LinearAttentionResult linear_attention(const LinearAttentionInputs& in, const Of
                       dense(in.gain),
                       dense(in.initial_state)};
   if (in.log_decay.defined())
-    call.decay = detail::gate_shape(kName, "log_decay", in.log_decay.shape(), rows, sizes, true);
-  if (in.gain.defined()) call.gain = detail::gate_shape(kName, "gain", in.gain.shape(), rows, sizes, false);
+    call.decay = detail::gate_shape(kName, in.log_decay.shape(), rows, sizes, options.decay_along);
+  if (in.gain.defined()) call.gain = detail::gate_shape(kName, in.gain.shape(), rows, sizes, {});
   dispatch_floating(in.q.dtype(), kName, [&]<class T>(T) {
     const auto columns = [](const Tensor& x) { return x.rank() == 2 ? static_cast<std::size_t>(x.dim(1)) : 1; };
     const Tensor &decay = inputs[kLogDecay], &gain = inputs[kGain];

@@ -25,6 +25,16 @@ constexpr auto words(UpdateRule) {
 constexpr bool decays(UpdateRule rule) { return rule == UpdateRule::gated || rule == UpdateRule::gated_delta; }
 constexpr bool corrects(UpdateRule rule) { return rule == UpdateRule::delta || rule == UpdateRule::gated_delta; }
 
+/// Whose channels a decay of each channel belongs to.
+enum class DecayAlong : std::uint8_t {
+  keys,    ///< diag(a) S: rows of the memory
+  values,  ///< S diag(a): its columns; of the rule gated alone
+};
+constexpr auto words(DecayAlong) {
+  using W = Word<DecayAlong>;
+  return std::array{W{"keys", DecayAlong::keys}, W{"values", DecayAlong::values}};
+}
+
 /// How linear attention is computed: all agree but for rounding.
 enum class LinearExecution : std::uint8_t {
   chunked,    ///< matrix products within chunks of 64 rows
@@ -40,6 +50,7 @@ constexpr auto words(LinearExecution) {
 struct LinearAttentionOptions {
   std::int64_t heads = 1;  ///< of queries
   UpdateRule rule = UpdateRule::linear;
+  DecayAlong decay_along = DecayAlong::keys;
   AttentionMask mask = AttentionMask::causal;
   double scale = 0;  ///< of the products; 0 for 1 / sqrt(width of a head)
   LinearExecution execution = LinearExecution::chunked;
@@ -62,11 +73,12 @@ struct LinearAttentionResult {
 /// and values goes along its sequence as a matrix S_t [d, e] (UpdateRule), and output row t of a head of queries is
 /// scale S_t^T q_t. Heads of queries share memories in groups of neighbours: head h reads memory h / (heads /
 /// memories). The semantics are those of ONNX's LinearAttention; with constant decays it is RetNet, with a decay of
-/// each channel GLA, with delta rules DeltaNet (arXiv 2406.06484) and Gated DeltaNet (arXiv 2412.06464).
+/// each key channel GLA, with delta rules DeltaNet (arXiv 2406.06484) and Gated DeltaNet (arXiv 2412.06464); with one
+/// of each value channel it is the first pass of gated slot attention, whose second is GLA (arXiv 2409.07146).
 ///
 /// q [T, heads * d]   k [T, memories * d]   v [T, memories * e], f32 or f64; rows may lie any distance apart
-/// log_decay [memories] constant, [T, 1], [T, memories] or [T, memories * d] (each key channel), a = exp(log_decay): at
-///   most 0, -infinity for a = 0
+/// log_decay [memories] constant, [T, 1], [T, memories], or [T, memories * d] of each key channel, along values
+///   [T, memories * e] of each value channel; a = exp(log_decay): at most 0, -infinity for a = 0
 /// gain [T, 1] or [T, memories], finite, in [0, 2] for delta rules: 1 for keys of length 1 replaces what they hold
 /// initial_state [N, memories, d, e]: of each sequence, as a final state gives it, so that sequences can be cut
 /// anywhere offsets [N + 1]: where each sequence begins, and T

@@ -95,6 +95,21 @@ std::vector<OpSample> samples() {
     // Decays that forget all at some rows.
     add("strong", in_chunks, rule, {in_chunks.rows(), 1}, true, 4);
     add("strong, channels", in_chunks, rule, {in_chunks.rows(), 2}, true, 4);
+    if (rule == UpdateRule::gated) {
+      const auto along = [&](const std::string& name, const SampleSizes& sizes, double strength, bool gradient = true) {
+        add(name + " of values", sizes, rule, {sizes.rows(), sizes.memories * sizes.value_width}, gradient, strength);
+        all.back().options.set("decay_along", std::string("values"));
+      };
+      const SampleSizes many_chunks{{70, 0, 40}, 2, 1, 2, 3};
+      along("channels", odd, 0.5);
+      along("wide channels", wide, 0.5);
+      along("long, channels", many_chunks, 0.2);
+      along("strong, channels", many_chunks, 4);
+      along("extreme, channels", many_chunks, 30, false);
+      const std::span<double> decay = all.back().inputs[kLogDecay].mutable_span<double>();
+      for (std::size_t i = 0; i < decay.size(); i += 7) decay[i] = -std::numeric_limits<double>::infinity();
+      for (std::size_t i = 1; i < decay.size(); i += 5) decay[i] = 0;
+    }
     for (const std::int64_t columns : {1, 2}) {
       add("extreme", in_chunks, rule, {in_chunks.rows(), columns}, false, 30);
       const std::span<double> decay = all.back().inputs[kLogDecay].mutable_span<double>();
@@ -114,10 +129,12 @@ std::vector<OpSample> samples() {
   return all;
 }
 
-/// Every pair of options and inputs, for decays of this shape.
-OpVariations variations_of(const SampleSizes& sizes, const Shape& decay, std::uint64_t stream) {
+/// Every pair of options and inputs, for decays of this shape, of channels along those of `along`.
+OpVariations variations_of(const SampleSizes& sizes, const Shape& decay, std::uint64_t stream,
+                           DecayAlong along = DecayAlong::keys) {
   OpVariations all{{"rules", inputs_of(sizes, stream, decay)}};
   if (sizes.heads != 1) all.base.options.set("heads", sizes.heads);
+  if (along != DecayAlong::keys) all.base.options.set("decay_along", std::string(word_of(along)));
   all.values = {{"rule", {std::string("gated"), std::string("delta"), std::string("gated_delta")}},
                 {"mask", {std::string("bidirectional")}},
                 {"scale", {0.7, -0.3}},
@@ -147,6 +164,7 @@ std::vector<OpError> errors() {
   const std::vector<Tensor> good = inputs_of(sizes, 1, {5, 2}), plain = for_rule(good, UpdateRule::linear);
   const auto ruled = [&](const char* rule) { return with(gated, "rule", std::string(rule)); };
   const auto both = [&](const char* rule) { return with(ruled(rule), "mask", std::string("bidirectional")); };
+  const auto along = [&](OpOptions options) { return with(std::move(options), "decay_along", std::string("values")); };
   return {
       {"keys", replaced(1, sample_normal({5, 7}, 1)), gated, "got q [5, 12], k [5, 7] and v [5, 4]"},
       {"rows", replaced(2, sample_normal({4, 4}, 1)), gated, "v [T, memories * e] with heads = 4; got q [5, 12]"},
@@ -164,6 +182,15 @@ std::vector<OpError> errors() {
       {"decay of delta", good, ruled("delta"), "needs no log_decay for the rule delta; got one"},
       {"no decay of gated", plain, gated, "needs log_decay for the rule gated; got none"},
       {"no decay of gated delta", plain, delta, "needs log_decay for the rule gated_delta; got none"},
+      {"along values, linear", plain, along(ruled("linear")),
+       "the rule gated for decays along values; got the rule linear"},
+      {"along values, delta", plain, along(ruled("delta")), "for decays along values; got the rule delta"},
+      {"along values, gated delta", good, along(delta), "for decays along values; got the rule gated_delta"},
+      {"along values, none", plain, along(gated), "needs log_decay for the rule gated; got none"},
+      {"along values, both ways", good, along(both("gated")), "got a bidirectional mask and the rule gated"},
+      {"along values, keys", replaced(kLogDecay, sample_decays({5, 6}, 1, 1)), along(gated),
+       "[T, memories * e] with T = 5, memories = 2, e = 2; got [5, 6]"},
+      {"along values, knows", good, with(gated, "decay_along", std::string("rows")), "knows no \"rows\""},
       {"both ways, gated", good, both("gated"), "two causal calls; got a bidirectional mask and the rule gated"},
       {"both ways, delta", plain, both("delta"), "got a bidirectional mask and the rule delta"},
       {"both ways, gated delta", good, both("gated_delta"), "got a bidirectional mask and the rule gated_delta"},
@@ -194,7 +221,7 @@ void entries::add_linear_attention(Catalog& catalog) {
                  {"k", "[T, memories * d]"},
                  {"v", "[T, memories * e]"},
                  {.name = "log_decay",
-                  .shape = "[memories], [T, 1], [T, memories] or [T, memories * d]",
+                  .shape = "[memories], [T, 1], [T, memories], [T, memories * d] or [T, memories * e]",
                   .optional = true,
                   .doc = "of gated rules, at most 0"},
                  {.name = "gain", .shape = "[T, 1] or [T, memories]", .optional = true, .doc = "of what a row writes"},
@@ -205,6 +232,9 @@ void entries::add_linear_attention(Catalog& catalog) {
                  {"offsets", "[N + 1]", InputKind::integer, false, "i64, where each sequence begins, and T"}},
       .options = {{"heads", std::int64_t{1}, "of queries, side by side; heads / memories neighbours share a memory"},
                   {"rule", std::string("linear"), "'linear', 'gated', 'delta' or 'gated_delta'"},
+                  {"decay_along", std::string("keys"),
+                   "whose channels a decay of each channel is of: 'keys', [T, memories * d], or 'values' of the rule "
+                   "gated, [T, memories * e]"},
                   {"mask", std::string("causal"), "'causal', or 'bidirectional' for the rule linear"},
                   {"scale", 0.0, "of the products; 0 for 1 / sqrt(d)"},
                   {"execution", std::string("chunked"), "'chunked', 'recurrent' or 'naive'"}},
@@ -214,6 +244,7 @@ void entries::add_linear_attention(Catalog& catalog) {
             {in[0], in[1], in[2], in[kLogDecay], in[kGain], in[kInitialState]}, Offsets(in[6].value()),
             {.heads = options.integer("heads", 1),
              .rule = value_of<UpdateRule>(options.text("rule", "linear"), "option 'rule'"),
+             .decay_along = value_of<DecayAlong>(options.text("decay_along", "keys"), "option 'decay_along'"),
              .mask = detail::attention_mask(options),
              .scale = options.number("scale", 0),
              .execution = value_of<LinearExecution>(options.text("execution", "chunked"), "option 'execution'")});
@@ -235,9 +266,14 @@ void entries::add_linear_attention(Catalog& catalog) {
       .variations =
           [] {
             const SampleSizes alone{{4, 0, 1, 3}, 1, 1, 3, 2}, grouped{{4, 0, 1, 3}, 4, 2, 2, 3};
-            return std::vector<OpVariations>{variations_of(alone, {8, 1}, 55),   variations_of(alone, {8, 3}, 66),
-                                             variations_of(grouped, {8, 1}, 78), variations_of(grouped, {8, 2}, 89),
-                                             variations_of(grouped, {2}, 90),    variations_of(grouped, {8, 4}, 91)};
+            return std::vector<OpVariations>{variations_of(alone, {8, 1}, 55),
+                                             variations_of(alone, {8, 3}, 66),
+                                             variations_of(grouped, {8, 1}, 78),
+                                             variations_of(grouped, {8, 2}, 89),
+                                             variations_of(grouped, {2}, 90),
+                                             variations_of(grouped, {8, 4}, 91),
+                                             variations_of(grouped, {8, 6}, 92, DecayAlong::values),
+                                             variations_of(alone, {8, 2}, 93, DecayAlong::values)};
           },
       .apart = {{"rule=linear", "log_decay given"},
                 {"rule=delta", "log_decay given"},
@@ -246,7 +282,12 @@ void entries::add_linear_attention(Catalog& catalog) {
                 {"rule=gated", "mask=bidirectional"},
                 {"rule=delta", "mask=bidirectional"},
                 {"rule=gated_delta", "mask=bidirectional"},
-                {"mask=bidirectional", "log_decay given"}},
+                {"mask=bidirectional", "log_decay given"},
+                {"rule=linear", "decay_along=values"},
+                {"rule=delta", "decay_along=values"},
+                {"rule=gated_delta", "decay_along=values"},
+                {"log_decay absent", "decay_along=values"},
+                {"mask=bidirectional", "decay_along=values"}},
   });
 }
 

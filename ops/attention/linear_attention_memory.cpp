@@ -98,15 +98,14 @@ void linear_attention_step(LinearAttentionMemory& memory, std::span<const float>
                     kName, "needs q of ", options.heads * width, ", k of ", memories * width, ", v of ",
                     memories * value_width, " and output of ", options.heads * value_width, " elements; got ", q.size(),
                     ", ", k.size(), ", ", v.size(), " and ", output.size());
-  detail::check_rule(kName, options.rule, options.mask, !log_decay.empty());
+  detail::check_rule(kName, options, !log_decay.empty());
   const detail::MemorySizes sizes{options.heads, memories, width, value_width,
                                   options.scale == 0 ? 1 / std::sqrt(static_cast<double>(width)) : options.scale};
-  const auto shape_of = [&](std::string_view name, std::span<const float> gate, bool decay) {
+  const auto shape_of = [&](std::span<const float> gate, std::optional<DecayAlong> decay) {
     if (gate.empty()) return detail::GateShape::absent;
-    return detail::gate_shape(kName, name, {1, static_cast<std::int64_t>(gate.size())}, 1, sizes, decay);
+    return detail::gate_shape(kName, {1, static_cast<std::int64_t>(gate.size())}, 1, sizes, decay);
   };
-  const detail::GateShape decay_shape = shape_of("log_decay", log_decay, true),
-                          gain_shape = shape_of("gain", gain, false);
+  const detail::GateShape decay_shape = shape_of(log_decay, options.decay_along), gain_shape = shape_of(gain, {});
   detail::check_log_decay(kName, log_decay, std::max<std::size_t>(log_decay.size(), 1));
   detail::check_gain(kName, gain, std::max<std::size_t>(gain.size(), 1), options.rule);
   check_finite("q", q);
@@ -116,15 +115,19 @@ void linear_attention_step(LinearAttentionMemory& memory, std::span<const float>
   const auto gate = [](std::span<const float> gates, detail::GateShape shape, std::int64_t m) {
     return double{gates[shape == detail::GateShape::shared ? 0 : place(m)]};
   };
-  const bool channels = decay_shape == detail::GateShape::channel;
-  std::vector<double> written(place(value_width)), answer(written);
+  const bool channels = decay_shape == detail::GateShape::channel,
+             values = channels && options.decay_along == DecayAlong::values;
+  std::vector<double> written(place(value_width)), answer(written), left(place(values ? value_width : 0));
   for (std::int64_t m = 0; m < memories; ++m) {
     double* const sums = memory.sums.data() + m * width * value_width;
     const float* key = k.data() + m * width;
     std::copy_n(v.data() + m * value_width, value_width, written.begin());
+    for (std::size_t j = 0; j < left.size(); ++j) left[j] = std::exp(double{log_decay[place(m * value_width) + j]});
     for (std::int64_t c = 0; c < width; ++c) {
       double* const row = sums + c * value_width;
-      if (decays(options.rule)) {
+      if (values) {
+        for (std::int64_t j = 0; j < value_width; ++j) row[j] *= left[place(j)];
+      } else if (decays(options.rule)) {
         const double by =
             std::exp(channels ? double{log_decay[place(m * width + c)]} : gate(log_decay, decay_shape, m));
         for (std::int64_t j = 0; j < value_width; ++j) row[j] *= by;

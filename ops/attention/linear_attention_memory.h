@@ -34,9 +34,9 @@ LinearAttentionMemory linear_attention_memory(const Tensor& state);
 
 /// Writes an event's keys [memories * d] and values [memories * e], then answers its queries [heads * d]: the row
 /// [heads * e] that linear_attention() gives at this place, up to rounding, in O(heads d e) however long the history.
-/// log_decay: of gated rules [1], [memories] or [memories * d], else empty. gain: [1] or [memories], or empty for 1.
-/// `output` must not overlap the others. Of the options the execution is not looked at. Throws what linear_attention()
-/// throws, and then the memory is as it was.
+/// log_decay: of gated rules [1], [memories], or [memories * d], along values [memories * e], else empty. gain: [1] or
+/// [memories], or empty for 1. `output` must not overlap the others. Of the options the execution is not looked at.
+/// Throws what linear_attention() throws, and then the memory is as it was.
 void linear_attention_step(LinearAttentionMemory& memory, std::span<const float> q, std::span<const float> k,
                            std::span<const float> v, std::span<const float> log_decay, std::span<const float> gain,
                            std::span<float> output, const LinearAttentionOptions& options = {});

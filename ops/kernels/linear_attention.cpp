@@ -36,7 +36,8 @@ class Walk {
         written_(kPairs * plan.value_width),
         errors_(plan.delta ? kPairs * plan.value_width : 0),
         queries_(kPairs * plan.width),
-        decayed_(kPairs * plan.width),
+        decayed_(kPairs * (kOfValues ? plan.value_width : plan.width)),
+        answers_(kOfValues ? kPairs * plan.value_width : 0),
         pairs_(kPairs * kPairs),
         key_pairs_(plan.delta ? kPairs * kPairs : 0) {
     gains_.fill(1);
@@ -59,6 +60,13 @@ class Walk {
       const MatrixRows<const T> written = plan_.bidirectional ? MatrixRows<const T>() : write(at, state_.data());
       for (std::int64_t head = first_head(); head < first_head() + plan_.group(); ++head) {
         const MatrixRows<const T> q = scaled(at, head);
+        if constexpr (kOfValues) {
+          answer(at, q, state_.data());
+          multiply_rows(at, q, keys(at), pairs_.data());
+          decays_.mix(pairs_.data(), written, answers_.data());
+          give(answers_.data(), at.rows, plan_.value_width, T{1}, output, at.row, head, plan_.heads);
+          continue;
+        }
         T* y = output + at.row * plan_.heads * plan_.value_width + head * plan_.value_width;
         const std::int64_t stride = plan_.heads * plan_.value_width;
         const MatrixRows<const T> asked = plan_.bidirectional ? q : decays_.before(q, decayed_.data());
@@ -100,7 +108,17 @@ class Walk {
           std::copy_n(state(states, i), plan_.state_size(), state(states, i + 1));
           advance(open(first + i), state(states, i + 1));
         }
-        for (std::int64_t i = count - 1; i >= 0; --i) backward_of(open(first + i), state(states, i));
+        for (std::int64_t i = count - 1; i >= 0; --i) {
+          const Chunk at = open(first + i);
+          if constexpr (kOfValues) {
+            backward_through_values(at, state(states, i));
+          } else {
+            backward_of(at, state(states, i));
+          }
+          if (data_->gradient_log_decay != nullptr)
+            decays_.slopes(data_->gradient_log_decay + (at.row * plan_.memories + memory_) * plan_.decay_width(),
+                           plan_.memories * plan_.decay_width());
+        }
       }
     }
     if (data_->gradient_initial_state != nullptr)
@@ -108,6 +126,7 @@ class Walk {
   }
 
  private:
+  static constexpr bool kOfValues = Decays::kOf == DecayOf::values;
   struct Chunk {
     std::int64_t row, rows;
     bool empty;  ///< nothing was written before, and no gradient is wanted of it
@@ -222,7 +241,11 @@ class Walk {
   /// The state after the chunk, from what its rows write.
   void add(const Chunk& at, MatrixRows<const T> written, T* state) {
     decays_.decay_state(state);
-    add_products(at.rows, T{1}, decays_.after(keys(at), decayed_.data()), written, state);
+    if constexpr (kOfValues) {
+      add_products(at.rows, T{1}, keys(at), decays_.after(written, decayed_.data()), state);
+    } else {
+      add_products(at.rows, T{1}, decays_.after(keys(at), decayed_.data()), written, state);
+    }
   }
   void advance(const Chunk& at, T* state) { add(at, write(at, state), state); }
 
@@ -314,9 +337,58 @@ class Walk {
       give_values(at, {errors_.data(), value_width}, of_errors);
       give_keys(at);
     }
-    if (data_->gradient_log_decay != nullptr)
-      decays_.slopes(data_->gradient_log_decay + (at.row * plan_.memories + memory_) * plan_.decay_width(),
-                     plan_.memories * plan_.decay_width());
+  }
+  /// The same where channels of values decay: between what rows wrote and gradients of the output.
+  void backward_through_values(const Chunk& at, const T* state) {
+    const std::int64_t width = plan_.width, value_width = plan_.value_width;
+    const MatrixRows<const T> k = keys(at), written = write(at, state);
+    T *const of_written = of_written_.data(), *const of_keys = of_keys_.data(), *const of_queries = of_queries_.data();
+    // By what comes after the chunk.
+    multiply(at.rows, value_width, width, k, gradient_.data(), unread_, of_written, value_width);
+    if (unread_) {
+      std::fill_n(of_keys, at.rows * width, T{0});
+    } else {
+      decays_.after({of_written, value_width}, of_written);
+      decays_.note_after(written, of_written);
+      multiply_back(at.rows, decays_.after(written, decayed_.data()), gradient_.data(), of_keys);
+      decays_.note_state(state, gradient_.data());
+      decays_.decay_state(gradient_.data());
+    }
+    unread_ = false;
+    // By the queries.
+    for (std::int64_t head = first_head(); head < first_head() + plan_.group(); ++head) {
+      const MatrixRows<const T> q = scaled(at, head), gy = of_output(at, head);
+      decays_.pairs(gy, written, slopes_.data());
+      multiply_rows(at, q, k, pairs_.data());
+      decays_.pairs_backward(nullptr, pairs_.data(), gy, written, nullptr, of_written);
+      if (at.empty) {
+        std::fill_n(of_queries, at.rows * width, T{0});
+      } else {
+        answer(at, q, state);
+        decays_.note_before(gy, answers_.data());
+        const MatrixRows<const T> left = decays_.before(gy, decayed_.data());
+        multiply_back(at.rows, left, state, of_queries);
+        add_products(at.rows, T{1}, q, left, gradient_.data());
+      }
+      blas::gemm(Transpose::no, Transpose::no, at.rows, width, at.rows, T{1}, slopes_.data(), kPairs, k.data, k.stride,
+                 T{1}, of_queries, width);
+      blas::gemm(Transpose::yes, Transpose::no, at.rows, width, at.rows, T{1}, slopes_.data(), kPairs, q.data, q.stride,
+                 T{1}, of_keys, width);
+      give_queries(at, head);
+    }
+    give_values(at, values(at), gained(at));
+    give_keys(at);
+  }
+  /// answers_ = what queries read of the state before the chunk, where channels of values decay.
+  void answer(const Chunk& at, MatrixRows<const T> q, const T* state) {
+    multiply(at.rows, plan_.value_width, plan_.width, q, state, at.empty, answers_.data(), plan_.value_width);
+    if (!at.empty) decays_.before({answers_.data(), plan_.value_width}, answers_.data());
+  }
+  /// pairs[i, j] = <q_i, k_j> for j <= i, else 0.
+  void multiply_rows(const Chunk& at, MatrixRows<const T> q, MatrixRows<const T> k, T* pairs) const {
+    blas::gemm(Transpose::no, Transpose::yes, at.rows, at.rows, plan_.width, T{1}, q.data, q.stride, k.data, k.stride,
+               T{0}, pairs, kPairs);
+    for (std::int64_t i = 0; i < at.rows; ++i) std::fill_n(pairs + i * kPairs + i + 1, at.rows - i - 1, T{0});
   }
   /// to = what is left of the state's product with gradients gy of what rows x read of it.
   void read_back(const Chunk& at, const T* state, MatrixRows<const T> gy, MatrixRows<const T> x, T* to, T sign = T{1}) {
@@ -359,7 +431,8 @@ class Walk {
   Decays decays_;
   std::array<T, static_cast<std::size_t>(kPairs)> gains_;
   Scratch<T> state_, written_, errors_;  ///< written, errors [rows, value_width]
-  Scratch<T> queries_, decayed_;         ///< [rows, width]
+  Scratch<T> queries_, decayed_;         ///< [rows, width]; decayed: of what decays
+  Scratch<T> answers_;                   ///< [rows, value_width]
   Scratch<T> pairs_, key_pairs_;         ///< of queries and keys; of keys and keys
   Scratch<T> gradient_, slopes_;         ///< of the state; of pairs
   Scratch<T> of_written_, of_errors_, of_queries_, of_keys_;
@@ -373,10 +446,13 @@ void for_each_walk(const LinearAttentionPlan<T>& plan, std::int64_t chunk, const
   const std::int64_t sequences = static_cast<std::int64_t>(plan.bounds.size()) - 1;
   parallel_for(sequences * plan.memories, 1, [&](std::int64_t task, std::int64_t) {
     const std::int64_t sequence = task / plan.memories, memory = task % plan.memories;
-    if (plan.channels) {
-      body(Walk<T, ChannelDecays<T>>(plan, chunk, data, sequence, memory));
-    } else {
-      body(Walk<T, ScalarDecays<T>>(plan, chunk, data, sequence, memory));
+    switch (plan.decay_of) {
+      case DecayOf::state:
+        return body(Walk<T, ScalarDecays<T>>(plan, chunk, data, sequence, memory));
+      case DecayOf::keys:
+        return body(Walk<T, ChannelDecays<T, DecayOf::keys>>(plan, chunk, data, sequence, memory));
+      case DecayOf::values:
+        return body(Walk<T, ChannelDecays<T, DecayOf::values>>(plan, chunk, data, sequence, memory));
     }
   });
 }

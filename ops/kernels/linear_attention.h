@@ -15,6 +15,13 @@ struct GateRows {
   const T* at(std::int64_t row, std::int64_t memory) const { return data + row * row_stride + memory * memory_stride; }
 };
 
+/// What a number of log_decay lets decay.
+enum class DecayOf : std::uint8_t {
+  state,   ///< the whole state of a memory
+  keys,    ///< a row of it, of `width`: a channel of keys
+  values,  ///< a column of it, of `value_width`: a channel of values; no delta
+};
+
 /// One call of linear attention with an update rule over packed sequences: what forward and backward share.
 template <class T>
 struct LinearAttentionPlan {
@@ -26,7 +33,7 @@ struct LinearAttentionPlan {
   double scale = 1;                      ///< of queries
   bool delta = false;                    ///< a row writes what its value differs by from what the memory holds
   bool bidirectional = false;            ///< every row reads the whole sequence: no decays, no delta
-  bool channels = false;                 ///< log_decay has a gate for each of a memory's `width` key channels
+  DecayOf decay_of = DecayOf::state;     ///< log_decay has `decay_width()` numbers of each memory
   MatrixRows<const T> q, k, v;
   GateRows<const T> log_decay;       ///< null: nothing decays
   GateRows<const T> gain;            ///< null: 1
@@ -34,7 +41,9 @@ struct LinearAttentionPlan {
 
   std::int64_t state_size() const { return width * value_width; }
   std::int64_t group() const { return heads / memories; }
-  std::int64_t decay_width() const { return channels ? width : 1; }
+  std::int64_t decay_width() const {
+    return decay_of == DecayOf::state ? 1 : decay_of == DecayOf::keys ? width : value_width;
+  }
 };
 
 /// output [T, heads * value_width]; final_state [sequences, memories, width, value_width] unless null. Chunks of

@@ -129,11 +129,11 @@ void ScalarDecays<T>::slopes(T* gradient, std::int64_t stride) const {
   for (std::int64_t i = 0; i < rows_; ++i) gradient[i * stride] = all[i];
 }
 
-template <class T>
-ChannelDecays<T>::ChannelDecays(const LinearAttentionPlan<T>& plan, bool slopes)
+template <class T, DecayOf kDecayOf>
+ChannelDecays<T, kDecayOf>::ChannelDecays(const LinearAttentionPlan<T>& plan, bool slopes)
     : plan_(plan),
       slopes_(slopes),
-      width_(plan.width),
+      width_(plan.decay_width()),
       decay_(kPairs * width_),
       before_(kPairs * width_),
       inner_(kPairs * width_),
@@ -148,15 +148,15 @@ ChannelDecays<T>::ChannelDecays(const LinearAttentionPlan<T>& plan, bool slopes)
   through_ = Scratch<double>(width_);
 }
 
-template <class T>
-void ChannelDecays<T>::multiply(const T* by, MatrixRows<const T> x, std::int64_t rows, T* to) const {
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::multiply(const T* by, MatrixRows<const T> x, std::int64_t rows, T* to) const {
   for (std::int64_t i = 0; i < rows; ++i) {
     for (std::int64_t c = 0; c < width_; ++c) to[i * width_ + c] = by[i * width_ + c] * x.data[i * x.stride + c];
   }
 }
 
-template <class T>
-void ChannelDecays<T>::load(std::int64_t memory, std::int64_t row, std::int64_t rows, bool begins) {
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::load(std::int64_t memory, std::int64_t row, std::int64_t rows, bool begins) {
   rows_ = rows;
   begins_ = begins;
   const auto times = [&](const T* x, const T* y, T* to) {
@@ -191,46 +191,82 @@ void ChannelDecays<T>::load(std::int64_t memory, std::int64_t row, std::int64_t 
   through_.clear();
 }
 
-template <class T>
-MatrixRows<const T> ChannelDecays<T>::before(MatrixRows<const T> x, T* room) const {
+template <class T, DecayOf kDecayOf>
+MatrixRows<const T> ChannelDecays<T, kDecayOf>::before(MatrixRows<const T> x, T* room) const {
   multiply(before_.data(), x, rows_, room);
   return {room, width_};
 }
 
-template <class T>
-MatrixRows<const T> ChannelDecays<T>::after(MatrixRows<const T> x, T* room) const {
+template <class T, DecayOf kDecayOf>
+MatrixRows<const T> ChannelDecays<T, kDecayOf>::after(MatrixRows<const T> x, T* room) const {
   multiply(left(blocks()), x, rows_, room);
   return {room, width_};
 }
 
-template <class T>
-void ChannelDecays<T>::decay_state(T* state) const {
-  for (std::int64_t c = 0; c < width_; ++c)
-    scale(state + c * plan_.value_width, before_.data()[(rows_ - 1) * width_ + c], plan_.value_width);
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::decay_state(T* state) const {
+  const T* left = before_.data() + (rows_ - 1) * width_;
+  for (std::int64_t c = 0; c < plan_.width; ++c) {
+    T* row = state + c * plan_.value_width;
+    if constexpr (kOf == DecayOf::keys) {
+      scale(row, left[c], plan_.value_width);
+    } else {
+      for (std::int64_t j = 0; j < plan_.value_width; ++j) row[j] *= left[j];
+    }
+  }
 }
 
-template <class T>
-void ChannelDecays<T>::pairs(MatrixRows<const T> q, MatrixRows<const T> k, T* pairs) {
-  T *queries = rows_room_.data(), *keys = more_room_.data(), *key = row_room_.data();
-  multiply(inner_.data(), q, rows_, queries);
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::pairs(MatrixRows<const T> x, MatrixRows<const T> y, T* pairs) {
+  T *reads = rows_room_.data(), *written = more_room_.data(), *row = row_room_.data();
+  multiply(inner_.data(), x, rows_, reads);
   for (std::int64_t block = 0; block < blocks(); ++block) {
     const std::int64_t first = block * kBlock, end = first + block_rows(block);
-    multiply(left(block), k, first, keys);
-    blas::gemm(Transpose::no, Transpose::yes, end - first, first, width_, T{1}, queries + first * width_, width_, keys,
+    multiply(left(block), y, first, written);
+    blas::gemm(Transpose::no, Transpose::yes, end - first, first, width_, T{1}, reads + first * width_, width_, written,
                width_, T{0}, pairs + first * kPairs, kPairs);
     for (std::int64_t j = first; j < end; ++j) {
-      std::copy_n(row_of(k, j), width_, key);
+      std::copy_n(row_of(y, j), width_, row);
       for (std::int64_t i = j; i < end; ++i) {
-        if (i > j) multiply(decay_.data() + i * width_, {key, width_}, 1, key);
-        pairs[i * kPairs + j] = dot(row_of(q, i), key, width_);
+        if (i > j) multiply(decay_.data() + i * width_, {row, width_}, 1, row);
+        pairs[i * kPairs + j] = dot(row_of(x, i), row, width_);
       }
     }
   }
   keep_lower(pairs, rows_);
 }
 
-template <class T>
-void ChannelDecays<T>::pairs_backward(const T*, T* w, MatrixRows<const T> q, MatrixRows<const T> k, T* gq, T* gk) {
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::mix_earlier(const T* w, MatrixRows<const T> y) {
+  T *room = more_room_.data(), *part = gradient_room_.data(), *row = row_room_.data();
+  for (std::int64_t block = 0; block < blocks(); ++block) {
+    const std::int64_t first = block * kBlock, end = first + block_rows(block);
+    multiply(left(block), y, first, room);
+    blas::gemm(Transpose::no, Transpose::no, end - first, width_, first, T{1}, w + first * kPairs, kPairs, room, width_,
+               T{0}, part + first * width_, width_);
+    multiply(inner_.data() + first * width_, {part + first * width_, width_}, end - first, part + first * width_);
+    for (std::int64_t j = first; j < end; ++j) {
+      std::copy_n(row_of(y, j), width_, row);
+      for (std::int64_t i = j + 1; i < end; ++i) {
+        multiply(decay_.data() + i * width_, {row, width_}, 1, row);
+        axpy(part + i * width_, w[i * kPairs + j], row, width_);
+      }
+    }
+  }
+}
+
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::mix(const T* w, MatrixRows<const T> y, T* to) {
+  mix_earlier(w, y);
+  for (std::int64_t i = 0; i < rows_; ++i) {
+    add_into(to + i * width_, gradient_room_.data() + i * width_, width_);
+    axpy(to + i * width_, w[i * kPairs + i], row_of(y, i), width_);
+  }
+}
+
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::pairs_backward(const T*, const T* w, MatrixRows<const T> x, MatrixRows<const T> y,
+                                                T* gx, T* gy) {
   // The pairs of a row and itself have no decay: they stay out of the gradients of decays.
   const auto give = [&](const T* part, MatrixRows<const T> of, MatrixRows<const T> other, double sign, T* to) {
     for (std::int64_t i = 0; i < rows_; ++i) {
@@ -238,34 +274,24 @@ void ChannelDecays<T>::pairs_backward(const T*, T* w, MatrixRows<const T> q, Mat
         for (std::int64_t c = 0; c < width_; ++c)
           net_.data()[i * width_ + c] += sign * double{row_of(of, i)[c]} * double{part[i * width_ + c]};
       }
+      if (to == nullptr) continue;
       add_into(to + i * width_, part + i * width_, width_);
       axpy(to + i * width_, w[i * kPairs + i], row_of(other, i), width_);
     }
   };
   T *room = more_room_.data(), *part = gradient_room_.data(), *row = row_room_.data();
-  for (std::int64_t block = 0; block < blocks(); ++block) {
-    const std::int64_t first = block * kBlock, end = first + block_rows(block);
-    multiply(left(block), k, first, room);
-    blas::gemm(Transpose::no, Transpose::no, end - first, width_, first, T{1}, w + first * kPairs, kPairs, room, width_,
-               T{0}, part + first * width_, width_);
-    multiply(inner_.data() + first * width_, {part + first * width_, width_}, end - first, part + first * width_);
-    for (std::int64_t j = first; j < end; ++j) {
-      std::copy_n(row_of(k, j), width_, row);
-      for (std::int64_t i = j + 1; i < end; ++i) {
-        multiply(decay_.data() + i * width_, {row, width_}, 1, row);
-        axpy(part + i * width_, w[i * kPairs + j], row, width_);
-      }
-    }
+  if (gx != nullptr || slopes_) {
+    mix_earlier(w, y);
+    give(part, x, y, 1, gx);
   }
-  give(part, q, k, 1, gq);
 
-  T* queries = rows_room_.data();
-  multiply(inner_.data(), q, rows_, queries);
+  T* reads = rows_room_.data();
+  multiply(inner_.data(), x, rows_, reads);
   std::fill_n(part, rows_ * width_, T{0});
   for (std::int64_t block = 0; block < blocks(); ++block) {
     const std::int64_t first = block * kBlock, end = first + block_rows(block);
     blas::gemm(Transpose::yes, Transpose::no, first, width_, end - first, T{1}, w + first * kPairs, kPairs,
-               queries + first * width_, width_, T{0}, room, width_);
+               reads + first * width_, width_, T{0}, room, width_);
     const T* remains = left(block);
     for (std::int64_t e = 0; e < first * width_; ++e) part[e] += remains[e] * room[e];
     for (std::int64_t j = first; j < end; ++j) {
@@ -273,15 +299,15 @@ void ChannelDecays<T>::pairs_backward(const T*, T* w, MatrixRows<const T> q, Mat
       for (std::int64_t i = j + 1; i < end; ++i) {
         multiply(decay_.data() + i * width_, {row, width_}, 1, row);
         const T by = w[i * kPairs + j];
-        for (std::int64_t c = 0; c < width_; ++c) part[j * width_ + c] += by * row[c] * row_of(q, i)[c];
+        for (std::int64_t c = 0; c < width_; ++c) part[j * width_ + c] += by * row[c] * row_of(x, i)[c];
       }
     }
   }
-  give(part, k, q, -1, gk);
+  give(part, y, x, -1, gy);
 }
 
-template <class T>
-void ChannelDecays<T>::note_before(MatrixRows<const T> x, const T* y) {
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::note_before(MatrixRows<const T> x, const T* y) {
   if (!slopes_) return;
   for (std::int64_t i = 0; i < rows_; ++i) {
     for (std::int64_t c = 0; c < width_; ++c)
@@ -289,8 +315,8 @@ void ChannelDecays<T>::note_before(MatrixRows<const T> x, const T* y) {
   }
 }
 
-template <class T>
-void ChannelDecays<T>::note_after(MatrixRows<const T> x, const T* y) {
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::note_after(MatrixRows<const T> x, const T* y) {
   if (!slopes_) return;
   for (std::int64_t i = 0; i < rows_; ++i) {
     for (std::int64_t c = 0; c < width_; ++c)
@@ -298,17 +324,23 @@ void ChannelDecays<T>::note_after(MatrixRows<const T> x, const T* y) {
   }
 }
 
-template <class T>
-void ChannelDecays<T>::note_state(const T* state, const T* gradient) {
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::note_state(const T* state, const T* gradient) {
   if (!slopes_) return;
-  for (std::int64_t c = 0; c < width_; ++c) {
-    const double product{dot(state + c * plan_.value_width, gradient + c * plan_.value_width, plan_.value_width)};
-    through_.data()[c] += double{before_.data()[(rows_ - 1) * width_ + c]} * product;
+  const T* left = before_.data() + (rows_ - 1) * width_;
+  for (std::int64_t c = 0; c < plan_.width; ++c) {
+    const T *kept = state + c * plan_.value_width, *slope = gradient + c * plan_.value_width;
+    if constexpr (kOf == DecayOf::keys) {
+      through_.data()[c] += double{left[c]} * double{dot(kept, slope, plan_.value_width)};
+    } else {
+      for (std::int64_t j = 0; j < plan_.value_width; ++j)
+        through_.data()[j] += double{left[j]} * double{kept[j]} * double{slope[j]};
+    }
   }
 }
 
-template <class T>
-void ChannelDecays<T>::slopes(T* gradient, std::int64_t stride) const {
+template <class T, DecayOf kDecayOf>
+void ChannelDecays<T, kDecayOf>::slopes(T* gradient, std::int64_t stride) const {
   for (std::int64_t c = 0; c < width_; ++c) {
     double read = 0;  // of rows before, by this one and those that follow
     for (std::int64_t i = rows_; i-- > 0;) read += net_.data()[i * width_ + c];
@@ -324,7 +356,9 @@ void ChannelDecays<T>::slopes(T* gradient, std::int64_t stride) const {
 
 template class ScalarDecays<float>;
 template class ScalarDecays<double>;
-template class ChannelDecays<float>;
-template class ChannelDecays<double>;
+template class ChannelDecays<float, DecayOf::keys>;
+template class ChannelDecays<double, DecayOf::keys>;
+template class ChannelDecays<float, DecayOf::values>;
+template class ChannelDecays<double, DecayOf::values>;
 
 }  // namespace tally::kernels

@@ -6,7 +6,7 @@
 #include "tally/ops/kernels/lookup_gates.h"
 #include "tally/ops/kernels/scratch.h"
 
-// Decays within a chunk of linear attention, of a scalar a row or of each key channel, with one face. D(i, j) is what
+// Decays within a chunk of linear attention, of a scalar a row or of each channel, with one face. D(i, j) is what
 // is left at row i of row j: the running product of the decays of rows j + 1 .. i, never a quotient, so that it is
 // exact where a decay is 0 and nothing overflows. Matrices of pairs are [kLookupChunk, kLookupChunk], first by the
 // reading row.
@@ -17,6 +17,7 @@ namespace tally::kernels {
 template <class T>
 class ScalarDecays {
  public:
+  static constexpr DecayOf kOf = DecayOf::state;
   /// `slopes`: the gradients of the decays will be asked for.
   ScalarDecays(const LinearAttentionPlan<T>& plan, bool slopes);
   /// Rows [row, row + rows) of a memory; `begins`: the state before them is 0, and nothing can decay at the first.
@@ -52,24 +53,33 @@ class ScalarDecays {
   double crossing_ = 0;
 };
 
-/// A decay of each key channel. Pairs go by sub-blocks of 16 rows: products of what is left of a row at a sub-block's
-/// beginning and of that at a row of it; those within a sub-block one by one.
-template <class T>
+/// A decay of each channel of keys, or of values. Pairs go by sub-blocks of 16 rows: products of what is left of a row
+/// at a sub-block's beginning and of that at a row of it; those within a sub-block one by one.
+///
+/// A decay of key channels stands between queries and keys. One of value channels stands between what rows wrote and
+/// the outputs, and so do the functions: x are rows of the output's width, y what rows wrote.
+template <class T, DecayOf kDecayOf>
 class ChannelDecays {
  public:
+  static constexpr DecayOf kOf = kDecayOf;
   ChannelDecays(const LinearAttentionPlan<T>& plan, bool slopes);
   void load(std::int64_t memory, std::int64_t row, std::int64_t rows, bool begins);
   MatrixRows<const T> before(MatrixRows<const T> x, T* room) const;
   MatrixRows<const T> after(MatrixRows<const T> x, T* room) const;
   void decay_state(T* state) const;
-  void pairs(MatrixRows<const T> q, MatrixRows<const T> k, T* pairs);
-  void pairs_backward(const T* pairs, T* w, MatrixRows<const T> q, MatrixRows<const T> k, T* gq, T* gk);
+  void pairs(MatrixRows<const T> x, MatrixRows<const T> y, T* pairs);
+  /// gx may be null. Neither reads `pairs` nor changes w.
+  void pairs_backward(const T* pairs, const T* w, MatrixRows<const T> x, MatrixRows<const T> y, T* gx, T* gy);
+  /// to_i += sum over j <= i of w_ij D(i, j) y_j.
+  void mix(const T* w, MatrixRows<const T> y, T* to);
   void note_before(MatrixRows<const T> x, const T* y);
   void note_after(MatrixRows<const T> x, const T* y);
   void note_state(const T* state, const T* gradient);
   void slopes(T* gradient, std::int64_t stride) const;
 
  private:
+  /// The sums of mix() over j < i, to gradient_room_.
+  void mix_earlier(const T* w, MatrixRows<const T> y);
   static constexpr std::int64_t kBlock = 16;
   std::int64_t blocks() const { return (rows_ + kBlock - 1) / kBlock; }
   std::int64_t block_rows(std::int64_t block) const { return std::min(kBlock, rows_ - block * kBlock); }

@@ -26,9 +26,13 @@ struct DefinitionWalk {
   double v(std::int64_t t, std::int64_t j) const {
     return double{plan.v.data[t * plan.v.stride + memory * plan.value_width + j]};
   }
-  double decay(std::int64_t t, std::int64_t c) const {
+  /// Which of a memory's decays is that of element (c, j) of its state.
+  std::int64_t channel(std::int64_t c, std::int64_t j) const {
+    return plan.decay_of == DecayOf::state ? 0 : plan.decay_of == DecayOf::keys ? c : j;
+  }
+  double decay(std::int64_t t, std::int64_t c, std::int64_t j) const {
     if (plan.log_decay.data == nullptr) return 1;
-    return std::exp(double{plan.log_decay.at(t, memory)[plan.channels ? c : 0]});
+    return std::exp(double{plan.log_decay.at(t, memory)[channel(c, j)]});
   }
   double gain(std::int64_t t) const { return plan.gain.data == nullptr ? 1 : double{*plan.gain.at(t, memory)}; }
   static std::size_t place(std::int64_t i) { return static_cast<std::size_t>(i); }
@@ -40,7 +44,7 @@ struct DefinitionWalk {
       double& each = all[place(j)];
       each = v(t, j);
       for (std::int64_t c = 0; c < plan.width && plan.delta; ++c)
-        each -= k(t, c) * decay(t, c) * before[place(c * plan.value_width + j)];
+        each -= k(t, c) * decay(t, c, j) * before[place(c * plan.value_width + j)];
     }
     return all;
   }
@@ -56,7 +60,7 @@ struct DefinitionWalk {
       for (std::int64_t c = 0; c < plan.width; ++c) {
         for (std::int64_t j = 0; j < plan.value_width; ++j) {
           double& each = state[place(c * plan.value_width + j)];
-          each = decay(t, c) * each + gain(t) * k(t, c) * error[place(j)];
+          each = decay(t, c, j) * each + gain(t) * k(t, c) * error[place(j)];
         }
       }
       all.push_back(std::move(state));
@@ -127,25 +131,24 @@ struct DefinitionWalk {
         give(data.gradient_v, (t * plan.memories + memory) * plan.value_width + j, of_error[place(j)]);
       }
       give(data.gradient_gain, t * plan.memories + memory, of_gain);
-      double of_decay = 0;
+      std::vector<double> of_decay(place(plan.decay_width()));
       for (std::int64_t c = 0; c < plan.width; ++c) {
-        double of_key = 0, of_channel = 0;
+        double of_key = 0;
         for (std::int64_t j = 0; j < plan.value_width; ++j) {
           double& each = g[place(c * plan.value_width + j)];
-          const double left = decay(t, c) * before[place(c * plan.value_width + j)];
+          const double left = decay(t, c, j) * before[place(c * plan.value_width + j)];
           of_key += gain(t) * each * error[place(j)];
           if (plan.delta) {
             of_key -= left * of_error[place(j)];
             each -= k(t, c) * of_error[place(j)];
           }
-          of_channel += each * left;
-          each *= decay(t, c);
+          of_decay[place(channel(c, j))] += each * left;
+          each *= decay(t, c, j);
         }
         give(data.gradient_k, (t * plan.memories + memory) * plan.width + c, of_key);
-        of_decay += of_channel;
-        if (plan.channels) give(data.gradient_log_decay, (t * plan.memories + memory) * plan.width + c, of_channel);
       }
-      if (!plan.channels) give(data.gradient_log_decay, t * plan.memories + memory, of_decay);
+      for (std::int64_t i = 0; i < plan.decay_width(); ++i)
+        give(data.gradient_log_decay, (t * plan.memories + memory) * plan.decay_width() + i, of_decay[place(i)]);
     }
     for (std::int64_t i = 0; i < plan.state_size(); ++i) give(data.gradient_initial_state, at() + i, g[place(i)]);
   }

@@ -18,6 +18,7 @@
 #include "tally/nn/attention/softmax.h"
 #include "tests/nn/attention_definitions.h"
 #include "tests/nn/codeword_definition.h"
+#include "tests/nn/gated_slot_definition.h"
 #include "tests/nn/linear_memory_definition.h"
 #include "tests/nn/recgrela_definition.h"
 
@@ -162,6 +163,9 @@ inline Rows defined(const std::string& name, const nn::Attention& attention, con
   }
   if (const auto* kind = attention.as<nn::RecGrelaKind>()) {
     return testing::recgrela_by_definition(*kind, queries, source);
+  }
+  if (const auto* kind = attention.as<nn::GatedSlotKind>()) {
+    return testing::gated_slot_by_definition(*kind, queries, source);
   }
   if (const auto* kind = attention.as<nn::LinearMemoryKind>()) {
     return testing::linear_memory_by_definition(*kind, queries, source, times(queries.dim(0)));

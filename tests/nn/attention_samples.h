@@ -34,6 +34,7 @@ inline nn::AttentionChoice choice(const std::string& name, const nn::AttentionKi
                            {"k_interests", 3},
                            {"lambda_window", 5},
                            {"memory_contexts", 3},
+                           {"slots", 3},
                            {"codebooks", 3},
                            {"codewords", 4},
                            {"counts_decay", 0.1},

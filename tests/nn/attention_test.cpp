@@ -65,8 +65,8 @@ TEST_CASE("every attention's two forms agree with each other and with its defini
   }
   CHECK(streaming == std::vector<std::string>{"local", "linear_elu", "linear_favor", "linrec", "efficient", "lambda",
                                               "galerkin", "fixed_memory", "histogram", "dispatcher", "recgrela",
-                                              "retnet", "lightning", "gla", "deltanet", "gated_deltanet",
-                                              "time_decay"});
+                                              "retnet", "lightning", "gla", "deltanet", "gated_deltanet", "time_decay",
+                                              "gated_slot"});
 }
 
 TEST_CASE("a state belongs to its kind", "[attention]") {

@@ -5,6 +5,7 @@
 
 #include "tally/core/io/json.h"
 #include "tally/core/io/safetensors.h"
+#include "tally/nn/attention/gated_slot.h"
 #include "tally/nn/attention/linear_memory.h"
 #include "tally/nn/attention/multi_head.h"
 #include "tally/nn/attention/softmax.h"
@@ -177,12 +178,15 @@ TEST_CASE("every attention of the table has right gradients, and the causal ones
                                                          {"projected_keys", 2},
                                                          {"experts", 3},
                                                          {"lambda_window", 3},
-                                                         {"memory_contexts", 3}});
+                                                         {"memory_contexts", 3},
+                                                         {"slots", 3}});
     AttentionLayer layer{nn::make_attention(choice, settings, RngKey{4})};
     const Tensor x = rows(13, width, 5);
     if (entry.smooth) {
       // Where what is read is normed, weights of ordinary size: of small reads numeric derivatives say little.
-      const double deviation = layer.attention.as<nn::LinearMemoryKind>() != nullptr ? 0.5 : 0.1;
+      const bool normed =
+          layer.attention.as<nn::LinearMemoryKind>() != nullptr || layer.attention.as<nn::GatedSlotKind>() != nullptr;
+      const double deviation = normed ? 0.5 : 0.1;
       check_module(
           layer, x, [&](const Var& in) { return layer.attention(in, in, sequence, {}); }, deviation);
     }

@@ -18,6 +18,8 @@ void add_linear_attention_references(References& references) {
     const bool delta = options.text("rule", "linear").find("delta") != std::string::npos,
                causal = options.text("mask", "causal") == "causal";
     const double asked = options.number("scale", 0), scale = asked == 0 ? 1 / std::sqrt(static_cast<double>(d)) : asked;
+    const bool of_values = options.text("decay_along", "keys") == "values";
+    const std::size_t channels = of_values ? e : d;
     // A gate of a row, memory and channel, whatever it is given for.
     const auto gate = [&](const Tensor& x, std::size_t t, std::size_t m, std::size_t c, double otherwise) {
       if (!x.defined()) return otherwise;
@@ -25,7 +27,7 @@ void add_linear_attention_references(References& references) {
       if (x.rank() == 1) return all[m];
       const auto columns = static_cast<std::size_t>(x.dim(1));
       if (columns == 1) return all[t];
-      return columns == memories ? all[t * memories + m] : all[(t * memories + m) * d + c];
+      return columns == memories ? all[t * memories + m] : all[(t * memories + m) * channels + c];
     };
     const std::size_t sequences = bounds.size() - 1;
     std::vector<double> output(rows * heads * e), states(sequences * memories * d * e);
@@ -45,7 +47,7 @@ void add_linear_attention_references(References& references) {
         };
         for (std::size_t t = begin; t < end; ++t) {
           for (std::size_t c = 0; c < d; ++c) {
-            for (std::size_t j = 0; j < e; ++j) state[c * e + j] *= std::exp(gate(in[3], t, m, c, 0));
+            for (std::size_t j = 0; j < e; ++j) state[c * e + j] *= std::exp(gate(in[3], t, m, of_values ? j : c, 0));
           }
           for (std::size_t j = 0; j < e; ++j) {
             double written = v[(t * memories + m) * e + j];

@@ -22,7 +22,7 @@ using ops::UpdateRule;
 namespace {
 
 /// What gates are given for.
-enum class Gates { none, constant, shared, memory, channel };
+enum class Gates { none, constant, shared, memory, channel, value_channel };
 
 struct Case {
   UpdateRule rule = UpdateRule::linear;
@@ -38,6 +38,7 @@ const std::vector<Case>& cases() {
       }
       for (const Gates gates : {Gates::constant, Gates::shared, Gates::memory, Gates::channel})
         made.push_back({rule, gates});
+      if (rule == UpdateRule::gated) made.push_back({rule, Gates::value_channel});
     }
     return made;
   }();
@@ -69,11 +70,12 @@ Call call_of(const std::vector<std::int64_t>& lengths, const Case& each, DType d
     for (std::int64_t c = 0; c < kWidth; ++c) key[c] /= length;
   }
   Tensor decay;
+  const bool along_values = each.gates == Gates::value_channel;
   if (each.gates != Gates::none) {
     decay = normal(each.gates == Gates::constant ? Shape{kMemories}
                    : each.gates == Gates::shared ? Shape{rows, 1}
                    : each.gates == Gates::memory ? Shape{rows, kMemories}
-                                                 : Shape{rows, kMemories * kWidth},
+                                                 : Shape{rows, kMemories * (along_values ? kValueWidth : kWidth)},
                    4);
     for (double& x : decay.mutable_span<double>()) x = -strength * std::abs(x);
   }
@@ -85,7 +87,9 @@ Call call_of(const std::vector<std::int64_t>& lengths, const Case& each, DType d
             normal({rows, kHeads * kValueWidth}, 7).to(dtype),
             normal({offsets.count(), kMemories, kWidth, kValueWidth}, 8).to(dtype),
             offsets,
-            {.heads = kHeads, .rule = each.rule}};
+            {.heads = kHeads,
+             .rule = each.rule,
+             .decay_along = along_values ? ops::DecayAlong::values : ops::DecayAlong::keys}};
   for (Tensor& x : call.inputs) {
     if (x.defined()) x = x.to(dtype);
   }
@@ -153,7 +157,8 @@ TEST_CASE("linear attention in chunks and row by row is that of the definition",
 
 TEST_CASE("linear attention keeps states of long sequences in parts", "[linear_attention]") {
   // Beyond 128 chunks backward computes the states of earlier ones again.
-  for (const Case& each : {Case{UpdateRule::gated_delta, Gates::channel}, Case{UpdateRule::gated, Gates::shared}}) {
+  for (const Case& each : {Case{UpdateRule::gated_delta, Gates::channel}, Case{UpdateRule::gated, Gates::shared},
+                           Case{UpdateRule::gated, Gates::value_channel}}) {
     Call call = call_of({400}, each, DType::f64);
     call.options.execution = LinearExecution::naive;
     const Results definition = run(call);
@@ -262,7 +267,8 @@ TEST_CASE("a sequence of linear attention is the same bits alone and in company"
 TEST_CASE("strong and absent decays of linear attention are exact, and have no NaN", "[linear_attention]") {
   const double infinity = std::numeric_limits<double>::infinity();
   for (const UpdateRule rule : {UpdateRule::gated, UpdateRule::gated_delta}) {
-    for (const Gates gates : {Gates::shared, Gates::memory, Gates::channel}) {
+    for (const Gates gates : {Gates::shared, Gates::memory, Gates::channel, Gates::value_channel}) {
+      if (gates == Gates::value_channel && rule != UpdateRule::gated) continue;
       for (const double strong : {-20.0, -1000.0, -infinity}) {
         INFO(describe({rule, gates}) << ", log decay " << strong);
         Call call = call_of({150, 70}, {rule, gates}, DType::f64);
@@ -375,7 +381,8 @@ TEST_CASE("a delta rule with gain 1 holds the latest value of a key", "[linear_a
 }
 
 TEST_CASE("rows after the last full chunk have their decays' gradients", "[linear_attention]") {
-  for (const Case& each : {Case{UpdateRule::gated, Gates::shared}, Case{UpdateRule::gated_delta, Gates::channel}}) {
+  for (const Case& each : {Case{UpdateRule::gated, Gates::shared}, Case{UpdateRule::gated_delta, Gates::channel},
+                           Case{UpdateRule::gated, Gates::value_channel}}) {
     const Results results = run(call_of({70}, each, DType::f64));
     const std::int64_t columns = results.gradients[3].dim(1);
     for (std::int64_t t = 64; t < 70; ++t) CHECK(results.gradients[3].data<double>()[t * columns] != 0);
@@ -438,12 +445,15 @@ TEST_CASE("a memory of linear attention refuses what is not its own", "[linear_a
 
 TEST_CASE("gradients of long linear attention are the same bits on any number of threads", "[linear_attention]") {
   const int before = num_threads();
-  const Call call = call_of({3000, 10, 500}, {UpdateRule::gated_delta, Gates::channel});
-  set_num_threads(1);
-  const Results one = run(call);
-  set_num_threads(8);
-  const Results eight = run(call);
-  set_num_threads(before);
-  CHECK(identical(one.output, eight.output));
-  for (std::size_t i = 0; i < one.gradients.size(); ++i) CHECK(identical(one.gradients[i], eight.gradients[i]));
+  for (const Case& each :
+       {Case{UpdateRule::gated_delta, Gates::channel}, Case{UpdateRule::gated, Gates::value_channel}}) {
+    const Call call = call_of({3000, 10, 500}, each);
+    set_num_threads(1);
+    const Results one = run(call);
+    set_num_threads(8);
+    const Results eight = run(call);
+    set_num_threads(before);
+    CHECK(identical(one.output, eight.output));
+    for (std::size_t i = 0; i < one.gradients.size(); ++i) CHECK(identical(one.gradients[i], eight.gradients[i]));
+  }
 }

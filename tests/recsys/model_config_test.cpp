@@ -114,6 +114,8 @@ const std::vector<Case>& cases() {
       {with(sasrec, {"attention=gated_deltanet"}), "short_conv=0"},
       {with(sasrec, {"attention=time_decay"}), "time_unit=7"},
       {with(sasrec, {"attention=time_decay"}), "decay_by=events"},
+      {with(sasrec, {"attention=gated_slot"}), "slots=3"},
+      {with(sasrec, {"attention=gated_slot"}), "gate_logit_normalizer=2"},
       {elastic, "experts=3"},
       {elastic, "mask=causal"},
       {frame, "attention=linear_elu"},
