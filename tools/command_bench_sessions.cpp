@@ -64,11 +64,13 @@ class Workload {
     append_even_items(sessions, old, arguments_.late);
     ModelState early = *sessions.state(young), late = *sessions.state(old);
     std::vector<float> row(static_cast<std::size_t>(model_->width()));
-    const auto step = [&](ModelState& state) { return seconds_of([&] { model_->step(state, even_item(), row); }); };
+    const auto step = [&](ModelState& state) {
+      return seconds_of([&] { model_->step(state, even_item(), row, next_time()); });
+    };
     const auto serve = [&](const std::string& user) {
       const std::string_view item = names_.name(even_item());
       return seconds_of([&] {
-        sessions.append(user, item);
+        sessions.append(user, item, next_time());
         sessions.recommend(user, 10);
       });
     };
@@ -90,7 +92,7 @@ class Workload {
     std::vector<UserEvent> batch;
     for (std::int64_t e = 0; e < arguments_.events_per_user; ++e) {
       for (const std::string& user : users) {
-        batch.push_back({user, next_item()});
+        batch.push_back({user, next_item(), next_time()});
         if (batch.size() < kBatch && &user != &users.back()) continue;
         const double seconds = seconds_of([&] { sessions.append(batch); });
         spent.push_back(seconds / static_cast<double>(batch.size()));
@@ -116,12 +118,14 @@ class Workload {
     return uniform_below(RngKey{7}, static_cast<std::uint64_t>(drawn_++), 0, static_cast<std::uint64_t>(below));
   }
   std::string_view next_item() { return names_.name(static_cast<std::int32_t>(draw(arguments_.items))); }
+  /// For models that read times: an event a minute, whoever's it is.
+  double next_time() { return 60.0 * static_cast<double>(drawn_); }
   std::int32_t even_item() { return 2 * static_cast<std::int32_t>(draw((arguments_.items + 1) / 2)); }
 
   void append_even_items(Sessions& sessions, const std::string& user, std::int64_t count) {
     std::vector<UserEvent> batch;
     for (std::int64_t i = 0; i < count; ++i) {
-      batch.push_back({user, names_.name(even_item())});
+      batch.push_back({user, names_.name(even_item()), next_time()});
       if (batch.size() < kBatch && i + 1 < count) continue;
       sessions.append(batch);
       batch.clear();

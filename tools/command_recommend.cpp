@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tally/core/io/file.h"
+#include "tally/recsys/data/event_fields.h"
 #include "tally/recsys/data/histories.h"
 #include "tally/recsys/data/item_lists.h"
 #include "tally/recsys/run/run_data.h"
@@ -20,7 +21,7 @@ namespace {
 using namespace recsys;
 
 struct Options {
-  std::string directory, history, input, items, exclude, out;
+  std::string directory, history, times, input, items, exclude, out;
   std::vector<std::string> users;
   std::string unknown_items = "error", bad_lines = "error", answer = "events", state;
   std::int64_t k = 10, max_sessions = 0;
@@ -63,19 +64,43 @@ std::vector<Recommendation> recommend_to(const Recommender& from, const Options&
                                     .left_out = left_out});
 }
 
+/// The parts of a text between commas.
+std::vector<std::string> between_commas(const std::string& text) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    if (end > begin) parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+std::vector<double> times_of_history(const std::string& text) {
+  std::vector<double> times;
+  for (const std::string& part : between_commas(text)) {
+    const std::string_view fault = read_time(part, times.emplace_back());
+    check<ConfigError>(fault.empty(), "--times", "needs a time ", fault, "; got '", beginning_of(part), "'");
+  }
+  return times;
+}
+
 /// A table of the items for one history.
 std::string recommend_for_history(const Recommender& from, const Options& options) {
   std::vector<std::int32_t> history;
-  for (std::size_t begin = 0; begin < options.history.size();) {
-    const std::size_t end = std::min(options.history.find(',', begin), options.history.size());
-    const std::string id = options.history.substr(begin, end - begin);
-    begin = end + 1;
-    if (id.empty()) continue;
+  for (const std::string& id : between_commas(options.history)) {
     const auto item = from.items.ids.find(id);
     check<ConfigError>(item.has_value(), "--history", "item '", id, "' is not in ", from.source);
     history.push_back(*item);
   }
-  const auto lists = recommend_to(from, options, Sequences::from({history}, from.items.size()), {""});
+  const std::vector<double> times = times_of_history(options.times);
+  check<ConfigError>(times.empty() || times.size() == history.size(), "--times", "needs one of each of the ",
+                     history.size(), " events of --history; got ", times.size());
+  check<ConfigError>(!from.reads_times || times.size() == history.size(), "--times",
+                     "is needed with --history: the model reads when events were");
+  const std::span<const std::int32_t> events(history);
+  const std::span<const double> moments(times);
+  const auto lists =
+      recommend_to(from, options, pack(std::span(&events, 1), std::span(&moments, times.empty() ? 0 : 1)), {""});
   std::string text = "rank\titem_id\tscore\ttitle\tranker\n";
   for (std::size_t r = 0; r < lists[0].items.size(); ++r) {
     const auto& [item, score] = lists[0].items[r];
@@ -98,15 +123,16 @@ std::string recommend_for_users(const Recommender& from, const Options& options)
     histories = std::move(read.sequences);
   } else {
     const RunUsers known = from.read_users();
-    std::vector<std::vector<std::int32_t>> chosen;
+    std::vector<std::span<const std::int32_t>> chosen;
+    std::vector<std::span<const double>> times;
     for (const std::string& user : options.users) {
       const auto index = known.ids.find(user);
       check<ConfigError>(index.has_value(), "--user", "user '", user, "' is not in ", from.source);
-      const auto history = known.histories->sequence(*index);
-      chosen.emplace_back(history.begin(), history.end());
+      chosen.push_back(known.histories->sequence(*index));
+      if (known.histories->times.defined()) times.push_back(known.histories->times_of(*index));
     }
     users = options.users;
-    histories = Sequences::from(chosen, from.items.size());
+    histories = pack(chosen, times);
   }
   const auto lists = recommend_to(from, options, histories, users);
   std::string text = recommendation_head(from);
@@ -121,7 +147,13 @@ void add_recommend(CLI::App& app, const CommandContext& context) {
   CLI::App* command = app.add_subcommand("recommend", "Recommend items for histories, of users known or not");
   command->add_option("run", options->directory, "Run directory, or one that compress wrote; the data are not needed")
       ->required();
-  command->add_option("--history", options->history, "Item ids, oldest first, separated by commas; may be empty");
+  CLI::Option* history =
+      command->add_option("--history", options->history, "Item ids, oldest first, separated by commas; may be empty");
+  command
+      ->add_option("--times", options->times,
+                   "With --history: when its events were, in the unit of the run's data, separated by commas; for "
+                   "models that read times")
+      ->needs(history);
   command->add_option("--input", options->input,
                       "File of histories in the form and order of time of the run's data, or with a header line that "
                       "names user_id and item_id; plain or gzip'd; - for standard input");
@@ -140,7 +172,8 @@ void add_recommend(CLI::App& app, const CommandContext& context) {
   command->add_option("--out", options->out, "File to write, whole or not at all (default: standard output)");
   CLI::Option* stream = command->add_flag(
       "--stream", options->stream,
-      "Read events `user TAB item` from standard input and answer each at once; `user TAB ?` asks without an event");
+      "Read events `user TAB item` or `user TAB item TAB time` from standard input and answer each at once; `user TAB "
+      "?` asks without an event");
   command->add_option("--answer", options->answer, "With --stream, events or queries: lines that are answered")
       ->check(CLI::IsMember({"events", "queries"}))
       ->needs(stream);

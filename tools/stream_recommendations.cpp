@@ -89,6 +89,12 @@ class LineStream {
   bool ended_ = false, at_start_ = true;
 };
 
+/// An event that is taken later, with others.
+struct PendingEvent {
+  std::string user, item;
+  double time = kNoTime;
+};
+
 class Streaming {
  public:
   Streaming(const Recommender& recommender, const StreamOptions& options)
@@ -134,11 +140,14 @@ class Streaming {
  private:
   /// Takes a line, or says what is wrong with it.
   std::optional<std::string> take(const std::string& line) {
-    const std::size_t tab = line.find('\t');
-    if (tab == std::string::npos || line.find('\t', tab + 1) != std::string::npos) {
-      return "needs two columns, a user and an item, with a tab between them; got '" + beginning_of(line) + "'";
+    constexpr std::size_t kNone = std::string::npos;
+    const std::size_t tab = line.find('\t'), second = tab == kNone ? kNone : line.find('\t', tab + 1);
+    if (tab == kNone || (second != kNone && line.find('\t', second + 1) != kNone)) {
+      return "needs two columns, a user and an item, or three with a time, and tabs between them; got '" +
+             beginning_of(line) + "'";
     }
-    std::string user = line.substr(0, tab), item = line.substr(tab + 1);
+    PendingEvent event{line.substr(0, tab), line.substr(tab + 1, second - tab - 1)};
+    const std::string &user = event.user, &item = event.item;
     if (user.empty() || item.empty()) return "needs a user and an item; got '" + beginning_of(line) + "'";
     if (const std::string_view fault = fault_of_id(user); !fault.empty()) {
       return "needs a user " + std::string(fault) + "; got '" + beginning_of(user) + "'";
@@ -152,12 +161,19 @@ class Streaming {
     if (!sessions_.sessions().items().find(item)) {
       return "item '" + beginning_of(item) + "' is not among those that the model was trained with";
     }
+    if (second != kNone) {
+      const std::string text = line.substr(second + 1);
+      if (const std::string_view fault = read_time(text, event.time); !fault.empty()) {
+        return "needs a time " + std::string(fault) + "; got '" + beginning_of(text) + "'";
+      }
+    } else if (sessions_.sessions().model().reads_times()) {
+      return "needs a third column, the time of the event, which the model reads; got '" + beginning_of(line) + "'";
+    }
     if (options_.answer_events) {
-      const UserEvent event{user, item};
-      answer(user, {sessions_.append_and_recommend(event, options_.k), false});
+      answer(user, {sessions_.append_and_recommend({user, item, event.time}, options_.k), false});
       bound_sessions();
     } else {
-      pending_.emplace_back(std::move(user), std::move(item));
+      pending_.push_back(std::move(event));
     }
     return std::nullopt;
   }
@@ -174,7 +190,7 @@ class Streaming {
     const auto taken = std::exchange(pending_, {});
     std::vector<UserEvent> events;
     events.reserve(taken.size());
-    for (const auto& [user, item] : taken) events.push_back({user, item});
+    for (const PendingEvent& event : taken) events.push_back({event.user, event.item, event.time});
     sessions_.append(events);
     bound_sessions();
   }
@@ -194,7 +210,7 @@ class Streaming {
   const StreamOptions& options_;
   const Sequences nobody_ = Sequences::from({{}}, recommender_.items.size());  ///< one empty history
   DurableSessions sessions_;
-  std::vector<std::pair<std::string, std::string>> pending_;
+  std::vector<PendingEvent> pending_;
   std::int64_t bad_lines_ = 0;
   std::string first_fault_;
 };

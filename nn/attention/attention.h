@@ -69,6 +69,9 @@ class Attention {
     return kind().call(queries, source, sequence, context);
   }
 
+  /// Does it need the times of events?
+  bool reads_times() const { return kind().reads_times(); }
+
   /// Is there a recurrent form? What follows throws ValueError without one.
   bool has_state() const { return kind().has_state(); }
   /// Of a sequence without rows. What a step reads of the parameters may be made here, once, for all copies.
@@ -92,6 +95,7 @@ class Attention {
   struct Kind : HeldModule<Kind> {
     virtual std::string layout() const = 0;
     virtual Var call(const Var& queries, const Var& source, const Sequence& sequence, const Context& context) const = 0;
+    virtual bool reads_times() const = 0;
     virtual bool has_state() const = 0;
     virtual AttentionState initial_state() const = 0;
     virtual Var step(AttentionState& state, const Var& query, const Var& source, const Event& event) const = 0;
@@ -104,6 +108,13 @@ class Attention {
     std::string layout() const override { return module.layout(); }
     Var call(const Var& queries, const Var& source, const Sequence& sequence, const Context& context) const override {
       return module(queries, source, sequence, context);
+    }
+    bool reads_times() const override {
+      if constexpr (requires { module.reads_times(); }) {
+        return module.reads_times();
+      } else {
+        return false;
+      }
     }
     bool has_state() const override {
       if constexpr (requires { module.has_state(); }) {

@@ -16,6 +16,7 @@
 //
 //   Var operator()(const Var& queries, const Var& source, const Sequence&, const Context&) const;
 //   std::string layout() const;          // settings that no tensor shows, for the fingerprints of states
+//   bool reads_times() const;            // needs the times of events; false when it is missing
 //
 // which owns its projections, and sees what its layer sees. With a recurrent form it has too
 //

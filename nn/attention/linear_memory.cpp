@@ -172,7 +172,7 @@ Var LinearMemoryKind::log_decays(const Var& source, const Var& gaps) const {
 }
 
 Var LinearMemoryKind::gaps(const Sequence& sequence, DType dtype) const {
-  if (parts.decay != DecayBy::time || !parts.time_decays) return {};
+  if (!reads_times()) return {};
   check<ValueError>(sequence.times.defined(), "time_decay", "needs the times of events, and they are not known here");
   const std::vector<double> times = sequence.times.to_doubles();
   std::vector<double> logs(times.size());
@@ -280,7 +280,7 @@ Var LinearMemoryKind::step(State& state, const Var& queries, const Var& source, 
     }
   }
   Var gap;
-  if (parts.decay == DecayBy::time && parts.time_decays) {
+  if (reads_times()) {
     check<ValueError>(std::isfinite(event.time), "time_decay", "needs the time of each event, and it is not known");
     const double since = event.place == 0 ? 0 : std::max(0.0, event.time - state.time);
     gap = Var(Tensor::from<float>({static_cast<float>(std::log1p(since / parts.time_unit))}, {1, 1}));

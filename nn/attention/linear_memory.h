@@ -107,6 +107,7 @@ struct LinearMemoryKind {
 
   Var operator()(const Var& queries, const Var& source, const Sequence& sequence, const Context& context) const;
   std::string layout() const;
+  bool reads_times() const { return parts.decay == DecayBy::time && parts.time_decays; }
 
   /// The memory in double, and the last rows of the short convolution: their size does not depend on the history.
   struct State {

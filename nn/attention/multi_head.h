@@ -27,7 +27,8 @@ struct StateOf<Core> {
 ///   static constexpr bool kSharesQueries;   // keys are the queries: there is no projection of keys, and k is absent
 ///   std::string layout() const;
 ///
-/// and with a recurrent form, as kinds have it (nn/attention/attention.h), `step(State&, q, k, v, const Event&)`.
+/// and, if it likes, reads_times(); with a recurrent form, as kinds have it (nn/attention/attention.h), `step(State&,
+/// q, k, v, const Event&)`.
 template <class Core>
 struct MultiHead {
   Linear query, key, value, output;
@@ -59,6 +60,13 @@ struct MultiHead {
   }
 
   std::string layout() const { return attention.layout(); }
+  bool reads_times() const {
+    if constexpr (requires { attention.reads_times(); }) {
+      return attention.reads_times();
+    } else {
+      return false;
+    }
+  }
 
   using State = typename detail::StateOf<Core>::Type;
   bool has_state() const {

@@ -76,6 +76,8 @@ struct TransformerBlock {
   using Attend = std::function<Var(const Var& queries, const Var& source)>;
   Var around(const Attend& attend, const Var& x, const Context& context) const;
 
+  bool reads_times() const { return attention.reads_times(); }
+
   /// The recurrent form, where the attention has one: an event's row [1, width] to its output, that of the call above.
   using State = AttentionState;
   bool has_state() const { return attention.has_state(); }

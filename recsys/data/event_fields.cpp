@@ -20,6 +20,8 @@ bool is_control(char c) {
   return byte < 0x20 || byte == 0x7f;
 }
 
+constexpr std::string_view kNoNumber = "that is a finite number";
+
 /// The number that the whole field is, or nothing. `Number` is integral or floating.
 template <class Number>
 std::optional<Number> parse(std::string_view field) {
@@ -64,6 +66,25 @@ std::string_view fault_of_id(std::string_view id) {
   return "";
 }
 
+std::string_view read_time(std::string_view text, double& time) {
+  constexpr std::int64_t kExact = std::int64_t{1} << 53;
+  const std::optional<std::int64_t> whole = parse<std::int64_t>(text);
+  if (whole && *whole >= -kExact && *whole <= kExact) {
+    time = static_cast<double>(*whole);
+    return "";
+  }
+  const std::optional<double> value = parse<double>(text);
+  if (!value || !std::isfinite(*value)) return kNoNumber;
+  const bool held = holds_digits(*value, text);
+  const double magnitude = std::abs(*value);
+  if (magnitude > static_cast<double>(kExact) || (magnitude == static_cast<double>(kExact) && !held)) {
+    return "of at most 2^53, beyond which times are not told apart";
+  }
+  if (!held) return "of no more digits than a double holds, beyond which times are not told apart";
+  time = *value;
+  return "";
+}
+
 std::string beginning_of(std::string_view text) {
   std::size_t shown = 200;
   if (text.size() <= shown) return printable(text);
@@ -87,23 +108,11 @@ double read_rating(const DelimitedRows& rows, std::size_t column) {
 }
 
 double read_time(const DelimitedRows& rows, std::size_t column) {
-  constexpr std::int64_t kExact = std::int64_t{1} << 53;
-  const std::string_view field = rows.field(column);
-  const std::optional<std::int64_t> whole = parse<std::int64_t>(field);
-  if (whole && *whole >= -kExact && *whole <= kExact) return static_cast<double>(*whole);
-  const std::optional<double> value = parse<double>(field);
-  if (!value || !std::isfinite(*value)) refuse_number(rows, column);
-  const bool held = holds_digits(*value, field);
-  const double magnitude = std::abs(*value);
-  if (magnitude > static_cast<double>(kExact) || (magnitude == static_cast<double>(kExact) && !held)) {
-    rows.refuse(column, "needs a ", rows.columns()[column],
-                " of at most 2^53, beyond which times are not told apart; got ", field);
-  }
-  if (!held) {
-    rows.refuse(column, "needs a ", rows.columns()[column],
-                " of no more digits than a double holds, beyond which times are not told apart; got ", field);
-  }
-  return *value;
+  double time = 0;
+  const std::string_view fault = read_time(rows.field(column), time);
+  if (fault == kNoNumber) refuse_number(rows, column);
+  if (!fault.empty()) rows.refuse(column, "needs a ", rows.columns()[column], ' ', fault, "; got ", rows.field(column));
+  return time;
 }
 
 }  // namespace tally::recsys

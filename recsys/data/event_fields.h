@@ -15,6 +15,11 @@ namespace tally::recsys {
 /// and without a byte order mark at its beginning, which would make two users of one that no screen tells apart.
 std::string_view fault_of_id(std::string_view id);
 
+/// Reads a time that a double tells apart from every other: in any spelling, its magnitude is at most 2^53 and its
+/// digits are no more than a double holds (seconds with nine decimals are, microseconds are not). Returns why the text
+/// is none, to follow "needs a time ", or nothing.
+std::string_view read_time(std::string_view text, double& time);
+
 /// `text` for a message of one line: its beginning, as printable() text.
 std::string beginning_of(std::string_view text);
 
@@ -22,8 +27,7 @@ std::string beginning_of(std::string_view text);
 std::string_view read_id(const DelimitedRows& rows, std::size_t column);
 /// A finite number within the range of f32, in double: a least rating is compared with what the file says.
 double read_rating(const DelimitedRows& rows, std::size_t column);
-/// A time that a double tells apart from every other: in any spelling, its magnitude is at most 2^53 and its digits are
-/// no more than a double holds (seconds with nine decimals are, microseconds are not).
+/// A time, as above.
 double read_time(const DelimitedRows& rows, std::size_t column);
 
 }  // namespace tally::recsys

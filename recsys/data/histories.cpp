@@ -102,12 +102,18 @@ Histories read_histories(const std::filesystem::path& path, const IdMap& items, 
       group_by_user(std::move(result.users), std::move(reading.items), std::move(reading.events), options.order);
   result.report.duplicates = taken - data.size();
   std::vector<std::vector<std::int32_t>> histories(static_cast<std::size_t>(data.num_users()));
+  std::vector<std::vector<double>> times(reading.order ? histories.size() : 0);
   for (std::int64_t user = 0; user < data.num_users(); ++user) {
-    for (const std::int32_t item : data.sequence(user)) {
-      if (item < items.size()) histories[static_cast<std::size_t>(user)].push_back(item);
+    for (std::int64_t row = data.begin_of(user); row < data.begin_of(user + 1); ++row) {
+      const std::int32_t item = data.events[static_cast<std::size_t>(row)];
+      if (item >= items.size()) continue;
+      histories[static_cast<std::size_t>(user)].push_back(item);
+      if (reading.order) times[static_cast<std::size_t>(user)].push_back(data.times[static_cast<std::size_t>(row)]);
     }
   }
-  result.sequences = Sequences::from(histories, items.size());
+  const std::vector<std::span<const std::int32_t>> events(histories.begin(), histories.end());
+  const std::vector<std::span<const double>> moments(times.begin(), times.end());
+  result.sequences = pack(events, moments);
   result.users = std::move(data.users);
   return result;
 }

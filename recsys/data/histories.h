@@ -36,7 +36,7 @@ struct Histories {
   static constexpr std::size_t kMessagesKept = 10;
 
   IdMap users;          ///< in order of first appearance
-  Sequences sequences;  ///< of each user, as indices of the model's items
+  Sequences sequences;  ///< of each user, as indices of the model's items; with times where the file has them
   std::int64_t unknown_items = 0;
   std::vector<std::string> unknown_messages;  ///< of the first kMessagesKept
   ReadReport report;                          ///< what else was left out, by the rules of the training data

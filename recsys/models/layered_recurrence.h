@@ -35,6 +35,7 @@ concept LayeredModel = requires(const M& model, const Tensor& rows, const Var& x
   { model.item_table() } -> std::convertible_to<Var>;
   { model.alignment } -> std::convertible_to<PositionAlignment>;
   { model.blocks.at(0).has_state() } -> std::convertible_to<bool>;
+  { model.blocks.at(0).reads_times() } -> std::convertible_to<bool>;
   model.window;
 };
 
@@ -68,6 +69,12 @@ bool streams_by_layers(const M& model) {
          std::all_of(model.blocks.begin(), model.blocks.end(), [](const auto& block) { return block.has_state(); });
 }
 
+/// Does a layer need the times of events?
+template <LayeredModel M>
+bool layers_read_times(const M& model) {
+  return std::any_of(model.blocks.begin(), model.blocks.end(), [](const auto& block) { return block.reads_times(); });
+}
+
 /// A layered model one event at a time: the state is that of every layer, and the last hidden row. An event costs the
 /// same however many came before. Event t, from 1 on, takes position min(t, W) - 1; the row is that of encode() of all
 /// events, uncut, with a position table whose last row repeats.
@@ -99,15 +106,16 @@ class LayeredRecurrence {
   std::string layout() const { return layout_of_layers(model_); }
   ItemScorer scorer() const { return ItemScorer::of_table(model_.item_table().value()); }
   State initial_state() const { return initial_; }
+  bool reads_times() const { return layers_read_times(model_); }
 
-  void append(State& state, std::int64_t events, std::int32_t item) const {
+  void append(State& state, std::int64_t events, std::int32_t item, double time) const {
     const std::int64_t position = std::min<std::int64_t>(events, model_.window - 1);
     // A later layer may throw when those before it have taken the event: all but the last are changed in copies.
     std::vector<nn::AttentionState> taken(state.layers.begin(), state.layers.end() - 1);
     Var x = model_.embed(Tensor::from<std::int32_t>({item}, {1}),
                          Tensor::from<std::int32_t>({static_cast<std::int32_t>(position)}, {1}), {});
     for (std::size_t b = 0; b < model_.blocks.size(); ++b) {
-      x = model_.blocks[b].step(b < taken.size() ? taken[b] : state.layers[b], x, {.place = events});
+      x = model_.blocks[b].step(b < taken.size() ? taken[b] : state.layers[b], x, {.place = events, .time = time});
     }
     const Tensor row = model_.finish(x).value().contiguous();
     std::copy_n(row.data<float>(), state.row.size(), state.row.begin());

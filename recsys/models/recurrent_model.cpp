@@ -1,5 +1,7 @@
 #include "tally/recsys/models/recurrent_model.h"
 
+#include <cmath>
+
 #include "tally/autograd/tape.h"
 #include "tally/core/io/fingerprint.h"
 #include "tally/core/parallel.h"
@@ -56,16 +58,22 @@ void RecurrentModel::check_item(std::int32_t item) const {
   check<IndexError>(item >= 0 && item < num_items(), name_, "needs an item in [0, ", num_items(), "); got ", item);
 }
 
+void RecurrentModel::check_event(std::int32_t item, double time) const {
+  check_item(item);
+  check<ValueError>(!reads_times() || std::isfinite(time), name_,
+                    "reads when events were, and needs the time of each; got item ", item, " without one");
+}
+
 void RecurrentModel::check_row(std::span<float> row) const {
   check<ShapeError>(static_cast<std::int64_t>(row.size()) == width(), name_, "needs room for a hidden row of ", width(),
                     " elements; got ", row.size());
 }
 
-void RecurrentModel::append(ModelState& state, std::int32_t item) const {
+void RecurrentModel::append(ModelState& state, std::int32_t item, double time) const {
   check_state(state);
-  check_item(item);
+  check_event(item, time);
   const OneEvent scope;
-  append_to(state, item);
+  append_to(state, item, time);
   ++state.events_;
 }
 
@@ -77,12 +85,12 @@ void RecurrentModel::hidden(const ModelState& state, std::span<float> row) const
   hidden_of(state, row);
 }
 
-void RecurrentModel::step(ModelState& state, std::int32_t item, std::span<float> row) const {
+void RecurrentModel::step(ModelState& state, std::int32_t item, std::span<float> row, double time) const {
   check_state(state);
-  check_item(item);
+  check_event(item, time);
   check_row(row);
   const OneEvent scope;
-  append_to(state, item);
+  append_to(state, item, time);
   ++state.events_;
   hidden_of(state, row);
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -53,6 +54,9 @@ class ModelState {
   std::unique_ptr<Content> content_;
 };
 
+/// When an event was, where that is not known.
+inline constexpr double kNoTime = std::numeric_limits<double>::quiet_NaN();
+
 /// The recurrent form of a model: the weights as they stood when it was made, in the form that takes one event at a
 /// time. It shares nothing with the model, never changes, and may be used by many threads, on different states.
 class RecurrentModel {
@@ -70,15 +74,20 @@ class RecurrentModel {
   /// From hidden rows to scores of all items.
   const ItemScorer& scorer() const { return scorer_; }
 
+  /// Does it need the times of events? A model that does not passes them over.
+  virtual bool reads_times() const = 0;
+
   virtual ModelState initial_state() const = 0;
-  /// Takes an event. Throws IndexError for an item outside [0, num_items()), ValueError for a state of another model.
-  void append(ModelState& state, std::int32_t item) const;
+  /// Takes an event, which was at `time`, in the unit of the data that the model was trained on. Throws IndexError for
+  /// an item outside [0, num_items()), ValueError for a state of another model, or without a finite time where the
+  /// model reads times.
+  void append(ModelState& state, std::int32_t item, double time = kNoTime) const;
   /// The hidden row [width()] after the latest event: the last row that encode() gives for the events so far, as far as
   /// they fit the model's window; the model says what holds beyond. Throws ValueError for a state of another model, or
   /// without a latest event.
   void hidden(const ModelState& state, std::span<float> row) const;
   /// append() and hidden() in one.
-  void step(ModelState& state, std::int32_t item, std::span<float> row) const;
+  void step(ModelState& state, std::int32_t item, std::span<float> row, double time = kNoTime) const;
 
   /// Puts the events of `earlier` before those of `state`. Throws ValueError for a model whose states don't merge.
   void merge(ModelState& state, const ModelState& earlier) const;
@@ -95,7 +104,7 @@ class RecurrentModel {
   /// `weights`: hash of all weights. The fingerprint is of name, layout and weights.
   RecurrentModel(std::string name, std::string layout, std::uint32_t version, std::uint64_t weights, ItemScorer scorer);
 
-  virtual void append_to(ModelState& state, std::int32_t item) const = 0;
+  virtual void append_to(ModelState& state, std::int32_t item, double time) const = 0;
   virtual void hidden_of(const ModelState& state, std::span<float> row) const = 0;
   virtual void merge_into(ModelState& state, const ModelState& earlier) const = 0;
   virtual void remove_from(ModelState& state, std::int32_t item) const = 0;
@@ -103,6 +112,7 @@ class RecurrentModel {
 
  private:
   void check_state(const ModelState& state) const;
+  void check_event(std::int32_t item, double time) const;
   void check_item(std::int32_t item) const;
   void check_row(std::span<float> row) const;
 
@@ -123,8 +133,9 @@ class RecurrentModel {
 ///     void hidden(const State&, std::int64_t events, std::span<float> row) const;     // events so far, at least one
 ///     State load(ByteReader&, std::int64_t events) const;                             // checks what it reads
 ///
-/// and, if it likes, `merge(State&, events, const State& earlier, earlier_events)` and `remove(State&, events, item)`.
-/// An append() that throws must leave the state as it was.
+/// and, if it likes, `merge(State&, events, const State& earlier, earlier_events)`, `remove(State&, events, item)`, and
+/// `append(State&, events, item, time)` in place of the above with `bool reads_times() const`, false where it is
+/// missing. An append() that throws must leave the state as it was.
 template <class R>
 class RecurrentModelOf final : public RecurrentModel {
  public:
@@ -132,6 +143,13 @@ class RecurrentModelOf final : public RecurrentModel {
       : RecurrentModel(std::move(name), recurrence.layout(), R::kStateVersion, weights, recurrence.scorer()),
         recurrence_(std::move(recurrence)) {}
 
+  bool reads_times() const override {
+    if constexpr (requires { recurrence_.reads_times(); }) {
+      return recurrence_.reads_times();
+    } else {
+      return false;
+    }
+  }
   ModelState initial_state() const override { return make(recurrence_.initial_state(), 0); }
 
  private:
@@ -155,8 +173,12 @@ class RecurrentModelOf final : public RecurrentModel {
     return made;
   }
 
-  void append_to(ModelState& state, std::int32_t item) const override {
-    recurrence_.append(of(state), state.events(), item);
+  void append_to(ModelState& state, std::int32_t item, double time) const override {
+    if constexpr (requires { recurrence_.append(of(state), state.events(), item, time); }) {
+      recurrence_.append(of(state), state.events(), item, time);
+    } else {
+      recurrence_.append(of(state), state.events(), item);
+    }
   }
   void hidden_of(const ModelState& state, std::span<float> row) const override {
     recurrence_.hidden(of(state), state.events(), row);

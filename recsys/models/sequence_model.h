@@ -36,6 +36,9 @@ class SequenceModel {
   /// absent.
   virtual std::int64_t events_before() const = 0;
 
+  /// Does it need the times of events (Sequences::times)?
+  virtual bool reads_times() const = 0;
+
   /// Do rows see what follows them? Such a model is trained on prefix samples alone, whose loss is at the last row.
   virtual bool looks_ahead() const = 0;
 

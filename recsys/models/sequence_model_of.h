@@ -22,9 +22,9 @@ namespace tally::recsys {
 ///     Var encode(const Sequences&, const Values&, const nn::Context&) const;
 ///     Var candidate_table(const Values&) const;                 // and num_items(), width()
 ///
-/// and, if it likes, `looks_ahead` (false where it is missing), `events_before` (0), `prepares_candidates` (true),
-/// `auxiliary_loss` (with the struct too), `initialize_from_weights`, `epoch_begins`, `item_tensors` (items.table and
-/// output, where the module has them) and `measures` as above, and
+/// and, if it likes, `looks_ahead` (false where it is missing), `reads_times` (whether a layer does), `events_before`
+/// (0), `prepares_candidates` (true), `auxiliary_loss` (with the struct too), `initialize_from_weights`,
+/// `epoch_begins`, `item_tensors` (items.table and output, where the module has them) and `measures` as above, and
 ///
 ///     std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
 ///
@@ -57,6 +57,16 @@ class SequenceModelOf final : public SequenceModel {
       return module_.events_before();
     } else {
       return 0;
+    }
+  }
+
+  bool reads_times() const override {
+    if constexpr (requires { module_.reads_times(); }) {
+      return module_.reads_times();
+    } else if constexpr (LayeredModel<M>) {
+      return layers_read_times(module_);
+    } else {
+      return false;
     }
   }
 

@@ -156,7 +156,8 @@ class TrainingRun {
     const DataReport report = describe(config_.data, data_);
     console_.block(report.to_text());
     write_catalogue(directory_.items(), catalogue_of(*data_.split, data_.titles));
-    write_users(directory_.users(), *data_.interactions, config_.keep_histories);
+    write_users(directory_.users(), *data_.interactions,
+                {.histories = config_.keep_histories, .times = model_->reads_times()});
     // Its presence says that the two above are whole.
     write_file_atomically(directory_.data(), report.to_json().dump(2) + '\n');
   }

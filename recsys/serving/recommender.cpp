@@ -24,6 +24,7 @@ Recommender from_run(const RunDirectory& directory, const Tables& tables) {
           .data = config.data,
           .candidates = evaluation_options(config).candidates,
           .users_file = directory.users(),
+          .reads_times = run->trained.model->reads_times(),
           .ranker = Ranker::from_function(run->ranker.name(), run->ranker.num_items(),
                                           [run](const Sequences& histories) { return run->ranker.score(histories); }),
           .item_vectors = [run] { return run->ranker.item_vectors(); },
@@ -50,6 +51,8 @@ std::vector<std::uint8_t> Recommender::candidate_bytes(std::span<const std::uint
 }
 
 std::vector<Recommendation> Recommender::recommend(const Sequences& histories, const RecommendOptions& options) const {
+  check<ValueError>(!reads_times || histories.times.defined() || histories.offsets.total() == 0, source,
+                    "needs the times of the histories' events, which its model reads; these have none");
   const std::vector<std::uint8_t> allowed = candidate_bytes(options.candidates);
   RecommendOptions narrowed = options;
   narrowed.candidates = allowed;

@@ -30,6 +30,7 @@ struct Recommender {
   DataConfig data;     ///< how the run read its data, and so reads files of histories
   Candidates candidates = Candidates::all;
   std::filesystem::path users_file;  ///< of write_users; need not be there
+  bool reads_times = false;          ///< the ranker needs the times of events: Sequences::times
   Ranker ranker;
   std::function<Tensor()> item_vectors;                  ///< f32 [items, D]
   std::function<Tensor(const Sequences&)> user_vectors;  ///< f32 [histories, D]; scores are inner products of the two
@@ -42,7 +43,8 @@ struct Recommender {
   /// in either case only those of `among`, unless it is empty.
   std::vector<std::uint8_t> candidate_bytes(std::span<const std::uint8_t> among = {}) const;
   /// The best of the candidates (options.candidates narrows them). Throws ValueError for an empty history where the
-  /// directory does not say how often items were trained on.
+  /// directory does not say how often items were trained on, and for histories without times where the ranker reads
+  /// them.
   std::vector<Recommendation> recommend(const Sequences& histories, const RecommendOptions& options) const;
 };
 

@@ -17,14 +17,12 @@ constexpr std::string_view kDurableSessions = "Sessions";
 constexpr std::chrono::seconds kSyncInterval{1};
 
 /// As Sessions::append() does, and that the log, lines with tabs, can hold them.
-void check_names(std::span<const UserEvent> events, const IdMap& items) {
-  for (const auto& [user, item] : events) {
-    check<ValueError>(!user.empty(), kDurableSessions, "needs the name of a user; got an empty one, with item '", item,
-                      "'");
-    check<ValueError>(items.find(item).has_value(), kDurableSessions, "knows no item '", item, "'");
-    const std::string_view fault = fault_of_id(user);
-    check<ValueError>(fault.empty(), kDurableSessions, "needs names of users ", fault, "; got '", beginning_of(user),
-                      "'");
+void check_events(std::span<const UserEvent> events, const Sessions& sessions) {
+  for (const UserEvent& event : events) {
+    sessions.check_event(event);
+    const std::string_view fault = fault_of_id(event.user);
+    check<ValueError>(fault.empty(), kDurableSessions, "needs names of users ", fault, "; got '",
+                      beginning_of(event.user), "'");
   }
 }
 
@@ -74,7 +72,10 @@ auto DurableSessions::logged(Change&& change) {
 void DurableSessions::take(std::span<const UserEvent> events) {
   sessions_.append(events);
   if (!log_) return;
-  for (const UserEvent& event : events) log_->add_event(event);
+  for (UserEvent event : events) {
+    if (!sessions_.model().reads_times()) event.time = kNoTime;
+    log_->add_event(event);
+  }
 }
 
 std::vector<ScoredItem> DurableSessions::answer(std::string_view user, std::int64_t k) {
@@ -84,7 +85,7 @@ std::vector<ScoredItem> DurableSessions::answer(std::string_view user, std::int6
 }
 
 void DurableSessions::append(std::span<const UserEvent> events) {
-  check_names(events, sessions_.items());
+  check_events(events, sessions_);
   logged([&] {
     take(events);
     return events.size();
@@ -99,7 +100,7 @@ std::vector<ScoredItem> DurableSessions::recommend(std::string_view user, std::i
 std::vector<ScoredItem> DurableSessions::append_and_recommend(const UserEvent& event, std::int64_t k) {
   check<ValueError>(k >= 1, kDurableSessions, "needs k of at least 1; got ", k);
   const std::span events(&event, 1);
-  check_names(events, sessions_.items());
+  check_events(events, sessions_);
   return logged([&] {
     take(events);
     return answer(event.user, k);

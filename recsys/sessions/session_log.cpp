@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <limits>
+#include <optional>
 #include <system_error>
 #include <vector>
 
@@ -29,6 +31,14 @@ Json identity_of(const Json& fields) {
                        {"items", fields.at("items")}});
 }
 
+/// The number that all of a text says, or nothing.
+template <class Number>
+std::optional<Number> number_of(std::string_view text) {
+  Number number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size() ? std::optional(number) : std::nullopt;
+}
+
 /// Takes the text up to the next tab.
 std::string_view take_part(std::string_view& rest) {
   const std::size_t end = std::min(rest.find('\t'), rest.size());
@@ -47,6 +57,14 @@ SessionLog::SessionLog(const fs::path& directory, const Json& fields) : file_(di
   write();
   sync();
   detail::sync_directory(directory);
+}
+
+void SessionLog::add_event(const UserEvent& event) {
+  if (std::isfinite(event.time)) {
+    add({kTimed, event.user, event.item, fmt::format("{}", event.time)});
+  } else {
+    add({kEvent, event.user, event.item});
+  }
 }
 
 void SessionLog::add(std::initializer_list<std::string_view> operation) {
@@ -81,9 +99,15 @@ void SessionLog::replay_line(std::string_view operations, const LineReader& line
   };
   while (!operations.empty()) {
     const std::string_view operation = take_part(operations);
-    if (operation == kEvent) {
-      const std::string_view user = take_part(operations);
-      events.push_back({user, take_part(operations)});
+    if (operation == kEvent || operation == kTimed) {
+      UserEvent event{take_part(operations), take_part(operations)};
+      if (operation == kTimed) {
+        const std::string_view text = take_part(operations);
+        const std::optional<double> time = number_of<double>(text);
+        if (!time) lines.refuse("has no time where it should: '", text, "'");
+        event.time = *time;
+      }
+      events.push_back(event);
       continue;
     }
     take_events();
@@ -91,12 +115,11 @@ void SessionLog::replay_line(std::string_view operations, const LineReader& line
     if (operation == kUse) {
       if (!sessions.use(value)) lines.refuse("names user '", value, "', who has no events");
     } else {
-      std::int64_t keep = 0;
-      const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), keep);
-      if (operation != kEviction || error != std::errc() || end != value.data() + value.size()) {
+      const std::optional<std::int64_t> keep = number_of<std::int64_t>(value);
+      if (operation != kEviction || !keep) {
         lines.refuse("has an operation that this program does not know: '", operation, "'");
       }
-      sessions.evict_least_recent(keep);
+      sessions.evict_least_recent(*keep);
     }
   }
   take_events();

@@ -31,7 +31,7 @@ class SessionLog {
   /// Adds to the line that write() hands to the system, before which nothing is certain; a line that has grown long is
   /// written at once. Names have no tabs and no line breaks. Throw IoError when a write fails: the log then ends with
   /// the line before, and what was added since is to be given up with this object.
-  void add_event(const UserEvent& event) { add({kEvent, event.user, event.item}); }
+  void add_event(const UserEvent& event);
   void add_use(std::string_view user) { add({kUse, user}); }
   void add_eviction(std::int64_t keep) { add({kEviction, std::to_string(keep)}); }
   void write();
@@ -47,6 +47,7 @@ class SessionLog {
  private:
   // A line is `HASH TAB operation TAB operation ...`; these are operations, with tabs between their parts.
   static constexpr std::string_view kEvent = "e";     // user, item
+  static constexpr std::string_view kTimed = "t";     // user, item, time
   static constexpr std::string_view kUse = "u";       // user
   static constexpr std::string_view kEviction = "k";  // how many users are kept
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "tally/core/parallel.h"
 
@@ -39,25 +40,31 @@ void Sessions::take(Users& users, const UserEvent& event, std::int32_t item, std
   const auto found = users.find(event.user);
   if (found == users.end()) {
     Session begun{model_->initial_state(), {}, now};
-    model_->append(begun.state, item);
+    model_->append(begun.state, item, event.time);
     if (options_.keep_seen) begun.seen.insert(item, items_->size());
     users.try_emplace(std::string(event.user), std::move(begun));
     return;
   }
   Session& session = found->second;
-  model_->append(session.state, item);
+  model_->append(session.state, item, event.time);
   if (options_.keep_seen) session.seen.insert(item, items_->size());
   session.used = std::max(session.used, now);
+}
+
+void Sessions::check_event(const UserEvent& event) const {
+  check<ValueError>(!event.user.empty(), kName, "needs the name of a user; got an empty one, with item '", event.item,
+                    "'");
+  check<ValueError>(items_->find(event.item).has_value(), kName, "knows no item '", event.item, "'");
+  check<ValueError>(!model_->reads_times() || std::isfinite(event.time), kName, "needs the time of each event, which ",
+                    model_->name(), " reads; got none for item '", event.item, "' of user '", event.user, "'");
 }
 
 void Sessions::append(std::span<const UserEvent> events) {
   std::vector<std::int32_t> items;
   items.reserve(events.size());
-  for (const auto& [user, item] : events) {
-    check<ValueError>(!user.empty(), kName, "needs the name of a user; got an empty one, with item '", item, "'");
-    const auto index = items_->find(item);
-    check<ValueError>(index.has_value(), kName, "knows no item '", item, "'");
-    items.push_back(*index);
+  for (const UserEvent& event : events) {
+    check_event(event);
+    items.push_back(*items_->find(event.item));
   }
   const std::uint64_t begin = clock_.fetch_add(events.size()) + 1;
   if (events.size() == 1) {

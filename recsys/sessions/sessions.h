@@ -31,6 +31,7 @@ struct SessionsOptions {
 /// An event by the names that users and items have outside.
 struct UserEvent {
   std::string_view user, item;
+  double time = kNoTime;  ///< when it was, for models that read times; others pass it over
 };
 
 /// The states of many users of one model, by name: takes their events, recommends, and is saved and loaded whole.
@@ -48,14 +49,16 @@ class Sessions {
   const IdMap& items() const { return *items_; }
 
   /// Takes an event; a user who was not there begins with it. Throws ValueError for an empty name of a user, or naming
-  /// an item that the model does not know.
-  void append(std::string_view user, std::string_view item) {
-    const UserEvent event{user, item};
+  /// an item that the model does not know, or that has no finite time where the model reads times.
+  void append(std::string_view user, std::string_view item, double time = kNoTime) {
+    const UserEvent event{user, item, time};
     append(std::span(&event, 1));
   }
   /// Takes events of many users, in parallel over users, those of a user in the order given. Names are checked before
   /// the first is taken: after a throw as above, none was. An event that the model throws at leaves its user as before.
   void append(std::span<const UserEvent> events);
+  /// Throws as append() does.
+  void check_event(const UserEvent& event) const;
 
   /// The k best items for a user, best first, as top_k() orders them: exact, over all items, without those that the
   /// user had (when they are kept). Throws ValueError for a user who is not there, or for k below 1.

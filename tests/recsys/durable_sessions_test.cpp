@@ -58,7 +58,7 @@ Json manifest_fields(const fs::path& directory) { return read_json(directory / "
 
 TEST_CASE("what a kill leaves is what there was, at any moment", "[durable_sessions]") {
   const EventStream stream(600, 30);
-  for (const char* name : {"lisa", "gru4rec"}) {
+  for (const char* name : {"lisa", "gru4rec", "time_decay"}) {
     for (const DurableOptions durable : {kNoSnapshots, DurableOptions{.min_log_bytes = 500}}) {
       INFO(name << ", snapshots beyond " << durable.min_log_bytes << " bytes of log");
       const TemporaryDirectory parent;
@@ -79,9 +79,10 @@ TEST_CASE("what a kill leaves is what there was, at any moment", "[durable_sessi
         const std::string& user = stream.users[begin - 1];
         if (draw(2) == 0) CHECK(sessions.recommend(user, 3) == expected.recommend(user, 3));
         if (draw(2) == 0) {
-          expected.append(user, "item-9");
+          const double time = stream.times[begin - 1] + 0.1;
+          expected.append(user, "item-9", time);
           const auto list = expected.recommend(user, 3);
-          CHECK(sessions.append_and_recommend({user, "item-9"}, 3) == list);
+          CHECK(sessions.append_and_recommend({user, "item-9", time}, 3) == list);
         }
         if (draw(8) == 0) CHECK(sessions.evict_least_recent(20) == expected.evict_least_recent(20));
         generations.insert(manifest_fields(parent / "state").at("generation").as_string());
@@ -92,7 +93,7 @@ TEST_CASE("what a kill leaves is what there was, at any moment", "[durable_sessi
       }
       CHECK((generations.size() > 1) == (durable.min_log_bytes == 500));
       // Going on from what a kill left, again and again, is going on.
-      std::vector<UserEvent> more{{"u1", "item-1"}, {"u2", "item-2"}, {"u1", "item-3"}};
+      std::vector<UserEvent> more{{"u1", "item-1", 9e6}, {"u2", "item-2", 9e6}, {"u1", "item-3", 1e15 / 3}};
       const fs::path copy = copy_of(parent / "state", parent);
       for (int round = 0; round < 5; ++round) {
         DurableSessions next(copy, model, item_names(), {}, durable);
@@ -295,6 +296,22 @@ TEST_CASE("a log that cannot be written is an error, and what was logged is ther
   CHECK(loaded.size() == logged + 1);
 }
 
+TEST_CASE("a log has times of models that read them alone", "[durable_sessions]") {
+  for (const char* name : {"lisa", "time_decay"}) {
+    const TemporaryDirectory parent;
+    const auto model = model_named(name)->recurrent();
+    DurableSessions sessions(parent / "state", model, item_names(), {}, kNoSnapshots);
+    sessions.append(std::vector<UserEvent>{{"ann", "item-1", 0.1}, {"ann", "item-2", 1234567890.25}});
+    const std::string log = read_file(parent / "state/events.log");
+    const bool timed = model->reads_times();
+    CHECK((log.find("\tt\tann\titem-1\t0.1\tt\tann\titem-2\t1234567890.25\n") != std::string::npos) == timed);
+    CHECK((log.find("\te\tann\titem-1\te\tann\titem-2\n") != std::string::npos) == !timed);
+    if (!timed) continue;
+    CHECK_THROWS_WITH(sessions.append(std::vector<UserEvent>{{"ann", "item-1"}}), Contains("needs the time of each"));
+    CHECK(read_file(parent / "state/events.log") == log);
+  }
+}
+
 TEST_CASE("what is refused leaves sessions and log alike", "[durable_sessions]") {
   const TemporaryDirectory parent;
   const auto model = model_named("lisa")->recurrent();
@@ -310,8 +327,8 @@ TEST_CASE("what is refused leaves sessions and log alike", "[durable_sessions]")
                                       std::string_view("\x7f"), std::string_view("\x1b[1m")}) {
     refused(user, "item-1");
   }
-  for (const auto& [user, item] : std::vector<UserEvent>{{"ann", "item-700"}, {"", "item-1"}, {"a\tb", "item-1"}}) {
-    CHECK_THROWS_AS(sessions.append_and_recommend({user, item}, 1), ValueError);
+  for (const UserEvent& event : std::vector<UserEvent>{{"ann", "item-700"}, {"", "item-1"}, {"a\tb", "item-1"}}) {
+    CHECK_THROWS_AS(sessions.append_and_recommend(event, 1), ValueError);
   }
   CHECK_THROWS_AS(sessions.append_and_recommend({"ann", "item-1"}, 0), ValueError);
   CHECK_THROWS_AS(sessions.recommend("bob", 1), ValueError);

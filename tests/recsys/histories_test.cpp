@@ -40,6 +40,16 @@ std::string refusal(const std::string& name, const std::string& text) {
 
 }  // namespace
 
+TEST_CASE("histories have the times that a file tells", "[recommend]") {
+  const std::string text = "user_id,item_id,at\nu,b,30\nv,a,5\nu,a,10.5\nu,x,20\nw,,\n";
+  HistoryOptions options{.unknown = UnknownItems::skip, .order_column = "at"};
+  const Histories timed = read("h.csv", text, options);
+  CHECK(sequences(timed) == std::vector<std::vector<std::int32_t>>{{0, 1}, {0}, {}});
+  CHECK(timed.sequences.times.to_doubles() == std::vector<double>{10.5, 30, 5});
+  options.order_column = "";
+  CHECK_FALSE(read("h.csv", text, options).sequences.times.defined());
+}
+
 TEST_CASE("histories keep the order of users and of each user's rows", "[recommend]") {
   // v9 has no event; the rows of z7 do not stand together.
   const std::string text = "item_id\tuser_id\tnote\nc\tz7\tx\n\tv9\t\nb\ta1\t\na\tz7\t\nc\tz7\t\n";

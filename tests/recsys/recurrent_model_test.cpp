@@ -15,9 +15,18 @@ using tally::test::message_of;
 
 namespace {
 
-std::vector<float> last_row(const SequenceModel& model, std::vector<std::int32_t> items) {
+/// One sequence, whose events are `before` further ones behind its first.
+Sequences at_their_times(std::span<const std::int32_t> items, std::size_t before = 0) {
+  const std::vector<double> times = times_of(before + items.size());
+  const std::span<const double> moments = std::span(times).subspan(before);
+  return pack(std::span(&items, 1), std::span(&moments, 1));
+}
+
+/// Of the events behind the first `before`.
+std::vector<float> last_row(const SequenceModel& model, const std::vector<std::int32_t>& items,
+                            std::size_t before = 0) {
   const BatchItems all = BatchItems::all(kItems);
-  const Sequences batch = Sequences::from({std::move(items)}, kItems);
+  const Sequences batch = at_their_times(items, before);
   const Tensor rows = model.encode(batch, model.prepare(all), {}).value().contiguous();
   const auto values = rows.span<float>();
   return {values.end() - kWidth, values.end()};
@@ -45,13 +54,13 @@ double error_of_stream(const M& model, std::span<const std::int32_t> items) {
   const SequenceModelOf<M> layers("layers", model);
   const auto recurrent = layers.recurrent();
   ModelState state = recurrent->initial_state();
-  for (const std::int32_t item : items) recurrent->append(state, item);
+  for (std::size_t t = 0; t < items.size(); ++t) recurrent->append(state, items[t], time_of(t));
   std::vector<float> row(static_cast<std::size_t>(recurrent->width()));
   recurrent->hidden(state, row);
   const auto length = static_cast<std::int64_t>(items.size());
   M wide = widened(model, length);
   nn::convert(wide, DType::f64);
-  const Tensor rows = wide.encode(pack_window(std::span(&items, 1)), {}).value();
+  const Tensor rows = wide.encode(at_their_times(items), {}).value();
   const std::vector<double> expected = rows.slice(0, length - 1, length).to_doubles();
   double error = 0, size = 0;
   for (std::size_t i = 0; i < row.size(); ++i) {
@@ -72,7 +81,7 @@ TEST_CASE("every event of a stream gives the row of the whole history", "[recurr
     ModelState state = recurrent->initial_state();
     std::vector<float> stepped(kWidth), asked(kWidth);
     for (std::size_t t = 0; t < items.size(); ++t) {
-      recurrent->step(state, items[t], stepped);
+      recurrent->step(state, items[t], stepped, time_of(t));
       recurrent->hidden(state, asked);
       CHECK(stepped == asked);
       CHECK(state.events() == static_cast<std::int64_t>(t + 1));
@@ -135,9 +144,9 @@ TEST_CASE("beyond the window a stream keeps its tally and the last position", "[
 
 TEST_CASE("layers with states stream without end, in double where it counts", "[recurrent]") {
   const std::vector<std::int32_t> items = history(5000);
-  for (const char* attention :
-       {"linear_elu", "linear_favor", "linrec", "efficient", "lambda", "galerkin", "fixed_memory", "local",
-        "dispatcher", "recgrela", "retnet", "lightning", "gla", "deltanet", "gated_deltanet"}) {
+  for (const char* attention : {"linear_elu", "linear_favor", "linrec", "efficient", "lambda", "galerkin",
+                                "fixed_memory", "local", "dispatcher", "recgrela", "retnet", "lightning", "gla",
+                                "deltanet", "gated_deltanet", "gated_slot", "time_decay"}) {
     for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::sasrec}) {
       INFO(attention);
       const SasRec model = lively(SasRec::make(sasrec_options(attention, norm), RngKey{2}));
@@ -161,6 +170,42 @@ TEST_CASE("layers with states stream without end, in double where it counts", "[
   CHECK_THAT(windowed->recurrent()->layout(), Catch::Matchers::Contains("the last 30 items"));
   CHECK(difference(streamed(*windowed->recurrent(), items), last_row(*windowed, {items.end() - kWindow, items.end()})) <
         1e-5);
+}
+
+TEST_CASE("a model that reads times needs one of each event, and others pass them over", "[recurrent]") {
+  const std::vector<std::int32_t> items = history(3 * kWindow);
+  const auto timed = sasrec(sasrec_options("time_decay"));
+  REQUIRE(timed->reads_times());
+  const auto recurrent = timed->recurrent();
+  REQUIRE(recurrent->reads_times());
+  ModelState state = recurrent->initial_state();
+  recurrent->append(state, 1, 5);
+  const std::string before = state.save();
+  for (const double time : {kNoTime, std::numeric_limits<double>::infinity()}) {
+    CHECK_THAT(message_of<ValueError>([&] { recurrent->append(state, 3, time); }),
+               Catch::Matchers::Contains("reads when events were, and needs the time of each; got item 3 without one"));
+  }
+  CHECK(state.save() == before);
+  // Another time is another state.
+  ModelState sooner = state, later = state;
+  recurrent->append(sooner, 3, 6);
+  recurrent->append(later, 3, 1e7);
+  CHECK(sooner.save() != later.save());
+
+  // A window keeps the times of its events, also where it begins within the history.
+  SasRecOptions from_end = sasrec_options("time_decay");
+  from_end.alignment = PositionAlignment::end;
+  const auto by_window = sasrec(from_end);
+  CHECK(by_window->recurrent()->reads_times());
+  const std::vector<std::int32_t> cut(items.end() - kWindow, items.end());
+  CHECK(difference(streamed(*by_window->recurrent(), items), last_row(*by_window, cut, items.size() - kWindow)) < 1e-5);
+
+  const auto untimed = sasrec(sasrec_options("gla"));
+  CHECK_FALSE(untimed->reads_times());
+  ModelState with = untimed->recurrent()->initial_state(), without = with;
+  untimed->recurrent()->append(with, 4, 77);
+  untimed->recurrent()->append(without, 4);
+  CHECK(with.save() == without.save());
 }
 
 TEST_CASE("a stream of linear attention after 300,000 events", "[recurrent][slow]") {

@@ -132,9 +132,15 @@ std::vector<std::int32_t> history(std::size_t length) {
   return items;
 }
 
+std::vector<double> times_of(std::size_t length) {
+  std::vector<double> times;
+  for (std::size_t t = 0; t < length; ++t) times.push_back(time_of(t));
+  return times;
+}
+
 std::vector<float> streamed(const RecurrentModel& model, std::span<const std::int32_t> items) {
   ModelState state = model.initial_state();
-  for (const std::int32_t item : items) model.append(state, item);
+  for (std::size_t t = 0; t < items.size(); ++t) model.append(state, items[t], time_of(t));
   std::vector<float> row(kWidth);
   model.hidden(state, row);
   return row;
@@ -184,13 +190,16 @@ std::vector<Streaming> all_models() {
   add("gru4rec untied", gru4rec(1, false));
   add("sasrec", sasrec());
   add("sasrec, positions from the end", sasrec(PositionAlignment::end));
-  for (const char* attention :
-       {"linear_elu", "linear_favor", "linrec", "efficient", "lambda", "galerkin", "fixed_memory", "local", "histogram",
-        "dispatcher", "recgrela", "retnet", "lightning", "gla", "deltanet", "gated_deltanet"}) {
+  for (const char* attention : {"linear_elu", "linear_favor", "linrec", "efficient", "lambda", "galerkin",
+                                "fixed_memory", "local", "histogram", "dispatcher", "recgrela", "retnet", "lightning",
+                                "gla", "deltanet", "gated_deltanet", "gated_slot", "time_decay"}) {
     for (const auto norm : {nn::NormPlacement::pre, nn::NormPlacement::post, nn::NormPlacement::sasrec}) {
       add(attention, sasrec(sasrec_options(attention, norm)));
     }
   }
+  SasRecOptions timed = sasrec_options("time_decay");
+  timed.alignment = PositionAlignment::end;
+  add("time_decay, positions from the end", sasrec(timed));
   for (const char* attention : {"softmax_materialized", "lsh", "sinkhorn"}) {
     add(attention, sasrec(sasrec_options(attention)));
   }

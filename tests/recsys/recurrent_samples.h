@@ -51,7 +51,14 @@ std::vector<Streaming> all_models();
 /// Items that repeat, the same every time.
 std::vector<std::int32_t> history(std::size_t length);
 
-/// The hidden row after these events, one at a time.
+/// When the event at this place was: at irregular times, some of them before those of earlier events.
+inline double time_of(std::size_t place) {
+  return 40'000.0 * static_cast<double>(place) + static_cast<double>(place * 2'654'435'761 % 86'400);
+}
+/// Of so many events.
+std::vector<double> times_of(std::size_t length);
+
+/// The hidden row after these events, one at a time, at those times.
 std::vector<float> streamed(const RecurrentModel& model, std::span<const std::int32_t> items);
 
 /// The largest difference, relative to the largest element of b; infinity where sizes differ.

@@ -18,7 +18,7 @@ TEST_CASE("a state is a plain value, saved and restored", "[recurrent]") {
     const auto recurrent = model->recurrent();
     ModelState state = recurrent->initial_state();
     CHECK(recurrent->load_state(state.save()).events() == 0);
-    for (std::size_t t = 0; t < 40; ++t) recurrent->append(state, items[t]);
+    for (std::size_t t = 0; t < 40; ++t) recurrent->append(state, items[t], time_of(t));
     const ModelState copy = state;
     // Another model object of the same weights reads the bytes.
     ModelState restored = model->recurrent()->load_state(state.save());
@@ -27,8 +27,8 @@ TEST_CASE("a state is a plain value, saved and restored", "[recurrent]") {
     CHECK(state.dtype() == DType::f32);
     std::vector<float> going_on(kWidth), from_copy(kWidth);
     for (std::size_t t = 40; t < 70; ++t) {
-      recurrent->append(state, items[t]);
-      recurrent->append(restored, items[t]);
+      recurrent->append(state, items[t], time_of(t));
+      recurrent->append(restored, items[t], time_of(t));
     }
     recurrent->hidden(state, going_on);
     recurrent->hidden(restored, from_copy);
@@ -44,7 +44,7 @@ TEST_CASE("states merge, and events are taken back, where that has a meaning", "
   const std::vector<std::int32_t> items = history(70);
   const auto of = [&](const RecurrentModel& model, std::size_t begin, std::size_t end) {
     ModelState state = model.initial_state();
-    for (std::size_t t = begin; t < end; ++t) model.append(state, items[t]);
+    for (std::size_t t = begin; t < end; ++t) model.append(state, items[t], time_of(t));
     return state;
   };
   std::vector<std::unique_ptr<SequenceModel>> mergeable;
@@ -52,6 +52,9 @@ TEST_CASE("states merge, and events are taken back, where that has a meaning", "
   mergeable.push_back(lisa([](LisaOptions& o) { o.variant = LisaVariant::soft; }));
   mergeable.push_back(lisa([](LisaOptions& o) { o.decay = 0; }));
   mergeable.push_back(sasrec());
+  SasRecOptions timed = sasrec_options("time_decay");
+  timed.alignment = PositionAlignment::end;
+  mergeable.push_back(sasrec(timed));
   for (const auto& model : mergeable) {
     const auto recurrent = model->recurrent();
     for (const std::size_t cut : {0, 1, 8, 25, 50, 69, 70}) {
@@ -61,7 +64,7 @@ TEST_CASE("states merge, and events are taken back, where that has a meaning", "
       std::vector<float> row(kWidth);
       recurrent->hidden(merged, row);
       CHECK(difference(row, streamed(*recurrent, items)) < 1e-5);
-      recurrent->step(merged, 3, row);
+      recurrent->step(merged, 3, row, time_of(70));
       std::vector<std::int32_t> further = items;
       further.push_back(3);
       CHECK(difference(row, streamed(*recurrent, further)) < 1e-5);

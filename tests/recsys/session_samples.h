@@ -37,9 +37,10 @@ inline std::unique_ptr<SequenceModel> model_named(const std::string& name, std::
     return std::make_unique<SequenceModelOf<Gru4Rec>>(
         name, Gru4Rec::make({.items = kItems, .width = kWidth, .window = 100, .deviation = 0.5}, RngKey{seed}));
   }
-  if (name == "sasrec") {
-    return std::make_unique<SequenceModelOf<SasRec>>(
-        name, SasRec::make({.items = kItems, .width = kWidth, .window = 100, .deviation = 0.3}, RngKey{seed}));
+  if (name == "sasrec" || name == "time_decay") {
+    SasRecOptions options{.items = kItems, .width = kWidth, .window = 100, .deviation = 0.3};
+    if (name != "sasrec") options.attention = {nn::attention_kinds(), name};
+    return std::make_unique<SequenceModelOf<SasRec>>(name, SasRec::make(options, RngKey{seed}));
   }
   return std::make_unique<SequenceModelOf<Lisa>>(name, Lisa::make(lisa_options(), RngKey{seed}));
 }
@@ -60,10 +61,12 @@ inline IdMap item_names() {
   return names;
 }
 
-/// Events of users named u0, u1, ..., mixed.
+/// Events of users named u0, u1, ..., mixed, at irregular times.
 struct EventStream {
   std::vector<std::string> users, items;
+  std::vector<double> times;
   std::map<std::string, std::vector<std::int32_t>> histories;
+  std::map<std::string, std::vector<double>> histories_times;
 
   EventStream(std::size_t count, std::uint64_t users_of, std::uint64_t seed = 99) {
     std::uint64_t x = seed;
@@ -76,11 +79,13 @@ struct EventStream {
       const auto item = static_cast<std::int32_t>(draw(kItems));
       items.push_back("item-" + std::to_string(item));
       histories[users.back()].push_back(item);
+      times.push_back(5000.5 * static_cast<double>(i) + static_cast<double>(i * 2'654'435'761 % 86'400) / 3);
+      histories_times[users.back()].push_back(times.back());
     }
   }
   std::vector<UserEvent> events(std::size_t begin = 0, std::size_t end = std::size_t(-1)) const {
     std::vector<UserEvent> all;
-    for (std::size_t i = begin; i < std::min(end, users.size()); ++i) all.push_back({users[i], items[i]});
+    for (std::size_t i = begin; i < std::min(end, users.size()); ++i) all.push_back({users[i], items[i], times[i]});
     return all;
   }
 };

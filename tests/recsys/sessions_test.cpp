@@ -74,17 +74,21 @@ TEST_CASE("a set of items", "[sessions]") {
 
 TEST_CASE("sessions recommend what the model recommends for each history", "[sessions]") {
   const EventStream stream(400, 20);
-  for (const char* name : {"lisa", "gru4rec", "sasrec"}) {
+  for (const char* name : {"lisa", "gru4rec", "sasrec", "time_decay"}) {
     INFO(name);
     const auto model = model_named(name);
     Sessions sessions(model->recurrent(), item_names());
     sessions.append(stream.events(0, 300));
-    for (const UserEvent& event : stream.events(300)) sessions.append(event.user, event.item);
+    for (const UserEvent& event : stream.events(300)) sessions.append(event.user, event.item, event.time);
     CHECK(sessions.size() == static_cast<std::int64_t>(stream.histories.size()));
 
-    std::vector<std::vector<std::int32_t>> histories;
-    for (const auto& [user, history] : stream.histories) histories.push_back(history);
-    const auto expected = recommend(make_ranker(*model), Sequences::from(histories, kItems), {.k = 10});
+    std::vector<std::span<const std::int32_t>> histories;
+    std::vector<std::span<const double>> times;
+    for (const auto& [user, history] : stream.histories) {
+      histories.emplace_back(history);
+      times.emplace_back(stream.histories_times.at(user));
+    }
+    const auto expected = recommend(make_ranker(*model), pack(histories, times), {.k = 10});
     const auto lists = recommend_all(sessions, stream);
     REQUIRE(lists.size() == expected.size());
     std::size_t u = 0;
@@ -199,6 +203,22 @@ TEST_CASE("an event that the model throws at leaves no trace", "[sessions]") {
   Sessions sessions(recurrent, item_names());
   CHECK_THROWS_AS(sessions.append("ann", "item-3"), ValueError);
   CHECK(sessions.size() == 0);
+}
+
+TEST_CASE("sessions of a model that reads times need one of each event", "[sessions]") {
+  Sessions sessions(model_named("time_decay")->recurrent(), item_names());
+  const std::vector<UserEvent> events{{"ann", "item-1", 7}, {"bob", "item-2"}};
+  CHECK_THAT(
+      message_of<ValueError>([&] { sessions.append(events); }),
+      Contains("needs the time of each event, which time_decay reads; got none for item 'item-2' of user 'bob'"));
+  CHECK(sessions.size() == 0);
+  CHECK_THROWS_AS(sessions.append("ann", "item-1"), ValueError);
+  sessions.append("ann", "item-1", 7);
+  CHECK(sessions.size() == 1);
+  // Others pass them over.
+  Sessions untimed(model_named("lisa")->recurrent(), item_names());
+  untimed.append(events);
+  CHECK(untimed.size() == 2);
 }
 
 TEST_CASE("evicting by name and by last use", "[sessions]") {

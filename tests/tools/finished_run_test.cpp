@@ -6,6 +6,7 @@
 
 #include "tally/core/io/file.h"
 #include "tests/tools/small_runs.h"
+#include "tests/tools/stream_process.h"
 
 using namespace tally;
 using namespace tally::test;
@@ -117,6 +118,48 @@ TEST_CASE("a run whose attention reads the times of events ends with recommendat
   CHECK(result.exit_code == 0);
   REQUIRE(!workshop.run().empty());
   CHECK(lines_of(read_file(workshop.run() / "recommendations.tsv")).size() > kUsers);
+}
+
+TEST_CASE("recommend takes the times of a history where the model reads them", "[recommend][stream]") {
+  const Workshop workshop;
+  REQUIRE(workshop.train({"--model.attention=time_decay", "--model.time_unit=3", "--train.epochs=1"}).exit_code == 0);
+  const std::string run = workshop.run();
+  // What user 7 did, as the data say.
+  std::string items, times, rows = "userId,movieId,timestamp\n", events;
+  for (const std::string& line : lines_of(walks_csv())) {
+    if (!line.starts_with("7,")) continue;
+    const std::string item = line.substr(2, line.find(',', 2) - 2), time = line.substr(line.rfind(',') + 1);
+    items += item + ',';
+    times += time + ',';
+    rows += "7," + item + ',' + time + '\n';
+    events += "7\t" + item + '\t' + time + '\n';
+  }
+  const std::string by_hand = column(said({"recommend", run, "--history", items, "--times", times}), "item_id");
+  CHECK(column(said({"recommend", run, "--user", "7"}), "item_id") == by_hand);
+  const std::string file = workshop.files().write("history.csv", rows);
+  CHECK(column(said({"recommend", run, "--input", file}), "item_id") == by_hand);
+  Stream stream({"--answer", "queries"}, run);
+  stream.write(events + "7\t?\n");
+  const CommandResult end = stream.finish();
+  CHECK(end.error == "");
+  CHECK(column(end.out, "item_id") == by_hand);
+
+  check_refused(tally_command({"recommend", run, "--history", items}), 2,
+                {"[--times] is needed with --history: the model reads when events were"});
+  check_refused(tally_command({"recommend", run, "--history", "5,6", "--times", "7"}), 2,
+                {"[--times] needs one of each of the 2 events of --history; got 1"});
+  check_refused(tally_command({"recommend", run, "--history", "5", "--times", "noon"}), 2,
+                {"[--times] needs a time that is a finite number; got 'noon'"});
+  const std::string untimed = workshop.files().write("untimed.csv", "userId,movieId\n7,5\n");
+  check_refused(tally_command({"recommend", run, "--input", untimed}), 1,
+                {"needs the times of the histories' events, which its model reads; these have none"});
+  Stream without({}, run);
+  without.write("7\t5\n");
+  check_refused(without.finish(), 1, {"[standard input:1] needs a third column, the time of the event"});
+  // Others pass them over.
+  const std::string of_others = finished().run();
+  CHECK(said({"recommend", of_others, "--history", "5,6", "--times", "7,8"}) ==
+        said({"recommend", of_others, "--history", "5,6"}));
 }
 
 TEST_CASE("recommend refuses what is no history", "[recommend]") {

@@ -109,10 +109,12 @@ TEST_CASE("bench step writes its figures, and compares two files of them", "[ben
 }
 
 TEST_CASE("bench sessions takes the name of an attention", "[command]") {
-  const auto result = test::run_command(
-      TALLY_COMMAND, {"bench", "sessions", "--model", "sasrec", "--attention", "retnet", "--width", "8", "--items",
-                      "20", "--users", "3", "--late", "200", "--rounds", "3", "--threads", "1"});
-  CHECK(result.error == "");
-  CHECK(result.exit_code == 0);
-  CHECK_THAT(result.out, Contains("retnet of 1 heads"));
+  for (const std::string attention : {"retnet", "time_decay"}) {
+    const auto result = test::run_command(
+        TALLY_COMMAND, {"bench", "sessions", "--model", "sasrec", "--attention", attention, "--width", "8", "--items",
+                        "20", "--users", "3", "--late", "200", "--rounds", "3", "--threads", "1"});
+    CHECK(result.error == "");
+    CHECK(result.exit_code == 0);
+    CHECK_THAT(result.out, Contains(attention + " of 1 heads"));
+  }
 }

@@ -61,13 +61,16 @@ TEST_CASE("a stream that answers queries alone", "[stream]") {
 }
 
 TEST_CASE("a bad line ends a stream, or is counted", "[stream]") {
-  const std::vector<std::pair<std::string, std::string>> faults{{"no tab", "two columns"},
-                                                                {"a\t1\t2", "two columns"},
-                                                                {"\t1", "needs a user and an item"},
-                                                                {"a\t", "needs a user and an item"},
-                                                                {"", "two columns"},
-                                                                {"a\tunheard-of", "item 'unheard-of'"},
-                                                                {"nobody\t", "needs a user and an item"}};
+  const std::vector<std::pair<std::string, std::string>> faults{
+      {"no tab", "two columns"},
+      {"a\t1\t2\t3", "two columns"},
+      {"a\t1\tnoon", "a time that is a finite number; got 'noon'"},
+      {"a\t1\t1e300", "a time of at most 2^53"},
+      {"\t1", "needs a user and an item"},
+      {"a\t", "needs a user and an item"},
+      {"", "two columns"},
+      {"a\tunheard-of", "item 'unheard-of'"},
+      {"nobody\t", "needs a user and an item"}};
   std::string all = "a\t1\n";
   for (const auto& [line, words] : faults) {
     Stream stream({"--k", "1"});
@@ -82,7 +85,7 @@ TEST_CASE("a bad line ends a stream, or is counted", "[stream]") {
   const CommandResult end = stream.finish();
   CHECK(end.exit_code == 0);
   CHECK(Stream::split(end.out).size() == 2);
-  CHECK_THAT(end.error, Contains("7 bad lines") && Contains("[standard input:2]"));
+  CHECK_THAT(end.error, Contains("9 bad lines") && Contains("[standard input:2]"));
 }
 
 TEST_CASE("a stream keeps its users in a directory, also when it is stopped", "[stream]") {
