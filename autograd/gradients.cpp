@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <numeric>
 
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
+#include "tally/core/stable_order.h"
 
 namespace tally {
 namespace {
@@ -106,11 +106,7 @@ RowGrad RowGrad::gather(const Tensor& rows, const Tensor& values, const Shape& s
                       shape[0], ")");
   }
   // Sorted by (row, position): equal rows are summed in order of position, whatever the number of threads.
-  std::vector<std::int64_t> order(static_cast<std::size_t>(count));
-  std::iota(order.begin(), order.end(), std::int64_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-    return row_at[static_cast<std::size_t>(a)] < row_at[static_cast<std::size_t>(b)];
-  });
+  const std::vector<std::int64_t> order = stable_order(row_at, shape[0]);
   std::vector<std::int64_t> unique, first;
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t row = row_at[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tally/core/error.h"
+#include "tally/core/kernels.h"
 #include "tally/core/packed_product.h"
 #include "tally/core/parallel.h"
 #include "tally/core/parallel_backend.h"
@@ -228,16 +229,21 @@ RightOperand<T>::RightOperand(Transpose transposed, std::int64_t k, std::int64_t
 }
 
 template <class T>
-void RightOperand<T>::multiply(Transpose ta, std::int64_t m, T alpha, const T* a, std::int64_t lda, T beta, T* c,
-                               std::int64_t ldc) const {
+void RightOperand<T>::multiply_columns(std::int64_t first, std::int64_t n, Transpose ta, std::int64_t m, T alpha,
+                                       const T* a, std::int64_t lda, T beta, T* c, std::int64_t ldc,
+                                       const T* bias) const {
   if constexpr (std::is_same_v<T, float>) {
-    if (packed_ && m > 0 && multiplies_packed_here(ta, transposed_, m, n_, k_)) {
-      operation_count.fetch_add(2 * static_cast<std::uint64_t>(m * n_ * k_), std::memory_order_relaxed);
-      packed::multiply({m, n_, k_, alpha, {a, lda, ta}, {}, beta, c, ldc}, *packed_);
+    if (packed_ && m > 0 && n > 0 && multiplies_packed_here(ta, transposed_, m, n, k_) &&
+        first % packed::panel_columns() == 0) {
+      operation_count.fetch_add(2 * static_cast<std::uint64_t>(m * n * k_), std::memory_order_relaxed);
+      packed::multiply({m, n, k_, alpha, {a, lda, ta}, {}, beta, c, ldc, bias}, *packed_, first);
       return;
     }
   }
-  checked_gemm(ta, transposed_, m, n_, k_, alpha, a, lda, b_, ldb_, beta, c, ldc);
+  const T* b = b_ + (transposed_ == Transpose::yes ? first * ldb_ : first);
+  checked_gemm(ta, transposed_, m, n, k_, alpha, a, lda, b, ldb_, beta, c, ldc);
+  if (bias == nullptr) return;
+  for (std::int64_t i = 0; i < m; ++i) kernels::add_into(c + i * ldc, bias, n);
 }
 
 template class RightOperand<float>;

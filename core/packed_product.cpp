@@ -47,8 +47,12 @@ struct Buffers {
   float* right = nullptr;
 };
 
-/// Where packed panels of op(B) stand that somebody keeps; null when they are to be packed.
-using Kept = const float*;
+/// Panels of op(B) that somebody keeps, of so many columns (whole panels), from one of them on; null when they are to
+/// be packed.
+struct Kept {
+  const float* panels = nullptr;
+  std::int64_t columns = 0, first = 0;
+};
 
 /// Depth of the equal parts into which an inner size is broken.
 inline std::int64_t depth_of(std::int64_t k) {
@@ -192,6 +196,7 @@ struct Tile {
   float alpha, beta;
   float* c;
   std::int64_t c_stride, columns;
+  const float* bias;  ///< of its columns, or null
 };
 
 /// Stores a tile whose last vector is only part of one. The sums stand behind each other, `vectors` to a row.
@@ -203,8 +208,10 @@ HWY_NOINLINE void store_narrow(const float* sums, int rows, int vectors, const T
     for (int v = 0; v < vectors; ++v, sums += lanes()) {
       const std::int64_t count = t.columns - v * lanes();
       float* to = c + v * lanes();
-      const V sum = hn::Load(d, sums);
-      store_part(t.beta == 0 ? sum : hn::MulAdd(beta, load_part(to, count), sum), to, count);
+      V sum = hn::Load(d, sums);
+      if (t.beta != 0) sum = hn::MulAdd(beta, load_part(to, count), sum);
+      if (t.bias != nullptr) sum = hn::Add(sum, load_part(t.bias + v * lanes(), count));
+      store_part(sum, to, count);
     }
   }
 }
@@ -239,19 +246,22 @@ void compute_tile(const Tile& t) {
     }
   }
   if (t.columns == N * lanes()) {
-    const V beta = hn::Set(d, t.beta);
-    float* c = t.c;
-    if (t.beta == 0) {
-      TALLY_UNROLL for (int r = 0; r < R; ++r, c += t.c_stride) {
-        TALLY_UNROLL for (int v = 0; v < N; ++v) hn::StoreU(sums[r][v], d, c + v * lanes());
-      }
-    } else {
-      TALLY_UNROLL for (int r = 0; r < R; ++r, c += t.c_stride) {
+    if (t.beta != 0) {
+      const V beta = hn::Set(d, t.beta);
+      TALLY_UNROLL for (int r = 0; r < R; ++r) {
         TALLY_UNROLL for (int v = 0; v < N; ++v) {
-          float* to = c + v * lanes();
-          hn::StoreU(hn::MulAdd(beta, hn::LoadU(d, to), sums[r][v]), d, to);
+          sums[r][v] = hn::MulAdd(beta, hn::LoadU(d, t.c + r * t.c_stride + v * lanes()), sums[r][v]);
         }
       }
+    }
+    if (t.bias != nullptr) {
+      TALLY_UNROLL for (int v = 0; v < N; ++v) {
+        const V bias = hn::LoadU(d, t.bias + v * lanes());
+        TALLY_UNROLL for (int r = 0; r < R; ++r) sums[r][v] = hn::Add(sums[r][v], bias);
+      }
+    }
+    TALLY_UNROLL for (int r = 0; r < R; ++r) {
+      TALLY_UNROLL for (int v = 0; v < N; ++v) hn::StoreU(sums[r][v], d, t.c + r * t.c_stride + v * lanes());
     }
     return;
   }
@@ -305,25 +315,25 @@ HWY_INLINE Left left_block(const Product& p, std::int64_t row, std::int64_t rows
   return {buffer, kTileRows, kTileRows * depth, false};
 }
 
-void multiply_f32(const Product& p, Kept kept, const Buffers& buffers) {
+void multiply_f32(const Product& p, const Kept& kept, const Buffers& buffers) {
   const std::int64_t width = panel_columns_f32();
   const std::int64_t depth_step = depth_of(p.k);
-  const std::int64_t padded = (p.n + width - 1) / width * width;
   const std::int64_t column_step = std::max(kRightColumns, kRightBlock / depth_step / width * width);
   const std::int64_t row_step = std::max<std::int64_t>(1, kLeftBlock / depth_step / kTileRows) * kTileRows;
   const bool near = p.b.stride <= kPage && p.b.stride % lanes() == 0;
   const bool as_stored =
-      kept == nullptr && p.b.transposed == Transpose::no && p.m <= (near ? kPackRightAbove : kPackFarRightAbove);
+      kept.panels == nullptr && p.b.transposed == Transpose::no && p.m <= (near ? kPackRightAbove : kPackFarRightAbove);
   for (std::int64_t column = 0; column < p.n; column += column_step) {
     const std::int64_t columns = std::min(column_step, p.n - column);
     // A panel that ends with a part of a vector is packed in any case, so that whole vectors can be read.
     const std::int64_t stored = !as_stored ? 0 : columns % lanes() == 0 ? columns : columns / width * width;
     for (std::int64_t first = 0; first < p.k; first += depth_step) {
       const std::int64_t depth = std::min(depth_step, p.k - first);
-      if (kept == nullptr && stored < columns) {
+      if (kept.panels == nullptr && stored < columns) {
         pack_right_f32(p.b, first, depth, column + stored, columns - stored, buffers.right + stored * depth);
       }
-      const float* panels = kept != nullptr ? kept + first * padded + column * depth : buffers.right;
+      const float* panels =
+          kept.panels == nullptr ? buffers.right : kept.panels + first * kept.columns + (kept.first + column) * depth;
       const float beta = first == 0 ? p.beta : 1;
       // Along rows of tiles, which write line after line of C; but what is read as stored and large once only.
       const bool by_columns = stored > 0 && columns * depth > kRightBlock;
@@ -338,7 +348,7 @@ void multiply_f32(const Product& p, Kept kept, const Buffers& buffers) {
           compute({left.data + i / kTileRows * left.tile_step, left.stride,
                    packed ? panels + j * depth : p.b.data + first * p.b.stride + column + j,
                    packed ? width : p.b.stride, depth, p.alpha, beta, p.c + (row + i) * p.c_stride + column + j,
-                   p.c_stride, count});
+                   p.c_stride, count, first + depth == p.k && p.bias != nullptr ? p.bias + column + j : nullptr});
         };
         if (by_columns) {
           for (std::int64_t j = 0; j < columns; j += width) {
@@ -384,11 +394,14 @@ Buffers thread_buffers() {
 void scale(const Product& p) {
   for (std::int64_t i = 0; i < p.m; ++i) {
     float* row = p.c + i * p.c_stride;
-    for (std::int64_t j = 0; j < p.n; ++j) row[j] = p.beta == 0 ? 0 : p.beta * row[j];
+    for (std::int64_t j = 0; j < p.n; ++j) {
+      const float before = p.beta == 0 ? 0 : p.beta * row[j];
+      row[j] = p.bias == nullptr ? before : before + p.bias[j];
+    }
   }
 }
 
-void multiply_with(const Product& p, Kept kept) {
+void multiply_with(const Product& p, const Kept& kept) {
   if (p.m == 0 || p.n == 0) return;
   if (p.k == 0) return scale(p);
   HWY_DYNAMIC_DISPATCH(multiply_f32)(p, kept, thread_buffers());
@@ -396,10 +409,12 @@ void multiply_with(const Product& p, Kept kept) {
 
 }  // namespace
 
-void multiply(const Product& product) { multiply_with(product, nullptr); }
+void multiply(const Product& product) { multiply_with(product, {}); }
+
+std::int64_t panel_columns() { return HWY_DYNAMIC_DISPATCH(panel_columns_f32)(); }
 
 PackedMatrix::PackedMatrix(const MatrixView& matrix, std::int64_t rows, std::int64_t columns)
-    : rows_(rows), columns_(columns), panel_(HWY_DYNAMIC_DISPATCH(panel_columns_f32)()) {
+    : rows_(rows), columns_(columns), panel_(panel_columns()) {
   const std::int64_t padded = (columns + panel_ - 1) / panel_ * panel_;
   values_ = Tensor({rows, padded});
   if (rows == 0 || columns == 0) return;
@@ -410,12 +425,16 @@ PackedMatrix::PackedMatrix(const MatrixView& matrix, std::int64_t rows, std::int
   }
 }
 
-void multiply(const Product& product, const PackedMatrix& b) {
-  check<ShapeError>(b.rows() == product.k && b.columns() == product.n, "packed product", "needs a right operand of ",
-                    product.k, " x ", product.n, "; got ", b.rows(), " x ", b.columns());
-  check<ValueError>(b.panel_ == 0 || b.panel_ == HWY_DYNAMIC_DISPATCH(panel_columns_f32)(), "packed product",
+void multiply(const Product& product, const PackedMatrix& b, std::int64_t first_column) {
+  check<ShapeError>(b.rows() == product.k && first_column >= 0 && first_column + product.n <= b.columns(),
+                    "packed product", "needs a right operand of ", product.k, " rows with columns ", first_column,
+                    " to ", first_column + product.n, "; got ", b.rows(), " x ", b.columns());
+  if (b.rows() * b.columns() == 0) return multiply_with(product, {});
+  check<ValueError>(b.panel_ == panel_columns(), "packed product",
                     "needs an operand packed for the SIMD target in use; got panels of ", b.panel_, " columns");
-  multiply_with(product, b.rows() * b.columns() == 0 ? nullptr : b.values_.data<float>());
+  check<ShapeError>(first_column % b.panel_ == 0, "packed product", "needs columns from where a panel of ", b.panel_,
+                    " begins; got ", first_column);
+  multiply_with(product, {b.values_.data<float>(), b.values_.dim(1), first_column});
 }
 
 }  // namespace tally::packed

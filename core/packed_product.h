@@ -18,7 +18,7 @@ struct MatrixView {
   blas::Transpose transposed = blas::Transpose::no;
 };
 
-/// C [m, n] = alpha op(A) op(B) + beta C.
+/// C [m, n] = alpha op(A) op(B) + beta C + bias.
 struct Product {
   std::int64_t m = 0, n = 0, k = 0;
   float alpha = 1;
@@ -27,6 +27,7 @@ struct Product {
   float beta = 0;
   float* c = nullptr;
   std::int64_t c_stride = 0;
+  const float* bias = nullptr;  ///< [n], added to every row; null: none
 };
 
 /// Computes the product on the calling thread. beta = 0 ignores what C held; elsewhere NaN and infinity go as IEEE 754
@@ -51,14 +52,18 @@ class PackedMatrix {
   std::int64_t columns() const { return columns_; }
 
  private:
-  friend void multiply(const Product& product, const PackedMatrix& b);
+  friend void multiply(const Product& product, const PackedMatrix& b, std::int64_t first_column);
 
   std::int64_t rows_ = 0, columns_ = 0, panel_ = 0;
   Tensor values_;
 };
 
-/// The same product, to the bit, with b in the place of product.b. Throws ShapeError when b is not [k, n], and
-/// ValueError when it was packed for vectors of another length (set_simd_target between the two).
-void multiply(const Product& product, const PackedMatrix& b);
+/// Columns of a panel on the SIMD target in use: where columns of a PackedMatrix can begin.
+std::int64_t panel_columns();
+
+/// The same product, to the bit, with columns [first_column, first_column + n) of b in the place of product.b. Throws
+/// ShapeError when b has not k rows and these columns, or a panel does not begin with the first of them; ValueError
+/// when it was packed for vectors of another length (set_simd_target between the two).
+void multiply(const Product& product, const PackedMatrix& b, std::int64_t first_column = 0);
 
 }  // namespace tally::packed

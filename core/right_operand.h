@@ -19,9 +19,15 @@ class RightOperand {
 
   std::int64_t columns() const { return n_; }
 
-  /// C [m, n] = alpha op(A) op(B) + beta C on the calling thread, to the bits of gemm.
+  /// C [m, n] = alpha op(A) op(B) + beta C on the calling thread, to the bits of gemm; then a bias [n], which may be
+  /// null, is added to every row.
   void multiply(Transpose a_transposed, std::int64_t m, T alpha, const T* a, std::int64_t lda, T beta, T* c,
-                std::int64_t ldc) const;
+                std::int64_t ldc, const T* bias = nullptr) const {
+    multiply_columns(0, n_, a_transposed, m, alpha, a, lda, beta, c, ldc, bias);
+  }
+  /// The same with columns [first, first + n) of op(B) alone. Packing serves those that begin at a multiple of 64.
+  void multiply_columns(std::int64_t first, std::int64_t n, Transpose a_transposed, std::int64_t m, T alpha, const T* a,
+                        std::int64_t lda, T beta, T* c, std::int64_t ldc, const T* bias = nullptr) const;
 
  private:
   Transpose transposed_ = Transpose::no;

@@ -98,25 +98,4 @@ class Schedule {
   std::vector<std::int64_t> long_;
 };
 
-/// Calls body(head, begin, end, buffers) for the blocks of queries of every head of every sequence, in parallel.
-/// make(longest) gives the buffers of a task.
-template <class Make, class Body>
-void over_query_blocks(const AttentionPlan& plan, Make&& make, Body&& body) {
-  const Schedule schedule(plan);
-  schedule.over_blocks(make, [&](const Head& at, auto& buffers) {
-    const std::int64_t block = block_rows(at.length);
-    for (std::int64_t begin = 0; begin < at.length; begin += block) {
-      body(at, begin, std::min(begin + block, at.length), buffers);
-    }
-  });
-  schedule.over_long([&](std::int64_t row, std::int64_t length) {
-    const std::int64_t block = block_rows(length), blocks = block_count(length, block);
-    parallel_for(plan.heads * blocks, 1, [&](std::int64_t task, std::int64_t) {
-      auto buffers = make(length);
-      const std::int64_t begin = task % blocks * block;
-      body(Head{row, length, task / blocks}, begin, std::min(begin + block, length), buffers);
-    });
-  });
-}
-
 }  // namespace tally::kernels::tiling

@@ -2,15 +2,17 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 #include "tally/core/blas.h"
+#include "tally/core/right_operand.h"
 #include "tally/core/tensor.h"
 #include "tally/ops/kernels/attention_schedule.h"
 #include "tally/ops/kernels/attention_tile.h"
 #include "tally/ops/kernels/softmax_attention.h"
 
-// What attentions without a matrix of scores do tile by tile: blocks of queries meet tiles of keys, and in backward
-// blocks meet blocks.
+// What attentions without a matrix of scores do tile by tile: blocks of queries meet tiles of keys. attention_pairs.h
+// has what backward adds.
 
 namespace tally::kernels::tiling {
 
@@ -26,7 +28,24 @@ struct Tiles {
   Tensor scores;
   T* data;    ///< [block, stride]
   T* second;  ///< another one, when there are two tiles
+  /// Keys and values of the head at work, transposed, as the right operands of its products: packed once where a task
+  /// has all blocks of a head to itself. Else nothing.
+  std::optional<blas::RightOperand<T>> keys, values;
 };
+
+/// Rows of one head of one sequence.
+template <class T>
+T* rows_of(MatrixRows<T> matrix, const Head& at, std::int64_t width) {
+  return matrix.data + at.row * matrix.stride + at.head * width;
+}
+
+/// Packs the rows of a head for products of its blocks with them.
+template <class T>
+void keep(std::optional<blas::RightOperand<T>>& kept, MatrixRows<const T> matrix, const Head& at, std::int64_t width) {
+  if (matrix.data == nullptr) return;
+  kept.emplace(blas::Transpose::yes, width, at.length, rows_of(matrix, at, width), matrix.stride,
+               block_limit(at.length));
+}
 
 /// Keys visible to row r of a tile whose first query is `query` and first key is `key`, both counted from the
 /// sequence's start.
@@ -48,6 +67,28 @@ inline std::int64_t key_tile(const AttentionPlan& plan, std::int64_t length) {
 /// Columns of the buffers of over_query_blocks(), for tiles of key_tile() keys.
 inline std::int64_t most_keys(const AttentionPlan& plan, std::int64_t longest) {
   return std::min(longest, std::max(key_tile(plan, 1), key_tile(plan, longest)));
+}
+
+/// Calls body(head, begin, end, buffers) for the blocks of queries of every head of every sequence, in parallel.
+/// make(longest) gives the buffers of a task.
+template <class T, class Make, class Body>
+void over_query_blocks(const AttentionPlan& plan, MatrixRows<const T> keys, Make&& make, Body&& body) {
+  const Schedule schedule(plan);
+  schedule.over_blocks(make, [&](const Head& at, auto& buffers) {
+    keep(buffers.keys, keys, at, plan.width);
+    const std::int64_t block = block_rows(at.length);
+    for (std::int64_t begin = 0; begin < at.length; begin += block) {
+      body(at, begin, std::min(begin + block, at.length), buffers);
+    }
+  });
+  schedule.over_long([&](std::int64_t row, std::int64_t length) {
+    const std::int64_t block = block_rows(length), blocks = block_count(length, block);
+    parallel_for(plan.heads * blocks, 1, [&](std::int64_t task, std::int64_t) {
+      auto buffers = make(length);
+      const std::int64_t begin = task % blocks * block;
+      body(Head{row, length, task / blocks}, begin, std::min(begin + block, length), buffers);
+    });
+  });
 }
 
 /// A block of queries against a block of keys of one head of one sequence.
@@ -72,102 +113,18 @@ void for_each_key_tile(const AttentionPlan& plan, const Head& at, std::int64_t b
   }
 }
 
-/// All pairs of blocks of a sequence that see each other, step by step: within a step no block of keys and no block of
-/// queries occurs twice. Calls run_step(count, pair_at) for each; pair_at(head, i) gives pair i below count.
-template <class RunStep>
-void for_each_step(const AttentionPlan& plan, std::int64_t length, RunStep&& run_step) {
-  const std::int64_t block = block_rows(length), blocks = block_count(length, block);
-  // The nearest rows of blocks that are s blocks apart are (s - 1) block + 1 apart.
-  const auto within = [&](std::int64_t apart) { return plan.window <= 0 || (apart - 1) * block + 1 < plan.window; };
-  for (std::int64_t step = 0; step < blocks; ++step) {
-    const bool ahead = within(step), behind = !plan.causal && within(blocks - step);
-    // Queries after their keys, then (bidirectional) those that wrapped around to before them.
-    const std::int64_t begin = ahead ? 0 : blocks - step, end = behind ? blocks : blocks - step;
-    if (begin >= end) continue;
-    run_step(end - begin, [&](const Head& at, std::int64_t i) {
-      const std::int64_t key = (begin + i) * block, query = (begin + i + step) % blocks * block;
-      return Pair{at, query, std::min(block, length - query), key, std::min(block, length - key), step == 0, step == 0};
-    });
-  }
-}
-
-/// Columns of the buffers of over_pairs().
-inline std::int64_t most_paired_keys(std::int64_t longest) {
-  return std::min(longest, std::max(kPairedKeys, block_limit(longest)));
-}
-
-/// Sets the gradients of a head's keys and values to zero.
+/// out [rows, columns] = scale times the products of a pair's rows of `left` with its rows of keys or values.
 template <class T>
-void clear_key_gradients(const AttentionPlan& plan, const AttentionBackward<T>& data, const Head& at) {
-  const auto clear = [&](T* gradient, std::int64_t width) {
-    if (gradient == nullptr) return;
-    T* row = gradient + (at.row * plan.heads + at.head) * width;
-    for (std::int64_t i = 0; i < at.length; ++i, row += plan.heads * width) std::fill_n(row, width, T{0});
-  };
-  clear(data.gradient_k, plan.width);
-  clear(data.gradient_v, plan.value_width);
-}
-
-/// Calls body(pair, buffers) for all blocks of queries and of keys that see each other, in parallel where they touch
-/// different rows: the order of every sum is fixed. make(longest) gives the buffers of a task.
-template <class T, class Make, class Body>
-void over_pairs(const AttentionPlan& plan, const AttentionBackward<T>& data, Make&& make, Body&& body) {
-  const Schedule schedule(plan);
-  schedule.over_blocks(make, [&](const Head& at, auto& buffers) {
-    // One task has all rows to itself: the fewer and wider the tiles, the better.
-    clear_key_gradients(plan, data, at);
-    const std::int64_t block = block_rows(at.length);
-    for (std::int64_t begin = 0; begin < at.length; begin += block) {
-      for_each_key_tile(plan, at, begin, std::min(begin + block, at.length), kPairedKeys,
-                        [&](const Pair& pair) { body(pair, buffers); });
-    }
-  });
-  schedule.over_long([&](std::int64_t row, std::int64_t length) {
-    for_each_step(plan, length, [&](std::int64_t count, auto&& pair_at) {
-      parallel_for(plan.heads * count, 1, [&](std::int64_t task, std::int64_t) {
-        auto buffers = make(length);
-        body(pair_at(Head{row, length, task / count}, task % count), buffers);
-      });
-    });
-  });
-}
-
-/// The matrix products of backward around what a method does to a tile. tiles.data holds scores, and tiles.second the
-/// gradients of weights, when those of queries or keys are wanted; change(scores, products) makes weights of the one
-/// and of the other (null when not wanted) the gradients of scores, which `scale` then multiplies.
-template <class T, class Change>
-void backward_tile(const AttentionPlan& plan, const AttentionBackward<T>& data, const Pair& pair, T scale,
-                   Tiles<T>& tiles, Change&& change) {
-  const std::int64_t width = plan.width, value_width = plan.value_width, head = pair.at.head;
-  const std::int64_t stride = plan.heads * width, value_stride = plan.heads * value_width, tile_stride = tiles.stride;
-  const std::int64_t query_row = pair.at.row + pair.query, key_row = pair.at.row + pair.first;
-  const T* queries = data.q.data + query_row * data.q.stride + head * width;
-  const T* keys = data.k.data + key_row * data.k.stride + head * width;
-  const T* gradient = data.gradient_output + query_row * value_stride + head * value_width;
-  T* products = data.gradient_q == nullptr && data.gradient_k == nullptr ? nullptr : tiles.second;
-  const T beta_keys = pair.set_keys ? T{0} : T{1}, beta_queries = pair.set_queries ? T{0} : T{1};
+void multiply_rows(const Pair& pair, T scale, const T* left, std::int64_t left_stride,
+                   const std::optional<blas::RightOperand<T>>& kept, MatrixRows<const T> right, std::int64_t width,
+                   T* out, std::int64_t stride) {
   using blas::Transpose;
-
-  blas::gemm(Transpose::no, Transpose::yes, pair.rows, pair.columns, width, static_cast<T>(plan.scale), queries,
-             data.q.stride, keys, data.k.stride, T{0}, tiles.data, tile_stride);
-  if (products != nullptr) {
-    const T* values = data.v.data + key_row * data.v.stride + head * value_width;
-    blas::gemm(Transpose::no, Transpose::yes, pair.rows, pair.columns, value_width, T{1}, gradient, value_stride,
-               values, data.v.stride, T{0}, products, tile_stride);
-  }
-  change(tiles.data, products);
-  if (data.gradient_v != nullptr) {
-    blas::gemm(Transpose::yes, Transpose::no, pair.columns, value_width, pair.rows, T{1}, tiles.data, tile_stride,
-               gradient, value_stride, beta_keys, data.gradient_v + key_row * value_stride + head * value_width,
-               value_stride);
-  }
-  if (data.gradient_k != nullptr) {
-    blas::gemm(Transpose::yes, Transpose::no, pair.columns, width, pair.rows, scale, products, tile_stride, queries,
-               data.q.stride, beta_keys, data.gradient_k + key_row * stride + head * width, stride);
-  }
-  if (data.gradient_q != nullptr) {
-    blas::gemm(Transpose::no, Transpose::no, pair.rows, width, pair.columns, scale, products, tile_stride, keys,
-               data.k.stride, beta_queries, data.gradient_q + query_row * stride + head * width, stride);
+  if (kept) {
+    kept->multiply_columns(pair.first, pair.columns, Transpose::no, pair.rows, scale, left, left_stride, T{0}, out,
+                           stride);
+  } else {
+    blas::gemm(Transpose::no, Transpose::yes, pair.rows, pair.columns, width, scale, left, left_stride,
+               rows_of(right, pair.at, width) + pair.first * right.stride, right.stride, T{0}, out, stride);
   }
 }
 

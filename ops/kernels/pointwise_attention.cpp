@@ -5,6 +5,7 @@
 #include "tally/core/blas.h"
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
+#include "tally/ops/kernels/attention_pairs.h"
 #include "tally/ops/kernels/attention_tiling.h"
 #include "tally/ops/kernels/elementwise.h"
 #include "tally/ops/kernels/scratch.h"
@@ -43,26 +44,26 @@ void pointwise_attention_forward(const AttentionPlan& plan, double normalizer, M
   const auto buffers = [&](std::int64_t longest) {
     return Tiles<T>(tiling::block_limit(longest), tiling::most_keys(plan, longest), 1);
   };
-  tiling::over_query_blocks(plan, buffers, [&](const Head& at, std::int64_t begin, std::int64_t end, Tiles<T>& tiles) {
-    const std::int64_t rows = end - begin;
-    const T* queries = q.data + (at.row + begin) * q.stride + at.head * plan.width;
-    T* out = output + (at.row + begin) * stride + at.head * plan.value_width;
-    tiling::for_each_key_tile(plan, at, begin, end, tiling::key_tile(plan, at.length), [&](const Pair& pair) {
-      const T* keys = k.data + (at.row + pair.first) * k.stride + at.head * plan.width;
-      const T* values = v.data + (at.row + pair.first) * v.stride + at.head * plan.value_width;
-      blas::gemm(Transpose::no, Transpose::yes, rows, pair.columns, plan.width, static_cast<T>(plan.scale), queries,
-                 q.stride, keys, k.stride, T{0}, tiles.data, tiles.stride);
-      over_visible(plan, pair, tiles.stride, tiles.data, [&](std::int64_t row, std::int64_t count) {
-        unary(UnaryOp::silu, tiles.data + row, tiles.data + row, count);
+  tiling::over_query_blocks(
+      plan, k, buffers, [&](const Head& at, std::int64_t begin, std::int64_t end, Tiles<T>& tiles) {
+        const std::int64_t rows = end - begin;
+        const T* queries = q.data + (at.row + begin) * q.stride + at.head * plan.width;
+        T* out = output + (at.row + begin) * stride + at.head * plan.value_width;
+        tiling::for_each_key_tile(plan, at, begin, end, tiling::key_tile(plan, at.length), [&](const Pair& pair) {
+          const T* values = v.data + (at.row + pair.first) * v.stride + at.head * plan.value_width;
+          tiling::multiply_rows(pair, static_cast<T>(plan.scale), queries, q.stride, tiles.keys, k, plan.width,
+                                tiles.data, tiles.stride);
+          over_visible(plan, pair, tiles.stride, tiles.data, [&](std::int64_t row, std::int64_t count) {
+            unary(UnaryOp::silu, tiles.data + row, tiles.data + row, count);
+          });
+          blas::gemm(Transpose::no, Transpose::no, rows, plan.value_width, pair.columns, T{1}, tiles.data, tiles.stride,
+                     values, v.stride, pair.set_queries ? T{0} : T{1}, out, stride);
+        });
+        for (std::int64_t r = 0; r < rows; ++r) {
+          const double weight = weight_of(plan, normalizer, begin + r, at.length);
+          scale(out + r * stride, static_cast<T>(weight), plan.value_width);
+        }
       });
-      blas::gemm(Transpose::no, Transpose::no, rows, plan.value_width, pair.columns, T{1}, tiles.data, tiles.stride,
-                 values, v.stride, pair.set_queries ? T{0} : T{1}, out, stride);
-    });
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const double weight = weight_of(plan, normalizer, begin + r, at.length);
-      scale(out + r * stride, static_cast<T>(weight), plan.value_width);
-    }
-  });
 }
 
 template <class T>

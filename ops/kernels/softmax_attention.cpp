@@ -9,6 +9,7 @@
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
 #include "tally/core/tensor.h"
+#include "tally/ops/kernels/attention_pairs.h"
 #include "tally/ops/kernels/attention_tile.h"
 #include "tally/ops/kernels/attention_tiling.h"
 
@@ -68,10 +69,9 @@ struct Forward {
 
     const auto key_tile = [&](const tiling::Pair& pair) {
       const std::int64_t first = pair.first, columns = pair.columns;
-      const T* keys = k.data + (at.row + first) * k.stride + at.head * plan.width;
       const T* values = v.data + (at.row + first) * v.stride + at.head * plan.value_width;
-      blas::gemm(Transpose::no, Transpose::yes, rows, columns, plan.width, static_cast<T>(plan.scale), query, q.stride,
-                 keys, k.stride, T{0}, scratch.data, scratch.stride);
+      tiling::multiply_rows(pair, static_cast<T>(plan.scale), query, q.stride, scratch.keys, k, plan.width,
+                            scratch.data, scratch.stride);
       const TileBand band = band_of(plan, begin, first);
       const TileDropout dropout = draw_dropout(plan, key, at, begin, rows, first, columns, band, scratch);
       const bool rescale =
@@ -90,7 +90,7 @@ struct Forward {
 
   void run() const {
     tiling::over_query_blocks(
-        plan,
+        plan, k,
         [&](std::int64_t longest) {
           return Scratch<T>(plan, block_limit(longest), tiling::most_keys(plan, longest), 1);
         },

@@ -1,9 +1,7 @@
 #include "tally/ops/memory/embedding_bag.h"
 
-#include <algorithm>
-#include <numeric>
-
 #include "tally/autograd/tape.h"
+#include "tally/core/stable_order.h"
 #include "tally/ops/entries.h"
 #include "tally/ops/kernels/embedding_bag.h"
 #include "tally/ops/memory/memory_gradients.h"
@@ -37,9 +35,7 @@ struct EmbeddingBagRule {
 RowGrad detail::bag_gradient(const kernels::BagPlan& plan, const Tensor& indices, const Tensor& weights,
                              const Tensor& gradient, const Shape& table) {
   const auto* index = indices.data<std::int64_t>();
-  std::vector<std::int64_t> order(static_cast<std::size_t>(indices.numel()));
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return index[a] < index[b]; });
+  const std::vector<std::int64_t> order = stable_order(indices.span<std::int64_t>(), table[0]);
   std::vector<std::int64_t> rows, first;
   for (std::size_t i = 0; i < order.size(); ++i) {
     if (!rows.empty() && rows.back() == index[order[i]]) continue;

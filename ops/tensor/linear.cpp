@@ -7,6 +7,7 @@
 #include "tally/core/blas.h"
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
+#include "tally/core/right_operand.h"
 #include "tally/ops/entries.h"
 #include "tally/ops/kernels/columns.h"
 #include "tally/ops/kernels/elementwise.h"
@@ -63,16 +64,17 @@ void forward_tiles(Activation activation, const Tensor& x, const Tensor& weight,
   const T *px = x.data<T>(), *pw = weight.data<T>();
   const std::optional<UnaryOp> function = function_of(activation);
   const std::int64_t height = tile_rows(out), across = block_count(out, kTileColumns);
+  const blas::RightOperand<T> weights(Transpose::yes, in, out, pw, in, std::min(height, rows));
   parallel_for(block_count(rows, height) * across, 1, [&](std::int64_t tile, std::int64_t) {
     const std::int64_t row = tile / across * height, column = tile % across * kTileColumns;
     const std::int64_t m = std::min(height, rows - row), n = std::min(kTileColumns, out - column);
     T* tile_z = z + row * out + column;
-    blas::gemm(Transpose::no, Transpose::yes, m, n, in, T{1}, px + row * in, in, pw + column * in, in, T{0}, tile_z,
-               out);
+    weights.multiply_columns(column, n, Transpose::no, m, T{1}, px + row * in, in, T{0}, tile_z, out,
+                             bias == nullptr ? nullptr : bias + column);
+    if (signs == nullptr && !function) return;
     for (std::int64_t i = 0; i < m; ++i) {
       T* row_z = tile_z + i * out;
       T* row_y = y + (row + i) * out + column;
-      if (bias != nullptr) kernels::add_into(row_z, bias + column, n);
       if (signs != nullptr) {
         kernels::relu_with_signs(row_y, signs + (row + i) * sign_bytes(out) + column / 8, n);
       } else if (function) {

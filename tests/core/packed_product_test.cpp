@@ -192,7 +192,8 @@ TEST_CASE("a packed matrix refuses products that it does not fit", "[packed]") {
   CHECK(kept.rows() == 3);
   CHECK(kept.columns() == 2);
   CHECK_THROWS_AS(packed::multiply({2, 2, 2, 1, {values.data(), 2}, {}, 0, c, 2}, kept), ShapeError);
-  CHECK_THROWS_AS(packed::multiply({2, 1, 3, 1, {values.data(), 3}, {}, 0, c, 2}, kept), ShapeError);
+  CHECK_THROWS_AS(packed::multiply({2, 3, 3, 1, {values.data(), 3}, {}, 0, c, 3}, kept), ShapeError);
+  CHECK_THROWS_AS(packed::multiply({2, 1, 3, 1, {values.data(), 3}, {}, 0, c, 2}, kept, 1), ShapeError);
   // Another length of vectors.
   set_simd_target(simd_targets().back());
   CHECK_THROWS_AS(packed::multiply({2, 2, 3, 1, {values.data(), 3}, {}, 0, c, 2}, kept), ValueError);
@@ -203,8 +204,14 @@ TEST_CASE("a packed matrix refuses products that it does not fit", "[packed]") {
 }
 
 TEST_CASE("a right operand that is kept gives the bits of gemm", "[packed]") {
-  const auto check = [](auto zero, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k,
-                        std::int64_t hint) {
+  const auto close = [](const auto& x, const auto& y) {
+    for (std::size_t i = 0; i < x.values.size(); ++i) {
+      if (std::abs(x.values[i] - y.values[i]) > 1e-4) return false;
+    }
+    return true;
+  };
+  const auto check = [&](auto zero, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k,
+                         std::int64_t hint) {
     using T = decltype(zero);
     CAPTURE(m, n, k, hint);
     const test::ExpectedProduct<T> expected(ta, tb, m, n, k, T{2}, T{0.5});
@@ -217,13 +224,32 @@ TEST_CASE("a right operand that is kept gives the bits of gemm", "[packed]") {
     const std::uint64_t before = blas::operations();
     operand.multiply(ta, m, T{2}, a.values.data(), a.stride, T{0.5}, kept.values.data(), kept.stride);
     CHECK(blas::operations() - before == static_cast<std::uint64_t>(2 * m * n * k));
-    CHECK(std::memcmp(once.values.data(), kept.values.data(), once.values.size() * sizeof(T)) == 0);
+    const auto same = [&] {
+      return std::memcmp(once.values.data(), kept.values.data(), once.values.size() * sizeof(T));
+    };
+    CHECK(same() == 0);
+    // Parts of its columns, whether a panel begins with them or not; and a bias, which is added last.
+    const test::Matrix<T> bias(1, n, 0, 4);
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < n; ++j) once.values[static_cast<std::size_t>(i * once.stride + j)] += bias.at(0, j);
+    }
+    for (const std::int64_t part : {n, std::int64_t{192}, std::int64_t{5}}) {
+      kept = expected.before;
+      for (std::int64_t first = 0; first < n; first += part) {
+        operand.multiply_columns(first, std::min(part, n - first), ta, m, T{2}, a.values.data(), a.stride, T{0.5},
+                                 kept.values.data() + first, kept.stride, bias.values.data() + first);
+      }
+      // Narrow parts may be products of another library.
+      if (part >= 64 || n < 64) CHECK(same() == 0);
+      CHECK(close(once, kept));
+    }
   };
   for (const Transpose ta : kTransposes) {
     for (const Transpose tb : kTransposes) {
       for (const std::int64_t hint : {1, 500}) {
         check(0.0F, ta, tb, 130, 512, 64, hint);
         check(0.0F, ta, tb, 3, 17, 5, hint);
+        check(0.0F, ta, tb, 50, 33, 700, hint);
         check(0.0F, ta, tb, 0, 64, 16, hint);
         check(0.0, ta, tb, 30, 48, 16, hint);
       }
