@@ -90,4 +90,15 @@ ops::DropoutOptions Dropout::options(const Context& context) const {
           .first_row = static_cast<std::uint64_t>(context.first_row)};
 }
 
+Var DropPath::operator()(const Var& x, const Offsets& offsets, const Context& context) const {
+  check<ValueError>(rate >= 0 && rate < 1, "drop path", "needs a rate in [0, 1); got ", rate);
+  if (!context.training || rate == 0) return x;
+  std::vector<double> factors;
+  for (std::int64_t i = 0; i < offsets.count(); ++i) {
+    const double drawn = uniform(context.key, static_cast<std::uint64_t>(context.first_row + offsets.at(i)), 0);
+    factors.resize(static_cast<std::size_t>(offsets.at(i + 1)), drawn < rate ? 0 : 1 / (1 - rate));
+  }
+  return x * Var(Tensor::from(factors, {x.dim(0), 1}).to(x.dtype()));
+}
+
 }  // namespace tally::nn

@@ -110,4 +110,14 @@ struct Dropout {
   ops::DropoutOptions options(const Context& context) const;
 };
 
+/// Stochastic depth (Huang et al., arXiv 1603.09382): in training a branch is left out of the whole of a sequence with
+/// this probability, and else multiplied by 1 / (1 - rate). Drawn at the sequence's first row within the batch, so that
+/// it does not depend on sharding.
+struct DropPath {
+  double rate = 0;
+  static constexpr void fields(auto& self, auto&& visit) { visit("rate", self.rate); }
+  /// x [T, D], of sequences that begin at `offsets`. Throws ValueError for a rate outside [0, 1).
+  Var operator()(const Var& x, const Offsets& offsets, const Context& context) const;
+};
+
 }  // namespace tally::nn

@@ -33,6 +33,7 @@ TransformerBlock TransformerBlock::make(const TransformerBlockOptions& options, 
                                              .deviation = options.deviation},
                                             key.fold_in("feed_forward")),
           .dropout = {options.hidden_dropout},
+          .drop_path = {options.drop_path},
           .norm = options.norm};
 }
 
@@ -67,10 +68,12 @@ Var TransformerBlock::around(const Attend& attend, const Var& x, const Context& 
 }
 
 Var TransformerBlock::operator()(const Var& x, const Sequence& sequence, const Context& context) const {
-  const Context in_attention = context.at("attention");
+  const Context in_attention = context.at("attention"), at_path = context.at("drop_path");
   return around(
-      [&](const Var& queries, const Var& source) { return attention(queries, source, sequence, in_attention); }, x,
-      context);
+      [&](const Var& queries, const Var& source) {
+        return drop_path(attention(queries, source, sequence, in_attention), sequence.offsets, at_path);
+      },
+      x, context);
 }
 
 Var TransformerBlock::step(State& state, const Var& x, const Event& event) const {

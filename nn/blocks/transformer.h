@@ -49,6 +49,7 @@ struct TransformerBlockOptions {
   std::int64_t inner = 0;           ///< of the feed-forward part; 0 means the width
   ops::Activation activation = ops::Activation::relu;
   double hidden_dropout = 0;
+  double drop_path = 0;  ///< of the attention's branch
   double deviation = 0;
   double epsilon = 1e-5;
   NormPlacement norm = NormPlacement::pre;
@@ -60,6 +61,7 @@ struct TransformerBlock {
   Attention attention;
   FeedForward feed_forward;
   Dropout dropout;
+  DropPath drop_path;  ///< of what the attention adds
   NormPlacement norm = NormPlacement::pre;
   static constexpr void fields(auto& self, auto&& visit) {
     visit("attention_norm", self.attention_norm);
@@ -67,6 +69,7 @@ struct TransformerBlock {
     visit("attention", self.attention);
     visit("feed_forward", self.feed_forward);
     visit("dropout", self.dropout);
+    visit("drop_path", self.drop_path);
     visit("norm", self.norm);
   }
   static TransformerBlock make(const TransformerBlockOptions& options, RngKey key);

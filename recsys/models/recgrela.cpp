@@ -26,6 +26,7 @@ RecGrela RecGrela::make(const RecGrelaOptions& options, RngKey key) {
       .window = options.window,
       .causal = options.causal,
   };
+  for (nn::TransformerBlock& block : model.blocks) block.drop_path = {options.drop_path};
   if (!options.tie_embeddings) {
     model.output = nn::Parameter(nn::normal({options.items, options.width}, options.deviation, key.fold_in("output")));
   }

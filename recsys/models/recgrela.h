@@ -18,6 +18,7 @@ struct RecGrelaOptions {
   std::int64_t inner = 256;
   std::int64_t window = 200;
   double hidden_dropout = 0.2;
+  double drop_path = 0;
   double deviation = 0.02;
   ops::Activation activation = ops::Activation::gelu;
   double epsilon = 1e-12;
@@ -26,6 +27,9 @@ struct RecGrelaOptions {
 
   static void keys(auto& o, auto&& key) {
     keys_of_blocks(o, key);
+    key("drop_path_prob", o.drop_path, rate(),
+        "probability that a block's attention is left out of a sequence in training; the released configuration has "
+        "0.1");
     key("mask", o.causal, one_of({"bidirectional", "causal"}),
         "`causal`: rows see what came before, all are trained at once; `bidirectional`: as published, which needs "
         "train_samples prefix");

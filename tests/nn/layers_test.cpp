@@ -245,3 +245,30 @@ TEST_CASE("wrong sizes are refused", "[layers]") {
   const auto layer = nn::Linear::make({.in = 3, .out = 4}, RngKey{1});
   CHECK_THROWS_AS(layer(Tensor::zeros({2, 5})), ShapeError);
 }
+
+TEST_CASE("drop path leaves out whole sequences, whatever shard they are in", "[layers]") {
+  const std::vector<std::int64_t> lengths(4000, 3);
+  const Offsets offsets = Offsets::from_lengths(lengths);
+  Tensor ones({offsets.total(), 2});
+  ones.fill(1);
+  const nn::DropPath path{0.25};
+  const nn::Context context{.training = true, .key = RngKey{7}};
+  const Tensor whole = path(Var(ones), offsets, context).value();
+  double kept = 0;
+  for (std::int64_t row = 0; row < offsets.total(); ++row) {
+    for (const std::int64_t column : {0, 1}) {
+      const float each = whole.data<float>()[2 * row + column], first = whole.data<float>()[row / 3 * 6];
+      CHECK((each == first && (each == 0 || each == Approx(4.0 / 3))));
+    }
+    kept += whole.data<float>()[2 * row] > 0 ? 1 : 0;
+  }
+  CHECK(kept / static_cast<double>(offsets.total()) == Approx(0.75).margin(0.03));
+  // The second half of the sequences as a shard of its own.
+  const Offsets half = Offsets::from_lengths(std::vector<std::int64_t>(2000, 3));
+  nn::Context second = context;
+  second.first_row = half.total();
+  const Tensor rest = path(Var(ones.slice(0, half.total(), offsets.total())), half, second).value();
+  CHECK(rest.to_doubles() == whole.slice(0, half.total(), offsets.total()).to_doubles());
+  CHECK(path(Var(ones), offsets, {}).value().to_doubles() == ones.to_doubles());
+  CHECK_THROWS_WITH(nn::DropPath{1}(Var(ones), offsets, context), Catch::Matchers::Contains("a rate in [0, 1); got 1"));
+}

@@ -9,6 +9,7 @@
 #include "tally/nn/training/trainer.h"
 #include "tally/ops/losses/binary_cross_entropy.h"
 #include "tally/ops/losses/item_cross_entropy.h"
+#include "tally/recsys/models/recgrela.h"
 #include "tally/recsys/models/sasrec.h"
 #include "tally/recsys/training/recommender_task.h"
 #include "tests/support/attention_choices.h"
@@ -307,6 +308,27 @@ TEST_CASE("the shard budget changes the loss of a step by rounding alone", "[los
     CHECK(norms[1] == Approx(norms[0]).epsilon(1e-4));
     CHECK(norms[2] == Approx(norms[0]).epsilon(1e-4));
   }
+}
+
+TEST_CASE("sequences that drop path leaves out do not depend on the shard budget", "[loss]") {
+  RecGrelaOptions options = recgrela_options();
+  options.items = kItems, options.width = 8, options.blocks = 2, options.heads = 2, options.inner = 8;
+  options.window = 8, options.hidden_dropout = 0, options.deviation = 0.3;
+  const auto data = walks(48);
+  const auto losses_at = [&](double rate) {
+    options.drop_path = rate;
+    const SequenceModelOf<RecGrela> model("recgrela", RecGrela::make(options, RngKey{1}));
+    std::vector<double> losses;
+    for (const std::int64_t budget : {6, 40, 10000}) {
+      const Run run(settings()[0], data, budget);
+      losses.push_back(training_step(model, run.batches.batch(0, 0), RngKey{5, 5}, run.loss).loss);
+    }
+    return losses;
+  };
+  const std::vector<double> dropped = losses_at(0.5);
+  CHECK(dropped[1] == Approx(dropped[0]).epsilon(1e-6));
+  CHECK(dropped[2] == Approx(dropped[0]).epsilon(1e-6));
+  CHECK(losses_at(0)[0] != Approx(dropped[0]).epsilon(1e-4));
 }
 
 TEST_CASE("every loss and sample resumes to the weights of an uninterrupted training", "[loss][resume]") {

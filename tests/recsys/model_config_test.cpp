@@ -148,6 +148,7 @@ const std::vector<Case>& cases() {
       {recgrela, "inner_size=16"},
       {recgrela, "MAX_ITEM_LIST_LENGTH=15"},
       {recgrela, "hidden_dropout_prob=0.4"},
+      {recgrela, "drop_path_prob=0.4"},
       {recgrela, "hidden_act=relu"},
       {recgrela, "initializer_range=0.2"},
       {recgrela, "layer_norm_eps=0.1"},
