@@ -180,6 +180,10 @@ GateShape gate_shape(std::string_view op, const Shape& shape, std::int64_t rows,
 template <class T>
 void check_gates(std::string_view op, std::string_view name, std::string_view domain, std::span<const T> gates,
                  std::size_t columns, double least, double most) {
+  // All at once, without a branch each; the row is looked for where one is wrong.
+  int wrong = 0;
+  for (const T x : gates) wrong |= static_cast<int>(!(double{x} >= least)) | static_cast<int>(!(double{x} <= most));
+  if (wrong == 0) return;
   for (std::size_t i = 0; i < gates.size(); ++i) {
     const double x{gates[i]};
     check<ValueError>(x >= least && x <= most, op, "needs ", name, domain, "; got ", x, " at row ", i / columns);

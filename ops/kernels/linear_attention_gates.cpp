@@ -24,6 +24,10 @@ void keep_lower(T* pairs, std::int64_t rows) {
   for (std::int64_t i = 0; i < rows; ++i) std::fill_n(pairs + i * kPairs + i + 1, rows - i - 1, T{0});
 }
 
+/// What a gentle sub-block leaves at least: far from where products with its inverse would overflow.
+template <class T>
+constexpr T kGentle = std::numeric_limits<T>::epsilon() * std::numeric_limits<T>::epsilon() / 4;
+
 /// Denormals would slow down the products that follow.
 template <class T>
 T without_denormals(T x) {
@@ -137,6 +141,8 @@ ChannelDecays<T, kDecayOf>::ChannelDecays(const LinearAttentionPlan<T>& plan, bo
       decay_(kPairs * width_),
       before_(kPairs * width_),
       inner_(kPairs * width_),
+      inverse_(kPairs * width_),
+      strict_(kPairs * kPairs),
       left_(kBlock * (kPairs / kBlock) * (kPairs / kBlock + 1) / 2 * width_),
       rows_room_(kPairs * width_),
       more_room_(kPairs * width_),
@@ -146,6 +152,7 @@ ChannelDecays<T, kDecayOf>::ChannelDecays(const LinearAttentionPlan<T>& plan, bo
   net_ = Scratch<double>(kPairs * width_);
   later_ = Scratch<double>(kPairs * width_);
   through_ = Scratch<double>(width_);
+  sums_ = Scratch<double>(width_);
 }
 
 template <class T, DecayOf kDecayOf>
@@ -153,6 +160,15 @@ void ChannelDecays<T, kDecayOf>::multiply(const T* by, MatrixRows<const T> x, st
   for (std::int64_t i = 0; i < rows; ++i) {
     for (std::int64_t c = 0; c < width_; ++c) to[i * width_ + c] = by[i * width_ + c] * x.data[i * x.stride + c];
   }
+}
+
+template <class T, DecayOf kDecayOf>
+const T* ChannelDecays<T, kDecayOf>::below_diagonal(const T* w, std::int64_t first, std::int64_t rows) {
+  for (std::int64_t i = 0; i < rows; ++i) {
+    T* to = std::copy_n(w + (first + i) * kPairs + first, i, strict_.data() + i * kPairs);
+    std::fill_n(to, rows - i, T{0});
+  }
+  return strict_.data();
 }
 
 template <class T, DecayOf kDecayOf>
@@ -174,13 +190,27 @@ void ChannelDecays<T, kDecayOf>::load(std::int64_t memory, std::int64_t row, std
       }
     };
     running(before_.data(), i == 0);
-    running(inner_.data(), i % kBlock == 0);
+  }
+  const auto leaves_enough = [&](const T* x) { return *std::min_element(x, x + width_) >= kGentle<T>; };
+  block_ = leaves_enough(before_.data() + (rows - 1) * width_) ? kPairs : kBlock;
+  for (std::int64_t i = 0; i < rows && block_ != kPairs; ++i) {
+    T* to = inner_.data() + i * width_;
+    if (i % kBlock == 0) {
+      std::copy_n(decay_.data() + i * width_, width_, to);
+    } else {
+      times(to - width_, decay_.data() + i * width_, to);
+    }
+  }
+  for (std::int64_t block = 0; block < blocks(); ++block) {
+    const std::int64_t first = block * block_ * width_, end = first + block_rows(block) * width_;
+    gentle_[static_cast<std::size_t>(block)] = leaves_enough(inner() + end - width_);
+    for (std::int64_t e = first; e < end && gentle(block); ++e) inverse_.data()[e] = T{1} / inner()[e];
   }
   for (std::int64_t block = 1; block <= blocks(); ++block) {
-    const std::int64_t first = (block - 1) * kBlock, end = first + block_rows(block - 1);
+    const std::int64_t first = (block - 1) * block_, end = first + block_rows(block - 1);
     T* to = left(block);
     for (std::int64_t j = 0; j < first; ++j)
-      times(left(block - 1) + j * width_, inner_.data() + (end - 1) * width_, to + j * width_);
+      times(left(block - 1) + j * width_, inner() + (end - 1) * width_, to + j * width_);
     std::fill_n(to + (end - 1) * width_, width_, T{1});
     for (std::int64_t j = end - 1; j-- > first;)
       times(to + (j + 1) * width_, decay_.data() + (j + 1) * width_, to + j * width_);
@@ -219,12 +249,15 @@ void ChannelDecays<T, kDecayOf>::decay_state(T* state) const {
 template <class T, DecayOf kDecayOf>
 void ChannelDecays<T, kDecayOf>::pairs(MatrixRows<const T> x, MatrixRows<const T> y, T* pairs) {
   T *reads = rows_room_.data(), *written = more_room_.data(), *row = row_room_.data();
-  multiply(inner_.data(), x, rows_, reads);
+  multiply(inner(), x, rows_, reads);
   for (std::int64_t block = 0; block < blocks(); ++block) {
-    const std::int64_t first = block * kBlock, end = first + block_rows(block);
+    const std::int64_t first = block * block_, end = first + block_rows(block);
     multiply(left(block), y, first, written);
-    blas::gemm(Transpose::no, Transpose::yes, end - first, first, width_, T{1}, reads + first * width_, width_, written,
-               width_, T{0}, pairs + first * kPairs, kPairs);
+    if (gentle(block))
+      multiply(inverse_.data() + first * width_, {row_of(y, first), y.stride}, end - first, written + first * width_);
+    blas::gemm(Transpose::no, Transpose::yes, end - first, gentle(block) ? end : first, width_, T{1},
+               reads + first * width_, width_, written, width_, T{0}, pairs + first * kPairs, kPairs);
+    if (gentle(block)) continue;
     for (std::int64_t j = first; j < end; ++j) {
       std::copy_n(row_of(y, j), width_, row);
       for (std::int64_t i = j; i < end; ++i) {
@@ -240,11 +273,17 @@ template <class T, DecayOf kDecayOf>
 void ChannelDecays<T, kDecayOf>::mix_earlier(const T* w, MatrixRows<const T> y) {
   T *room = more_room_.data(), *part = gradient_room_.data(), *row = row_room_.data();
   for (std::int64_t block = 0; block < blocks(); ++block) {
-    const std::int64_t first = block * kBlock, end = first + block_rows(block);
+    const std::int64_t first = block * block_, end = first + block_rows(block);
     multiply(left(block), y, first, room);
     blas::gemm(Transpose::no, Transpose::no, end - first, width_, first, T{1}, w + first * kPairs, kPairs, room, width_,
                T{0}, part + first * width_, width_);
-    multiply(inner_.data() + first * width_, {part + first * width_, width_}, end - first, part + first * width_);
+    if (gentle(block)) {
+      multiply(inverse_.data() + first * width_, {row_of(y, first), y.stride}, end - first, room);
+      blas::gemm(Transpose::no, Transpose::no, end - first, width_, end - first, T{1},
+                 below_diagonal(w, first, end - first), kPairs, room, width_, T{1}, part + first * width_, width_);
+    }
+    multiply(inner() + first * width_, {part + first * width_, width_}, end - first, part + first * width_);
+    if (gentle(block)) continue;
     for (std::int64_t j = first; j < end; ++j) {
       std::copy_n(row_of(y, j), width_, row);
       for (std::int64_t i = j + 1; i < end; ++i) {
@@ -286,14 +325,21 @@ void ChannelDecays<T, kDecayOf>::pairs_backward(const T*, const T* w, MatrixRows
   }
 
   T* reads = rows_room_.data();
-  multiply(inner_.data(), x, rows_, reads);
+  multiply(inner(), x, rows_, reads);
   std::fill_n(part, rows_ * width_, T{0});
   for (std::int64_t block = 0; block < blocks(); ++block) {
-    const std::int64_t first = block * kBlock, end = first + block_rows(block);
+    const std::int64_t first = block * block_, end = first + block_rows(block);
     blas::gemm(Transpose::yes, Transpose::no, first, width_, end - first, T{1}, w + first * kPairs, kPairs,
                reads + first * width_, width_, T{0}, room, width_);
     const T* remains = left(block);
     for (std::int64_t e = 0; e < first * width_; ++e) part[e] += remains[e] * room[e];
+    if (gentle(block)) {
+      T* to = part + first * width_;
+      blas::gemm(Transpose::yes, Transpose::no, end - first, width_, end - first, T{1},
+                 below_diagonal(w, first, end - first), kPairs, reads + first * width_, width_, T{0}, to, width_);
+      multiply(inverse_.data() + first * width_, {to, width_}, end - first, to);
+      continue;
+    }
     for (std::int64_t j = first; j < end; ++j) {
       std::fill_n(row, width_, T{1});
       for (std::int64_t i = j + 1; i < end; ++i) {
@@ -340,17 +386,21 @@ void ChannelDecays<T, kDecayOf>::note_state(const T* state, const T* gradient) {
 }
 
 template <class T, DecayOf kDecayOf>
-void ChannelDecays<T, kDecayOf>::slopes(T* gradient, std::int64_t stride) const {
-  for (std::int64_t c = 0; c < width_; ++c) {
-    double read = 0;  // of rows before, by this one and those that follow
-    for (std::int64_t i = rows_; i-- > 0;) read += net_.data()[i * width_ + c];
-    double written = through_.data()[c];
-    for (std::int64_t i = 0; i < rows_; ++i) {
-      const bool nothing = decay_.data()[i * width_ + c] == T{0} || (begins_ && i == 0);
-      gradient[i * stride + c] = nothing ? T{0} : static_cast<T>(read + written);
-      read -= net_.data()[i * width_ + c];
-      written += later_.data()[i * width_ + c];
+void ChannelDecays<T, kDecayOf>::slopes(T* gradient, std::int64_t stride) {
+  // Row i's decay lies between what came before and what this row and those behind it read of that, net, and between
+  // what was written up to here and what comes after the chunk.
+  double* sums = sums_.data();
+  std::copy_n(through_.data(), width_, sums);
+  for (std::int64_t i = rows_; i-- > 0;) add_into(sums, net_.data() + i * width_, width_);
+  for (std::int64_t i = 0; i < rows_; ++i) {
+    const T* decay = decay_.data() + i * width_;
+    const double *net = net_.data() + i * width_, *later = later_.data() + i * width_;
+    T* to = gradient + i * stride;
+    for (std::int64_t c = 0; c < width_; ++c) {
+      to[c] = decay[c] == T{0} ? T{0} : static_cast<T>(sums[c]);
+      sums[c] += later[c] - net[c];
     }
+    if (begins_ && i == 0) std::fill_n(to, width_, T{0});
   }
 }
 

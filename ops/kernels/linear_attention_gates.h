@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <vector>
 
 #include "tally/ops/kernels/linear_attention.h"
@@ -53,8 +55,10 @@ class ScalarDecays {
   double crossing_ = 0;
 };
 
-/// A decay of each channel of keys, or of values. Pairs go by sub-blocks of 16 rows: products of what is left of a row
-/// at a sub-block's beginning and of that at a row of it; those within a sub-block one by one.
+/// A decay of each channel of keys, or of values. Pairs go by sub-blocks of rows: products of what is left of a row at
+/// a sub-block's beginning and of that at a row of it. Within a sub-block that is gentle, which leaves enough of every
+/// channel that its inverse is harmless, D(i, j) is a quotient of products from the first row, and pairs are a matrix
+/// product too; else they are taken one by one. A gentle chunk is one sub-block, others have sub-blocks of 16 rows.
 ///
 /// A decay of key channels stands between queries and keys. One of value channels stands between what rows wrote and
 /// the outputs, and so do the functions: x are rows of the output's width, y what rows wrote.
@@ -75,26 +79,34 @@ class ChannelDecays {
   void note_before(MatrixRows<const T> x, const T* y);
   void note_after(MatrixRows<const T> x, const T* y);
   void note_state(const T* state, const T* gradient);
-  void slopes(T* gradient, std::int64_t stride) const;
+  void slopes(T* gradient, std::int64_t stride);
 
  private:
   /// The sums of mix() over j < i, to gradient_room_.
   void mix_earlier(const T* w, MatrixRows<const T> y);
   static constexpr std::int64_t kBlock = 16;
-  std::int64_t blocks() const { return (rows_ + kBlock - 1) / kBlock; }
-  std::int64_t block_rows(std::int64_t block) const { return std::min(kBlock, rows_ - block * kBlock); }
-  /// What is left, at the end of the sub-block before `block`, of the rows before it: [kBlock * block, width]. That of
+  std::int64_t blocks() const { return (rows_ + block_ - 1) / block_; }
+  std::int64_t block_rows(std::int64_t block) const { return std::min(block_, rows_ - block * block_); }
+  bool gentle(std::int64_t block) const { return gentle_[static_cast<std::size_t>(block)]; }
+  /// The product from a sub-block's first row: of a chunk that is one, that from the chunk's first.
+  const T* inner() const { return block_ == kLookupChunk ? before_.data() : inner_.data(); }
+  /// What is left, at the end of the sub-block before `block`, of the rows before it: [block_ * block, width]. That of
   /// blocks() is what is left after the chunk.
-  T* left(std::int64_t block) { return left_.data() + kBlock * block * (block - 1) / 2 * width_; }
+  T* left(std::int64_t block) { return left_.data() + block_ * block * (block - 1) / 2 * width_; }
   const T* left(std::int64_t block) const { return const_cast<ChannelDecays*>(this)->left(block); }
   void multiply(const T* by, MatrixRows<const T> x, std::int64_t rows, T* to) const;
+  /// Pairs of a sub-block of n rows below its diagonal, others 0, in strict_.
+  const T* below_diagonal(const T* w, std::int64_t first, std::int64_t rows);
 
   const LinearAttentionPlan<T>& plan_;
   bool slopes_, begins_ = false;
-  std::int64_t width_, rows_ = 0;
-  Scratch<T> decay_, before_, inner_;  ///< [rows, width]; inner: the product from a sub-block's first row
+  std::int64_t width_, rows_ = 0, block_ = kBlock;
+  std::array<bool, static_cast<std::size_t>(kLookupChunk / kBlock)> gentle_{};
+  Scratch<T> decay_, before_, inner_;  ///< [rows, width]
+  Scratch<T> inverse_;                 ///< of inner(), in gentle sub-blocks
+  Scratch<T> strict_;                  ///< [kLookupChunk, kLookupChunk]
   Scratch<T> left_, rows_room_, more_room_, gradient_room_, row_room_;
-  Scratch<double> net_, later_, through_;
+  Scratch<double> net_, later_, through_, sums_;
 };
 
 }  // namespace tally::kernels
