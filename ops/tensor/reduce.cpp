@@ -10,6 +10,7 @@
 #include "tally/ops/entries.h"
 #include "tally/ops/kernels/elementwise.h"
 #include "tally/ops/kernels/reduce.h"
+#include "tally/ops/tensor/shape.h"
 
 namespace tally::ops {
 namespace {
@@ -250,6 +251,26 @@ Var log_sum_exp(const Var& x) {
   return record(LogSumExpRule{Saved(source, x.tracked())}, {&x}, std::move(result));
 }
 
+Var log_sum_exp(const Var& x, const ReduceOptions& options) {
+  check_floating("log_sum_exp", x);
+  const DimSet dims = dims_of("log_sum_exp", x.shape(), options);
+  std::vector<std::int64_t> order, reduced, sizes;
+  std::int64_t count = 1;
+  for (int d = 0; d < x.rank(); ++d) {
+    if (dims[static_cast<std::size_t>(d)]) {
+      reduced.push_back(d);
+      count *= x.dim(d);
+    } else {
+      order.push_back(d);
+      sizes.push_back(x.dim(d));
+    }
+  }
+  order.insert(order.end(), reduced.begin(), reduced.end());
+  sizes.push_back(count);
+  const Var rows = reshape(permute(x, order), Shape(std::span<const std::int64_t>(sizes)));
+  return reshape(log_sum_exp(rows), reduced_shape(x.shape(), dims, options.keepdims));
+}
+
 TopK top_k(const Var& x, std::int64_t k) {
   check_floating("top_k", x);
   check<ShapeError>(x.rank() >= 1, "top_k", "needs at least one dimension; got shape ", x.shape());
@@ -273,6 +294,12 @@ TopK top_k(const Var& x, std::int64_t k) {
     kernels::add_row_starts(positions.mutable_data<std::int64_t>(), shape.without(-1).numel(), k, n);
   }
   return {record(TopKRule{x.shape(), Saved(std::move(positions))}, {&x}, std::move(values)), std::move(indices)};
+}
+
+TopK top_k(const Var& x, std::int64_t k, int dim) {
+  if (dim == -1 || dim + 1 == x.rank()) return top_k(x, k);
+  const TopK best = top_k(transpose(x, dim, -1), k);
+  return {transpose(best.values, dim, -1), transpose(best.indices, dim, -1).value()};
 }
 
 }  // namespace tally::ops

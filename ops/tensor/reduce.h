@@ -50,6 +50,8 @@ Var cumulative_sum(const Var& x, int dim);
 /// elements or over -infinities alone (gradient 0 there); infinity when one is, with gradients of NaN; NaN when one is.
 /// gx = gy exp(x) / sum(exp(x)). Keeps x. Throws ShapeError for a scalar.
 Var log_sum_exp(const Var& x);
+/// The same over other dimensions, or all, by bringing them to the end. Throws as sum.
+Var log_sum_exp(const Var& x, const ReduceOptions& options);
 
 struct TopK {
   Var values;      ///< [..., k], descending
@@ -60,5 +62,7 @@ struct TopK {
 /// larger than every number. The gradient of a value goes to the element it was. Keeps the indices. Time O(n log k) a
 /// row. Throws ShapeError for a scalar, ValueError unless 0 <= k <= size of the last dimension.
 TopK top_k(const Var& x, std::int64_t k);
+/// The same along another dimension (negative: from the end), by transposing it to the end and back.
+TopK top_k(const Var& x, std::int64_t k, int dim);
 
 }  // namespace tally::ops

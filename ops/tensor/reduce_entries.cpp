@@ -178,10 +178,17 @@ void entries::add_reduce(Catalog& catalog) {
   });
   catalog.add({
       .name = "log_sum_exp",
-      .summary = "log(sum(exp(x))) over the last dimension.",
-      .inputs = {{"x", "[..., n]"}},
-      .outputs = {{"y", "[...]"}},
-      .call = [](std::span<const Var> in, const OpOptions&) -> std::vector<Var> { return {log_sum_exp(in[0])}; },
+      .summary = "log(sum(exp(x))) over dimensions.",
+      .inputs = {{"x", "[...]"}},
+      .options = {{"dims", Dims{-1}, "reduced dimensions; none means all"},
+                  {"keepdims", false, "keep them with size 1"}},
+      .outputs = {{"y", "[...] without the reduced dimensions"}},
+      .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
+        const bool keepdims = options.flag("keepdims", false);
+        const Dims dims = options.integers("dims", {-1});
+        if (dims == Dims{-1} && !keepdims) return {log_sum_exp(in[0])};
+        return {log_sum_exp(in[0], {.dims = dims, .keepdims = keepdims})};
+      },
       .samples =
           [] {
             return std::vector<OpSample>{
@@ -192,11 +199,18 @@ void entries::add_reduce(Catalog& catalog) {
                 {"empty", {Tensor({0, 3}, DType::f64)}},
                 {"ties", {Tensor::full({2, 3}, 1.5, DType::f64)}},
                 {"extreme", {Tensor::from({1e4, 1e4, -1e4, -1e30, 0.0, 1e30}, {2, 3})}, {}, false},
+                {"rows", {sample_normal({5, 3}, 5)}, {{"dims", Dims{0}}}},
+                {"all", {sample_normal({2, 3, 2}, 6)}, {{"dims", Dims{}}}},
+                {"scalar", {sample_normal({}, 7)}, {{"dims", Dims{}}}},
+                {"kept", {sample_normal({2, 3, 4}, 8)}, {{"dims", Dims{2, 0}}, {"keepdims", true}}},
+                {"last kept", {sample_normal({2, 3}, 9)}, {{"keepdims", true}}},
             };
           },
       .errors =
           [] {
-            return std::vector<OpError>{{"scalar", {sample_normal({}, 1)}, {}, "at least one dimension"}};
+            return std::vector<OpError>{
+                {"scalar", {sample_normal({}, 1)}, {}, "at least one dimension"},
+                {"dims", {sample_normal({2}, 1)}, {{"dims", Dims{1}}}, "needs dimensions in [-1, 1)"}};
           },
       .large =
           [] {
@@ -205,12 +219,13 @@ void entries::add_reduce(Catalog& catalog) {
   });
   catalog.add({
       .name = "top_k",
-      .summary = "The k largest elements along the last dimension, largest first, and their indices.",
+      .summary = "The k largest elements along a dimension, largest first, and their indices.",
       .inputs = {{"x", "[..., n]"}},
-      .options = {{"k", std::int64_t{1}, "how many"}},
+      .options = {{"k", std::int64_t{1}, "how many"},
+                  {"dim", std::int64_t{-1}, "dimension; negative ones count from the end"}},
       .outputs = {{"values", "[..., k]"}, {"indices", "i64 [..., k]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-        TopK top = top_k(in[0], options.integer("k", 1));
+        TopK top = top_k(in[0], options.integer("k", 1), static_cast<int>(options.integer("dim", -1)));
         return {top.values, Var(top.indices)};
       },
       .samples =
@@ -224,6 +239,8 @@ void entries::add_reduce(Catalog& catalog) {
                 {"one", {sample_normal({1}, 5)}, k(1)},
                 {"empty", {Tensor({0, 3}, DType::f64)}, k(2)},
                 {"ties", {Tensor::from({1.0, 2.0, 1.0, 2.0, 1.0, 0.0}, {6})}, k(4), false},
+                {"first dimension", {apart({5, 3}, 6)}, {{"dim", std::int64_t{0}}}},
+                {"middle", {apart({2, 5, 3}, 7)}, {{"k", std::int64_t{2}}, {"dim", std::int64_t{-2}}}},
                 // Equals on both sides of the border: up the one wins, down the other.
                 {"ties at the border", {Tensor::from({2.0, 3.0, 2.0, 0.0}, {4})}, k(2), true, true},
                 {"all equal", {Tensor::full({2, 5}, 0.5, DType::f64)}, k(1), true, true},

@@ -94,38 +94,38 @@ void add_reduce_references(References& references) {
     }
     return {Tensor::from(values, x.shape())};
   };
-  references["log_sum_exp"] = [](std::span<const Tensor> in, const ops::OpOptions&) -> std::vector<Tensor> {
-    const Tensor& x = in[0];
-    const std::vector<double> values = x.to_doubles();
-    std::vector<double> result;
-    const auto n = static_cast<std::size_t>(x.dim(-1));
-    for (std::size_t row = 0; row + n <= values.size(); row += n) {
+  references["log_sum_exp"] = [](std::span<const Tensor> in, ops::OpOptions options) {
+    options.set("dims", options.integers("dims", {-1}));
+    return reduction([](const std::vector<double>& values) {
       // In long double, whose exponents reach far enough for samples below 1e4; beyond, the largest decides alone.
-      const double largest = *std::max_element(values.begin() + static_cast<std::ptrdiff_t>(row),
-                                               values.begin() + static_cast<std::ptrdiff_t>(row + n));
+      const double largest = *std::max_element(values.begin(), values.end());
       long double sum = 0;
-      for (std::size_t i = row; i < row + n; ++i) sum += std::exp(static_cast<long double>(values[i]) - largest);
-      result.push_back(static_cast<double>(largest + std::log(sum)));
-    }
-    return {Tensor::from(result, x.shape().without(-1))};
+      for (const double value : values) sum += std::exp(static_cast<long double>(value) - largest);
+      return static_cast<double>(largest + std::log(sum));
+    })(in, options);
   };
   references["top_k"] = [](std::span<const Tensor> in, const ops::OpOptions& options) -> std::vector<Tensor> {
     const Tensor& x = in[0];
-    const auto k = static_cast<std::size_t>(options.integer("k", 1)), n = static_cast<std::size_t>(x.dim(-1));
+    const auto dim = static_cast<int>(options.integer("dim", -1));
+    const auto k = static_cast<std::size_t>(options.integer("k", 1)), n = static_cast<std::size_t>(x.dim(dim));
     const std::vector<double> values = x.to_doubles();
-    std::vector<double> best;
-    std::vector<std::int64_t> where;
-    for (std::size_t row = 0; row + n <= values.size() && n > 0; row += n) {
+    std::size_t inner = 1;  // elements from one of a column to its next
+    for (int d = (dim < 0 ? dim + x.rank() : dim) + 1; d < x.rank(); ++d) inner *= static_cast<std::size_t>(x.dim(d));
+    Shape shape = x.shape();
+    shape.set(dim, static_cast<std::int64_t>(k));
+    std::vector<double> best(static_cast<std::size_t>(shape.numel()));
+    std::vector<std::int64_t> where(best.size());
+    for (std::size_t column = 0; n > 0 && column < values.size() / n; ++column) {
+      const std::size_t outer = column / inner, place = column % inner;
+      const auto value = [&](std::size_t i) { return values[(outer * n + i) * inner + place]; };
       std::vector<std::size_t> order(n);
-      std::iota(order.begin(), order.end(), row);
-      std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return values[a] > values[b]; });
+      std::iota(order.begin(), order.end(), std::size_t{0});
+      std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return value(a) > value(b); });
       for (std::size_t i = 0; i < k; ++i) {
-        best.push_back(values[order[i]]);
-        where.push_back(static_cast<std::int64_t>(order[i] - row));
+        best[(outer * k + i) * inner + place] = value(order[i]);
+        where[(outer * k + i) * inner + place] = static_cast<std::int64_t>(order[i]);
       }
     }
-    Shape shape = x.shape();
-    shape.set(-1, static_cast<std::int64_t>(k));
     return {Tensor::from(best, shape), Tensor::from(where, shape)};
   };
 }
