@@ -47,6 +47,7 @@
   EACH(softmax_attention_materialized) \
   EACH(softmax_lookup)                 \
   EACH(sampled_softmax)                \
+  EACH(scaled_dot_product_attention)   \
   EACH(segments)                       \
   EACH(shape)                          \
   EACH(sinkhorn_attention)             \

@@ -29,22 +29,35 @@ with np.errstate(all="ignore"):
 def cases(op_type):
     """(name, attributes, inputs by name, outputs by name) of each case but those of the op's expansion."""
     for case in SUITE:
-        if case.model.graph.node[0].op_type != op_type or case.name.endswith("_expanded"):
-            continue
-        node, ((inputs, outputs),) = case.model.graph.node[0], case.data_sets
-        array = lambda value: np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else to_array(value)
-        given = dict(zip((name for name in node.input if name), map(array, inputs)))
-        attributes = {a.name: get_attribute_value(a) for a in node.attribute}
-        yield case.name.removeprefix("test_"), attributes, given, dict(zip((name for name in node.output if name), map(array, outputs)))
+        if case.model.graph.node[0].op_type == op_type and not case.name.endswith("_expanded"):
+            yield case.name.removeprefix("test_"), *contents(case)
 
 
-def save(op, made):
+def contents(case):
+    """(attributes, inputs by name, outputs by name) of a case."""
+    node, ((inputs, outputs),) = case.model.graph.node[0], case.data_sets
+    array = lambda value: np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else to_array(value)
+    given, results = (
+        dict(zip((name for name in names if name), map(array, values)))
+        for names, values in ((node.input, inputs), (node.output, outputs))
+    )
+    return {a.name: get_attribute_value(a) for a in node.attribute}, given, results
+
+
+def rounding(results):
+    """What a case's results are off by, at most, for being of few digits: those are computed in f32 here."""
+    types = {str(value.dtype) for value in results.values()}
+    return 2.0**-7 if "bfloat16" in types else 2.0**-10 if "float16" in types else 0.0
+
+
+def save(op, made, rounded={}):
     tensors, options = {}, {}
     for name, (inputs, expected, case_options) in made.items():
         options[name] = json.dumps(case_options)
         tensors.update({f"{name}/{key}": np.asarray(value, order="C") for key, value in inputs.items()})
         tensors.update({f"{name}/expected/{key}": np.asarray(value, order="C") for key, value in expected.items()})
-    save_file(tensors, HERE / f"onnx_{op}.safetensors", metadata={"options": json.dumps(options)})
+    metadata = {"options": json.dumps(options)} | ({"rounded": json.dumps(rounded)} if rounded else {})
+    save_file(tensors, HERE / f"onnx_{op}.safetensors", metadata=metadata)
     print(op, len(made), "cases")
 
 
@@ -137,6 +150,18 @@ def tensors():
     for op_type, op in {"Softmax": "softmax", "LogSoftmax": "log_softmax"}.items():
         for name, attributes, given, results in cases(op_type):
             add(op, name, {"x": given["x"]}, {"y": results["y"]}, {"dim": attributes.get("axis", -1)})
+    for name, attributes, given, results in cases("ReduceLogSumExp"):
+        x = given["data"]
+        axes = [int(axis) for axis in given.get("axes", [])]
+        if not axes and attributes.get("noop_with_empty_axes", 0):
+            continue  # the input as it is
+        options = {"dims": axes, "keepdims": bool(attributes.get("keepdims", 1))}
+        add("log_sum_exp", name, {"x": x}, {"y": results["reduced"]}, options)
+    for name, attributes, given, results in cases("TopK"):
+        if not attributes.get("largest", 1) or given["x"].dtype not in TYPES[:2]:
+            continue  # the smallest ones, and integers
+        options = {"k": int(given["k"][0]), "dim": attributes.get("axis", -1)}
+        add("top_k", name, {"x": given["x"]}, {"values": results["values"], "indices": results["indices"]}, options)
     for name, _, given, results in cases("MatMul"):
         add("matmul", name, given, {"product": results["c"]}, {})
     save("tensors", made)
@@ -162,8 +187,9 @@ def rows(x):
 
 
 def causal_convolutions():
-    convolutions, states = {}, {}
+    convolutions, states, rounded = {}, {}, {}
     for name, attributes, given, results in cases("CausalConvWithState"):
+        rounded[name] = rounding(results)
         x, weight = given["input"], given["weight"]
         offsets = np.arange(x.shape[0] + 1, dtype=np.int64) * x.shape[2]
         initial = {"initial": given["past_state"].transpose(0, 2, 1)} if "past_state" in given else {}
@@ -181,8 +207,8 @@ def causal_convolutions():
             {"rows": results["present_state"].transpose(0, 2, 1)},
             {"count": weight.shape[2] - 1},
         )
-    save("causal_conv1d", convolutions)
-    save("last_rows", states)
+    save("causal_conv1d", convolutions, rounded)
+    save("last_rows", states, rounded)
 
 
 def rotary():
@@ -210,8 +236,9 @@ def rotary():
 
 
 def linear_attentions():
-    made = {}
+    made, rounded = {}, {}
     for name, attributes, given, results in cases("LinearAttention"):
+        rounded[name] = rounding(results)
         # Half precision is computed in f32.
         given, results = ({k: x.astype(np.float32) for k, x in each.items()} for each in (given, results))
         packed = lambda x: x.reshape(-1, x.shape[-1])
@@ -232,7 +259,61 @@ def linear_attentions():
         )
     family = {case.name.removeprefix("test_") for case in SUITE if "linear_attention" in case.name}
     assert set(made) == {name for name in family if not name.endswith("_expanded")}, family
-    save("linear_attention", made)
+    save("linear_attention", made, rounded)
+
+
+def attentions():
+    """Attention, of which past keys and values go before the others, and the scores that it shows a case of their own."""
+    made, shown, rounded = {}, {}, {}
+    for name, attributes, given, results in cases("Attention"):
+        rounded[name] = rounding(results)
+        # Half precision is computed in f32.
+        single = lambda a: a.astype(np.float32) if a.dtype not in (np.bool_, np.int64) else a
+        given, results = ({key: single(a) for key, a in each.items()} for each in (given, results))
+        of_heads = [attributes.get(f"{which}_num_heads") for which in ("q", "kv", "kv")]
+        # [B, heads, T, width] from [B, T, heads * width].
+        split = lambda a, heads: a if a.ndim == 4 else a.reshape(*a.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+        q, k, v = (split(given[key], heads) for key, heads in zip("QKV", of_heads))
+        past = 0
+        if "past_key" in given:
+            past = given["past_key"].shape[2]
+            k, v = (np.concatenate([given[f"past_{key}"], a], axis=2) for key, a in (("key", k), ("value", v)))
+            assert all(np.array_equal(results[f"present_{key}"], a) for key, a in (("key", k), ("value", v)))
+        (count, heads, queries, _), keys = q.shape, k.shape[2]
+        lengths = given.get("nonpad_kv_seqlen", np.full(count, keys, dtype=np.int64))
+        packed = lambda a, lengths: np.concatenate([x[:, :n].transpose(1, 0, 2).reshape(n, -1) for x, n in zip(a, lengths)])
+        inputs = {
+            "q": packed(q, [queries] * count),
+            "k": packed(k, lengths),
+            "offsets": np.arange(count + 1, dtype=np.int64) * queries,
+            "key_offsets": np.concatenate([[0], np.cumsum(lengths)]),
+            "starts": lengths - queries if "nonpad_kv_seqlen" in given else np.full(count, past, dtype=np.int64),
+        }
+        if "attn_mask" in given:
+            table = given["attn_mask"]
+            table = table.reshape((1,) * (4 - table.ndim) + table.shape)
+            boolean = table.dtype == np.bool_
+            # One of fewer keys hides the others.
+            missing = [(0, 0)] * 3 + [(0, max(keys - table.shape[3], 0))]
+            table = np.pad(table, missing, constant_values=False if boolean else -np.inf)
+            inputs["visible" if boolean else "bias"] = table.astype(np.uint8) if boolean else table
+        options = {
+            "heads": heads,
+            "key_heads": k.shape[1],
+            "mask": "causal" if attributes.get("is_causal", 0) else "bidirectional",
+            "left_window": attributes.get("left_window_size", -1),
+            "right_window": attributes.get("right_window_size", -1),
+            "scale": float(attributes.get("scale", 0)),
+            "soft_cap": float(attributes.get("softcap", 0)),
+        }
+        expected = packed(split(results["Y"], of_heads[0]), [queries] * count)
+        made[name] = (inputs | {"v": packed(v, lengths)}, {"output": expected}, options)
+        if "qk_matmul_output" in results:
+            stage = ["products", "capped", "biased", "probabilities"][attributes.get("qk_matmul_output_mode", 0)]
+            scores = results["qk_matmul_output"].reshape(-1)
+            shown[name] = (inputs, {"scores": scores}, options | {"stage": stage})
+    save("scaled_dot_product_attention", made, rounded)
+    save("attention_scores", shown, rounded)
 
 
 def recurrences():
@@ -285,6 +366,7 @@ def batch_norms():
 
 
 if __name__ == "__main__":
+    attentions()
     batch_norms()
     causal_convolutions()
     elementwise()

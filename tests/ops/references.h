@@ -37,6 +37,7 @@
   EACH(reduce)                      \
   EACH(rotary)                      \
   EACH(sampled_softmax)             \
+  EACH(scaled_dot_product)          \
   EACH(segments)                    \
   EACH(shape)                       \
   EACH(softmax)                     \
