@@ -210,8 +210,7 @@ AtomicDirectory::AtomicDirectory(const fs::path& destination) : destination_(det
                  "cannot be replaced by a directory: it is something else");
   // It would be renamed away, and then nobody could remove its files.
   detail::check_writable(destination_);
-  recover(destination_);
-  for (const fs::path& leftover : detail::leftovers(destination_)) retire(leftover, destination_);
+  remove_leftovers_of(destination_);
   foreign_entries(destination_);
   temporary_ = detail::parent_directory(destination_) / detail::temporary_name(destination_);
   check<IoError>(::mkdir(temporary_.c_str(), 0777) == 0, temporary_.string(), "cannot create: ", reason_of(errno));
@@ -272,6 +271,23 @@ void AtomicDirectory::commit(const Json& fields) {
   temporary_.clear();  // it bears another name, or is another directory
   detail::sync_directory(detail::parent_directory(destination_));
   if (!replaced.empty()) retire(replaced, destination_);
+}
+
+void remove_leftovers(const fs::path& directory) {
+  for (const auto& [path, name] : detail::leftovers_in(directory)) {
+    std::error_code ignored;
+    if (fs::is_directory(path, ignored)) {
+      retire(path, directory / name);
+    } else {
+      ::unlink(path.c_str());
+    }
+  }
+}
+
+void remove_leftovers_of(const fs::path& given) {
+  const fs::path directory = detail::resolve_links(given);
+  recover(directory);
+  for (const fs::path& leftover : detail::leftovers(directory)) retire(leftover, directory);
 }
 
 bool recover_directory(const fs::path& given) {

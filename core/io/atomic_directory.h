@@ -58,6 +58,13 @@ class AtomicDirectory {
 /// there is a committed one.
 bool recover_directory(const std::filesystem::path& directory);
 
+/// Removes what killed processes left of writes (AtomicFile, AtomicDirectory) into a directory, whatever the name; what
+/// is somebody else's, and what a running process writes, stays. For whoever holds the directory's lock. What cannot be
+/// removed stays as well.
+void remove_leftovers(const std::filesystem::path& directory);
+/// The same beside a directory, for those of its name: of writes of the whole of it.
+void remove_leftovers_of(const std::filesystem::path& directory);
+
 /// Compares every file of a committed directory with its manifest and returns the fields that were given to commit().
 /// Throws IoError naming the file that is missing, has another size or another checksum, the manifest included.
 Json verify_directory(const std::filesystem::path& directory);

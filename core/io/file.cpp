@@ -50,7 +50,7 @@ std::uint64_t process_token() {
   return token;
 }
 
-std::string temporary_prefix(const std::filesystem::path& path) { return ".tmp-" + path.filename().string() + "-"; }
+constexpr std::string_view kTemporary = ".tmp-";
 
 struct TemporaryOwner {
   pid_t process = 0;
@@ -73,6 +73,11 @@ std::optional<TemporaryOwner> read_owner(std::string_view text) {
   if (!read_number(owner.process, '-') || !read_number(owner.token, '-') || !read_number(count, '\0')) return {};
   if (owner.process <= 0) return {};
   return owner;
+}
+
+bool is_gone(const TemporaryOwner& owner) {
+  if (owner.process == ::getpid()) return owner.token != process_token();
+  return ::kill(owner.process, 0) != 0 && errno == ESRCH;
 }
 
 }  // namespace
@@ -190,21 +195,29 @@ void rename_path(const std::filesystem::path& from, const std::filesystem::path&
 
 std::string temporary_name(const std::filesystem::path& path) {
   static std::atomic<unsigned> counter{0};
-  return temporary_prefix(path) + std::to_string(::getpid()) + "-" + std::to_string(process_token()) + "-" +
-         std::to_string(counter++);
+  return std::string(kTemporary) + path.filename().string() + "-" + std::to_string(::getpid()) + "-" +
+         std::to_string(process_token()) + "-" + std::to_string(counter++);
+}
+
+std::vector<Leftover> leftovers_in(const std::filesystem::path& directory) {
+  std::vector<Leftover> found;
+  int ignored = 0;
+  for (std::filesystem::path& entry : directory_entries(directory, ignored)) {
+    const std::string file = entry.filename().string();
+    std::size_t end = file.size();  // of the name, which stands before three numbers
+    for (int numbers = 0; numbers < 3 && end != std::string::npos && end > 0; ++numbers) end = file.rfind('-', end - 1);
+    if (!file.starts_with(kTemporary) || end == std::string::npos || end <= kTemporary.size()) continue;
+    const std::optional<TemporaryOwner> owner = read_owner(std::string_view(file).substr(end + 1));
+    if (owner && is_gone(*owner))
+      found.push_back({std::move(entry), file.substr(kTemporary.size(), end - kTemporary.size())});
+  }
+  return found;
 }
 
 std::vector<std::filesystem::path> leftovers(const std::filesystem::path& path) {
   std::vector<std::filesystem::path> found;
-  const std::string prefix = temporary_prefix(path);
-  int ignored = 0;
-  for (std::filesystem::path& entry : directory_entries(parent_directory(path), ignored)) {
-    const std::string name = entry.filename().string();
-    if (!name.starts_with(prefix)) continue;
-    const std::optional<TemporaryOwner> owner = read_owner(std::string_view(name).substr(prefix.size()));
-    if (!owner) continue;
-    const bool was_other_process = owner->process == ::getpid() && owner->token != process_token();
-    if (was_other_process || (::kill(owner->process, 0) != 0 && errno == ESRCH)) found.push_back(std::move(entry));
+  for (Leftover& each : leftovers_in(parent_directory(path))) {
+    if (each.name == path.filename().string()) found.push_back(std::move(each.path));
   }
   return found;
 }

@@ -64,7 +64,13 @@ std::filesystem::path resolve_links(const std::filesystem::path& path);
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
 /// A name for a temporary sibling that no other process or thread uses: `.tmp-NAME-PID-TOKEN-COUNT`.
 std::string temporary_name(const std::filesystem::path& path);
-/// The temporary siblings of `path` that processes now gone left behind.
+/// A temporary that a process now gone left behind, and the name it was to get.
+struct Leftover {
+  std::filesystem::path path;
+  std::string name;
+};
+std::vector<Leftover> leftovers_in(const std::filesystem::path& directory);
+/// Those of one name: temporary siblings of `path`.
 std::vector<std::filesystem::path> leftovers(const std::filesystem::path& path);
 
 }  // namespace detail

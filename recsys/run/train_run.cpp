@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "tally/core/blas.h"
+#include "tally/core/io/atomic_directory.h"
 #include "tally/core/io/directory_lock.h"
 #include "tally/core/io/file.h"
 #include "tally/core/machine.h"
@@ -379,6 +380,9 @@ RunOutcome resume_run(const RunDirectory& directory, Console& console, const Sto
   const RunConfig config = read_run_config(directory, tables);
   // Before the checkpoint is read: another process may be about to replace it.
   DirectoryLock lock = DirectoryLock::inside(directory.path);
+  // Of files that this resume has no reason to write again, and of those beside it.
+  remove_leftovers(directory.path);
+  remove_leftovers(directory.last_checkpoint().parent_path());
   flush_denormals(config.train.flush_denormals);
   return TrainingRun(config, data_to_resume(directory, config, stop_requested), console, stop_requested)
       .resume(directory, std::move(lock));

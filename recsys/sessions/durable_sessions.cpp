@@ -34,6 +34,7 @@ DurableSessions::DurableSessions(const fs::path& directory, std::shared_ptr<cons
   if (directory.empty()) return;
   directory_ = detail::resolve_links(directory);
   lock_.emplace(DirectoryLock::beside(directory_));
+  remove_leftovers_of(directory_);  // of a kill as the sessions were saved; the next save may be far
   std::error_code error;
   const bool exists = recover_directory(directory_) || fs::exists(directory_, error);
   check<IoError>(!exists || fs::is_directory(directory_, error), directory.string(),

@@ -56,6 +56,20 @@ Json manifest_fields(const fs::path& directory) { return read_json(directory / "
 
 }  // namespace
 
+TEST_CASE("sessions that are opened remove what a kill left of a save", "[durable_sessions]") {
+  const TemporaryDirectory parent;
+  const std::shared_ptr<const RecurrentModel> model = model_named("gru4rec")->recurrent();
+  const fs::path state = parent / "state";
+  { const DurableSessions sessions(state, model, item_names()); }
+  for (const char* name : {".tmp-state-4194305-1-0", ".tmp-other-4194305-1-0"}) {
+    fs::create_directory(parent / name);
+    parent.write(std::string(name) + "/users", "half");
+  }
+  { const DurableSessions sessions(state, model, item_names()); }
+  CHECK_FALSE(fs::exists(parent / ".tmp-state-4194305-1-0"));
+  CHECK(fs::exists(parent / ".tmp-other-4194305-1-0"));  // of sessions that somebody else may hold
+}
+
 TEST_CASE("what a kill leaves is what there was, at any moment", "[durable_sessions]") {
   const EventStream stream(600, 30);
   for (const char* name : {"lisa", "gru4rec", "time_decay"}) {

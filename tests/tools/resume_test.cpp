@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <fstream>
 #include <thread>
 
 #include "tally/core/io/file.h"
@@ -117,6 +118,30 @@ TEST_CASE("SIGTERM and SIGINT save a checkpoint, and the run goes on to the same
     REQUIRE(tally_command({"train", "--resume", workshop.run()}).exit_code == 0);
     check_as_uninterrupted(workshop.run());
   }
+}
+
+TEST_CASE("a run that goes on removes what killed processes left of its writes", "[resume][slow]") {
+  const Workshop workshop;
+  REQUIRE(stop_early(workshop, SIGTERM).exit_code == 128 + SIGTERM);
+  const fs::path run = workshop.run(), checkpoints = run / "checkpoints";
+  const auto write = [](const fs::path& path) { std::ofstream(path) << "half"; };
+  // No process has so large an id. Nothing that this resume writes has these names.
+  write(run / ".tmp-config.resolved.json-4194305-1-0");
+  write(run / ".tmp-environment.json-4194305-17-3");
+  for (const char* name : {".tmp-best-4194305-1-0", ".tmp-older-4194305-1-0"}) {
+    fs::create_directory(checkpoints / name);
+    write(checkpoints / name / "model.safetensors");
+  }
+  // Those of a running process, and what is nobody's temporary, stay.
+  const fs::path running = run / ".tmp-data.csv-1-1-0", mine = run / ".tmp-notes-of-mine";
+  write(running), write(mine);
+  const CommandResult result = tally_command({"train", "--resume", run});
+  INFO(result.error);
+  REQUIRE(result.exit_code == 0);
+  CHECK(fs::remove(running));
+  CHECK(fs::remove(mine));
+  CHECK(leftovers(run) == 0);
+  check_as_uninterrupted(run);
 }
 
 TEST_CASE("a run without room for its checkpoint keeps the last one and goes on later", "[resume][slow]") {
