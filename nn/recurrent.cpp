@@ -42,6 +42,7 @@ Tensor mirrored_rows(const Offsets& offsets) {
 
 Gru Gru::make(const GruOptions& options, RngKey key) {
   GateWeights weights = draw_gates("Gru", 3, options.in, options.width, key);
+  if (!options.bias) weights.input.bias = weights.hidden_bias = {};
   return {std::move(weights.input), std::move(weights.hidden_weight), std::move(weights.hidden_bias),
           options.linear_before_reset};
 }

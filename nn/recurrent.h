@@ -9,14 +9,15 @@ struct GruOptions {
   std::int64_t in = 0;
   std::int64_t width = 0;  ///< of the state
   bool linear_before_reset = true;
+  bool bias = true;
 };
 
 /// One layer of gated recurrent units over packed sequences (ops/recurrent/gru.h), with the weights of torch.nn.GRU:
 /// gates r, z, n, all initial values uniform in +-1 / sqrt(width). Without `linear_before_reset` it is the paper's.
 struct Gru {
-  Linear input;             ///< weight [3 width, in], bias [3 width]
+  Linear input;             ///< weight [3 width, in], bias [3 width] or absent
   Parameter hidden_weight;  ///< [3 width, width]
-  Parameter hidden_bias;    ///< [3 width]
+  Parameter hidden_bias;    ///< [3 width] or absent
   bool linear_before_reset = true;
   static constexpr void fields(auto& self, auto&& visit) {
     visit("input", self.input);

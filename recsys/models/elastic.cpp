@@ -64,6 +64,7 @@ Elastic Elastic::make(const ElasticOptions& options, RngKey key) {
                 .carried = {},
                 .window = frame.window,
                 .alignment = frame.alignment,
+                .embeddings = frame.embeddings,
                 .causal = options.causal,
                 .revive_epochs = options.retrieval.revive_epochs,
                 .retrieval_window = retrieves && options.causal ? options.retrieval.events_before : 0};
@@ -90,11 +91,11 @@ Elastic Elastic::make(const ElasticOptions& options, RngKey key) {
 }
 
 Var Elastic::item_rows(const Tensor& row_items) const {
-  return items(row_items, std::sqrt(static_cast<double>(items.table.shape()[1])));
+  return items(row_items, embeddings.scale(items.table.shape()[1]));
 }
 
 Var Elastic::embed(const Tensor& row_items, const Tensor& row_positions, const nn::Context& context) const {
-  return dropout(item_rows(row_items) + positions(row_positions), context);
+  return dropout(embeddings.embedded(norm, item_rows(row_items) + positions(row_positions)), context);
 }
 
 Var Elastic::encode(const Sequences& batch, const nn::Context& context, std::vector<LayerExperts>* seen) const {
@@ -147,7 +148,8 @@ std::vector<Measure> Elastic::measures() const {
 }
 
 std::string Elastic::layout() const {
-  std::string words = retrieval ? retrieval->layout() : routing ? "experts by codes, " : "";
+  std::string words = embeddings.layout();
+  words += retrieval ? retrieval->layout() : routing ? "experts by codes, " : "";
   if (retrieval_window > 0) words += detail::join("of up to ", retrieval_window, " events before the window, ");
   return words;
 }

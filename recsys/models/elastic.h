@@ -6,6 +6,7 @@
 
 #include "tally/nn/blocks/transformer.h"
 #include "tally/recsys/models/code_routing.h"
+#include "tally/recsys/models/embedding_form.h"
 #include "tally/recsys/models/interest_retrieval.h"
 #include "tally/recsys/models/layered_recurrence.h"
 #include "tally/recsys/models/sequence_model.h"
@@ -50,6 +51,7 @@ struct Elastic {
   std::vector<CarriedExperts> carried;  ///< from each layer but the last to the next, or none
   std::int64_t window = 0;
   PositionAlignment alignment = PositionAlignment::start;
+  EmbeddingForm embeddings = {};
   bool causal = true;
   std::int64_t revive_epochs = 0;     ///< of retrieval
   std::int64_t retrieval_window = 0;  ///< events that choose a causal model's experts
@@ -66,6 +68,7 @@ struct Elastic {
     visit("carried", self.carried);
     visit("window", self.window);
     visit("alignment", self.alignment);
+    visit("embeddings", self.embeddings);
     visit("causal", self.causal);
     visit("revive_epochs", self.revive_epochs);
     visit("retrieval_window", self.retrieval_window);
@@ -80,7 +83,7 @@ struct Elastic {
 
   // Its parts: layered_recurrence.h.
   Var embed(const Tensor& row_items, const Tensor& row_positions, const nn::Context& context) const;
-  Var finish(const Var& x) const { return norm(x); }
+  Var finish(const Var& x) const { return embeddings.finished(norm, x); }
   Var item_table() const { return output.defined() ? output.var() : items.table.var(); }
   /// Chosen experts change as events leave the window.
   bool streams() const { return !retrieval && !routing; }

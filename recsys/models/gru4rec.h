@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "tally/nn/recurrent.h"
 #include "tally/recsys/models/gru4rec_options.h"
 #include "tally/recsys/models/recurrent_model.h"
@@ -15,21 +17,25 @@ struct Gru4Rec {
   nn::Embedding items;
   nn::Dropout dropout;
   std::vector<nn::Gru> layers;
-  nn::Parameter output;  ///< [items, width], absent when tied
+  std::optional<nn::Linear> dense;  ///< from states to rows that items are scored with
+  nn::Parameter output;             ///< [items, embedding width], absent when tied
   std::int64_t window = 0;
   static constexpr void fields(auto& self, auto&& visit) {
     visit("items", self.items);
     visit("dropout", self.dropout);
     visit("layers", self.layers);
+    visit("dense", self.dense);
     visit("output", self.output);
     visit("window", self.window);
   }
 
   static Gru4Rec make(const Gru4RecOptions& options, RngKey key);
-  /// [T, width]; row t depends on the items of its sequence up to t.
+  /// [T, embedding width]; row t depends on the items of its sequence up to t.
   Var encode(const Sequences& batch, const nn::Context& context) const;
   /// One event at a time: gru4rec_recurrence.h. `weights` is a hash of all weights.
   std::shared_ptr<const RecurrentModel> recurrent(const std::string& name, std::uint64_t weights) const;
+  /// States of the last layer to such rows.
+  Var finish(const Var& states) const { return dense ? (*dense)(states) : states; }
   Var item_table() const { return output.defined() ? output.var() : items.table.var(); }
 };
 

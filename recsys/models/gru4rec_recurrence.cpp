@@ -31,7 +31,10 @@ void Gru4RecRecurrence::append(State& state, std::int64_t, std::int32_t item) co
 }
 
 void Gru4RecRecurrence::hidden(const State& state, std::int64_t, std::span<float> row) const {
-  std::copy(state.rows.end() - static_cast<std::ptrdiff_t>(width()), state.rows.end(), row.begin());
+  Tensor last({1, static_cast<std::int64_t>(width())});
+  std::copy(state.rows.end() - static_cast<std::ptrdiff_t>(width()), state.rows.end(), last.mutable_data<float>());
+  const Tensor scored = model_.finish(last).value().contiguous();
+  std::copy_n(scored.data<float>(), row.size(), row.begin());
 }
 
 Gru4RecRecurrence::State Gru4RecRecurrence::load(ByteReader& bytes, std::int64_t) const {

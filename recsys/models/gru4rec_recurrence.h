@@ -10,7 +10,7 @@
 
 namespace tally::recsys {
 
-/// Gru4Rec one event at a time: the state is the hidden row of every layer. It gives the rows of Gru4Rec::encode() of
+/// Gru4Rec one event at a time: the state is the row of every layer. It gives the rows of Gru4Rec::encode() of
 /// all events, which a cut to the model's window would begin anew.
 class Gru4RecRecurrence {
  public:
@@ -32,7 +32,7 @@ class Gru4RecRecurrence {
   State load(ByteReader& bytes, std::int64_t events) const;
 
  private:
-  std::size_t width() const { return static_cast<std::size_t>(model_.items.table.shape()[1]); }
+  std::size_t width() const { return static_cast<std::size_t>(model_.layers[0].hidden_weight.shape()[1]); }
 
   Gru4Rec model_;
 };

@@ -1,7 +1,5 @@
 #include "tally/recsys/models/sasrec.h"
 
-#include <cmath>
-
 #include "tally/nn/initializers.h"
 #include "tally/ops/elementwise/elementwise.h"
 
@@ -18,6 +16,7 @@ SasRec SasRec::make(const SasRecOptions& options, RngKey key) {
       .output = {},
       .window = options.window,
       .alignment = options.alignment,
+      .embeddings = options.embeddings,
   };
   if (!options.tie_embeddings) {
     model.output = nn::Parameter(nn::normal({options.items, options.width}, options.deviation, key.fold_in("output")));
@@ -26,8 +25,8 @@ SasRec SasRec::make(const SasRecOptions& options, RngKey key) {
 }
 
 Var SasRec::embed(const Tensor& row_items, const Tensor& row_positions, const nn::Context& context) const {
-  const double scale = std::sqrt(static_cast<double>(items.table.shape()[1]));
-  return dropout(items(row_items, scale) + positions(row_positions), context);
+  const Var x = items(row_items, embeddings.scale(items.table.shape()[1])) + positions(row_positions);
+  return dropout(embeddings.embedded(norm, x), context);
 }
 
 }  // namespace tally::recsys

@@ -17,6 +17,7 @@ struct SasRec {
   nn::Parameter output;  ///< [items, width], absent when tied
   std::int64_t window = 0;
   PositionAlignment alignment = PositionAlignment::start;
+  EmbeddingForm embeddings = {};
   static constexpr void fields(auto& self, auto&& visit) {
     visit("items", self.items);
     visit("positions", self.positions);
@@ -26,6 +27,7 @@ struct SasRec {
     visit("output", self.output);
     visit("window", self.window);
     visit("alignment", self.alignment);
+    visit("embeddings", self.embeddings);
   }
 
   static SasRec make(const SasRecOptions& options, RngKey key);
@@ -33,7 +35,9 @@ struct SasRec {
   Var encode(const Sequences& batch, const nn::Context& context) const { return encode_layers(*this, batch, context); }
   /// Its parts, row by row: layered_recurrence.h.
   Var embed(const Tensor& row_items, const Tensor& row_positions, const nn::Context& context) const;
-  Var finish(const Var& x) const { return norm(x); }
+  Var finish(const Var& x) const { return embeddings.finished(norm, x); }
+  /// Settings in words that no tensor shows.
+  std::string layout() const { return embeddings.layout(); }
   Var item_table() const { return output.defined() ? output.var() : items.table.var(); }
 };
 

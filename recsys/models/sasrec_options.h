@@ -5,6 +5,7 @@
 
 #include "tally/core/options/options.h"
 #include "tally/nn/blocks/transformer.h"
+#include "tally/recsys/models/embedding_form.h"
 #include "tally/recsys/models/window.h"
 
 namespace tally::recsys {
@@ -67,6 +68,7 @@ struct SasRecOptions {
   nn::NormPlacement norm = nn::NormPlacement::sasrec;
   PositionAlignment alignment = PositionAlignment::start;
   double epsilon = 1e-8;
+  EmbeddingForm embeddings = {};
   bool tie_embeddings = true;  ///< score items with the table that they are read with (gSASRec does not)
   ops::AttentionMask mask = ops::AttentionMask::causal;  ///< not SASRec's to choose: a model of other training may
 
@@ -74,6 +76,7 @@ struct SasRecOptions {
     keys_of_blocks(o, key);
     key("norm", o.norm, "where a block normalises; `sasrec`: as the released SASRec");
     key("position_alignment", o.alignment, "which end of the window position 0 counts from");
+    key(o.embeddings);
   }
   void check(const std::string& section) const;
 };

@@ -23,7 +23,8 @@ struct Golden {
        : path.starts_with("history/") ? histories[path.substr(slash)]
                                       : scores[path.substr(slash)]) = tensor;
     }
-    map = read_json(TALLY_SOURCE_DIR "/examples/weights/pytorch-" + name + ".json");
+    const std::string file = name.starts_with("recbole_") ? "recbole-" + name.substr(8) : "pytorch-" + name;
+    map = read_json(TALLY_SOURCE_DIR "/examples/weights/" + file + ".json");
     rows.emplace_back("[PAD]");
     for (int i = 1; i <= 11; ++i) rows.push_back("i" + std::to_string(i));
     // The model's own order of items is another.
@@ -36,9 +37,26 @@ struct Golden {
   IdMap items;
 };
 
+/// In the settings that the golden file's model has.
 std::unique_ptr<SequenceModel> model_of(const std::string& name, const IdMap& items) {
-  Json config = Json::object({{"name", name}, {"hidden_size", 8}, {"n_layers", 2}, {"MAX_ITEM_LIST_LENGTH", 6}});
-  if (name == "sasrec") config.set("n_heads", 2);
+  const bool recbole = name.starts_with("recbole_"), sasrec = name.ends_with("sasrec");
+  Json config = Json::object({{"name", sasrec ? "sasrec" : "gru4rec"},
+                              {"hidden_size", recbole && !sasrec ? 12 : 8},
+                              {"n_layers", 2},
+                              {"MAX_ITEM_LIST_LENGTH", 6}});
+  Json more = Json::object();
+  if (sasrec) config.set("n_heads", 2);
+  if (recbole && sasrec) {
+    more = Json::object({{"inner_size", 16},
+                         {"hidden_act", "gelu"},
+                         {"norm", "post"},
+                         {"layer_norm_eps", 1e-12},
+                         {"embedding_norm", true},
+                         {"scale_embeddings", false}});
+  } else if (recbole) {
+    more = Json::object({{"embedding_size", 8}, {"gru_bias", false}});
+  }
+  for (const auto& [key, value] : more.members()) config.set(key, value);
   return make_sequence_model(
       parse_config(Json::object({{"data", Json::object({{"path", "x"}})}, {"model", config}})).model, items.size(),
       {1, 1});
@@ -68,7 +86,7 @@ void check_scores(const Golden& golden, const SequenceModel& model) {
 }  // namespace
 
 TEST_CASE("weights of PyTorch give PyTorch's scores", "[convert_weights]") {
-  for (const char* name : {"sasrec", "gru4rec"}) {
+  for (const char* name : {"sasrec", "gru4rec", "recbole_sasrec", "recbole_gru4rec"}) {
     INFO(name);
     const Golden golden(name);
     const auto model = model_of(name, golden.items);

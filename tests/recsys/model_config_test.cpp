@@ -94,6 +94,8 @@ const std::vector<Case>& cases() {
       {sasrec, "layer_norm_eps=0.1"},
       {sasrec, "tie_embeddings=false"},
       {sasrec, "attention_window=3"},
+      {sasrec, "embedding_norm=true"},
+      {sasrec, "scale_embeddings=false"},
       {with(sasrec, {"attention=linear_elu"}), "attention=local"},
       {with(sasrec, {"attention=local"}), "attention_block=3"},
       {with(sasrec, {"attention=linear_favor"}), "random_features=16"},
@@ -117,6 +119,8 @@ const std::vector<Case>& cases() {
       {with(sasrec, {"attention=gated_slot"}), "slots=3"},
       {with(sasrec, {"attention=gated_slot"}), "gate_logit_normalizer=2"},
       {elastic, "experts=3"},
+      {elastic, "embedding_norm=true"},
+      {elastic, "scale_embeddings=false"},
       {elastic, "mask=causal"},
       {frame, "attention=linear_elu"},
       {with(frame, {"mask=bidirectional", "attention=linformer"}), "projected_keys=3"},
@@ -191,6 +195,8 @@ const std::vector<Case>& cases() {
       {gru4rec, "hidden_dropout_prob=0.4"},
       {gru4rec, "initializer_range=0.2"},
       {gru4rec, "tie_embeddings=false"},
+      {gru4rec, "embedding_size=6"},
+      {gru4rec, "gru_bias=false"},
   };
   return all;
 }

@@ -39,6 +39,13 @@ std::unique_ptr<SequenceModel> gru4rec(std::int64_t layers, bool tied) {
           {.items = kItems, .width = kWidth, .layers = layers, .window = kWindow, .tie_embeddings = tied}, RngKey{2})));
 }
 
+std::unique_ptr<SequenceModel> gru4rec_behind() {
+  return std::make_unique<SequenceModelOf<Gru4Rec>>(
+      "gru4rec",
+      lively(Gru4Rec::make({.items = kItems, .width = kWidth, .embedding_width = 10, .window = kWindow, .bias = false},
+                           RngKey{2})));
+}
+
 std::unique_ptr<SequenceModel> sasrec(PositionAlignment alignment) {
   return std::make_unique<SequenceModelOf<SasRec>>(
       "sasrec",
@@ -188,8 +195,12 @@ std::vector<Streaming> all_models() {
   add("gru4rec", gru4rec(1));
   add("gru4rec of two layers", gru4rec(2));
   add("gru4rec untied", gru4rec(1, false));
+  add("gru4rec with a layer behind it", gru4rec_behind());
   add("sasrec", sasrec());
   add("sasrec, positions from the end", sasrec(PositionAlignment::end));
+  SasRecOptions of_recbole = sasrec_options("linear_elu", nn::NormPlacement::post);
+  of_recbole.embeddings = {.normalised = true, .scaled = false};
+  add("sasrec, normalised embeddings", sasrec(of_recbole));
   for (const char* attention : {"linear_elu", "linear_favor", "linrec", "efficient", "lambda", "galerkin",
                                 "fixed_memory", "local", "histogram", "dispatcher", "recgrela", "retnet", "lightning",
                                 "gla", "deltanet", "gated_deltanet", "gated_slot", "time_decay"}) {

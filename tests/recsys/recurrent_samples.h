@@ -35,6 +35,8 @@ LisaOptions lisa_options();
 std::unique_ptr<SequenceModel> lisa(const LisaOptions& options);
 std::unique_ptr<SequenceModel> lisa(const std::function<void(LisaOptions&)>& change);
 std::unique_ptr<SequenceModel> gru4rec(std::int64_t layers, bool tied = true);
+/// As RecBole has it: embeddings of another width, and units without biases.
+std::unique_ptr<SequenceModel> gru4rec_behind();
 std::unique_ptr<SequenceModel> sasrec(PositionAlignment alignment = PositionAlignment::start);
 SasRecOptions sasrec_options(const std::string& attention, nn::NormPlacement norm = nn::NormPlacement::sasrec,
                              const nn::AttentionKinds& kinds = nn::attention_kinds());
