@@ -9,7 +9,7 @@ using namespace tally::recsys;
 TEST_CASE("every parameter of sasrec has a right gradient, in each placement of the norm", "[sasrec]") {
   for (const std::string norm : {"sasrec", "pre", "post"}) {
     ModelConfig config("sasrec");
-    config.set("hidden_size", 8);
+    config.set("hidden_size", 16);
     config.set("n_heads", 2);
     config.set("hidden_act", "gelu");
     config.set("norm", norm);

@@ -104,7 +104,7 @@ TEST_CASE("a config records what has an effect, and that is a config again", "[c
     CHECK(to_json(parse_recorded_config(recorded)) == recorded);
   }
   const Json gru = to_json(parse_config(json_of({"model.name=gru4rec"}))).at("model");
-  CHECK(gru.size() == 7);
+  CHECK(gru.size() == 9);
   CHECK(gru.find("n_heads") == nullptr);
 }
 

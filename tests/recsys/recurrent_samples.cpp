@@ -42,7 +42,7 @@ std::unique_ptr<SequenceModel> gru4rec(std::int64_t layers, bool tied) {
 std::unique_ptr<SequenceModel> gru4rec_behind() {
   return std::make_unique<SequenceModelOf<Gru4Rec>>(
       "gru4rec",
-      lively(Gru4Rec::make({.items = kItems, .width = kWidth, .embedding_width = 10, .window = kWindow, .bias = false},
+      lively(Gru4Rec::make({.items = kItems, .width = 10, .embedding_width = kWidth, .window = kWindow, .bias = false},
                            RngKey{2})));
 }
 

@@ -1,6 +1,7 @@
 // A training that a signal comes to ends at a point of its choice, wherever it is, and goes on to the same bytes.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include <catch2/catch.hpp>
@@ -37,6 +38,14 @@ class ReadingRun {
     std::string rows;
     for (int i = 0; i < 20'000; ++i) rows += detail::join(i / 20, ',', i % 20, ",4.0,", i, '\n');
     write(rows);
+  }
+  /// Waits until the process has taken all rows, and for a while that it needs to ask for more.
+  void wait_until_read() {
+    REQUIRE(process_->wait_until([&] {
+      int left = 0;
+      return ::ioctl(file_, FIONREAD, &left) == 0 && left == 0;
+    }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
   }
   Process& process() { return *process_; }
   const Workshop& workshop() const { return workshop_; }
@@ -78,6 +87,7 @@ TEST_CASE("a second signal of any kind ends a program that waits", "[stop]") {
   for (const auto& [first, second] : {std::pair{SIGTERM, SIGHUP}, {SIGHUP, SIGTERM}, {SIGINT, SIGTERM}}) {
     ReadingRun run;
     run.write_rows();
+    run.wait_until_read();
     run.process().signal(first);
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
     CHECK(run.process().is_running());  // it waits for rows
