@@ -128,16 +128,18 @@ struct BenchLengthsArguments {
   nn::AttentionKinds kinds;
   std::vector<LengthAttention> known;
   std::int64_t blocks = 0;
-  bool bidirectional = false;
+  bool bidirectional = false, layers = false;
   std::vector<std::string> attentions = {};
   LengthOptions options{.attentions = {}, .lengths = {128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536}};
-  std::string output = {};
+  std::string output = {}, json = {}, tensors = {};
 };
 
 void bench_lengths(BenchLengthsArguments arguments) {
   LengthOptions& options = arguments.options;
   check<ConfigError>(arguments.blocks >= 0, "--blocks", "needs at least 0; got ", arguments.blocks);
   check<ConfigError>(arguments.blocks > 0 || !arguments.bidirectional, "--bidirectional", "needs --blocks");
+  check<ConfigError>(arguments.blocks == 0 || !arguments.layers, "--layers", "does not go with --blocks");
+  if (arguments.layers) arguments.known = length_layers(arguments.kinds);
   if (arguments.blocks > 0) {
     arguments.known =
         length_encoders(arguments.kinds, arguments.blocks,
@@ -152,6 +154,7 @@ void bench_lengths(BenchLengthsArguments arguments) {
   check<ConfigError>(options.heads >= 1 && options.width % options.heads == 0, "--heads",
                      "needs a divisor of the width ", options.width, "; got ", options.heads);
   set_num_threads(options.threads);
+  if (!arguments.tensors.empty()) write_lengths(options, arguments.tensors);
   const LengthResults results =
       measure_lengths(options, [](const std::string& line) { complain(detail::join(line, '\n')); });
   const std::vector<std::string> headlines = length_headlines(results);
@@ -163,6 +166,7 @@ void bench_lengths(BenchLengthsArguments arguments) {
     write_plots(results, directory);
     write_file_atomically(directory / "lengths.md", text);  // the last: where it is, the others are
   }
+  if (!arguments.json.empty()) write_file_atomically(arguments.json, results.to_json().dump(2) + "\n");
   print(detail::join(text, '\n'));
   for (const std::string& line : headlines) print(detail::join(line, '\n'));
 }
@@ -189,6 +193,8 @@ void add_bench_lengths(CLI::App& app, const CommandContext& context) {
           "Above 0: encoders of so many blocks, with any of `tally attentions`; as many experts, projected keys "
           "and interests as codewords in all")
       ->capture_default_str();
+  command->add_flag("--layers", arguments->layers,
+                    "Whole layers of `tally attentions`, projections included, with gradients of their parameters");
   command->add_flag("--bidirectional", arguments->bidirectional, "Of encoders: rows see what follows them too");
   command->add_option("--codebooks", options.codebooks, "B")->capture_default_str();
   command->add_option("--codewords", options.codewords, "W of each codebook")->capture_default_str();
@@ -199,6 +205,9 @@ void add_bench_lengths(CLI::App& app, const CommandContext& context) {
   command->add_option("--memory-limit", options.memory_limit, "Bytes beyond which memory is computed and nothing run")
       ->capture_default_str();
   command->add_option("--output", arguments->output, "Directory for lengths.md, lengths.csv, time.svg and memory.svg");
+  command->add_option("--json", arguments->json, "Write the figures to this file");
+  command->add_option("--tensors", arguments->tensors,
+                      "Write parameters, input, output and gradients at the first length to this safetensors file");
   command->callback([arguments] { bench_lengths(*arguments); });
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/io/json_fields.h"
@@ -197,7 +198,19 @@ nn::AttentionSettings settings_of(const AttentionSizes& s, ops::AttentionMask ma
   return {.width = s.width, .heads = s.heads, .mask = mask, .max_length = s.length};
 }
 
-/// A kind of the table as a layer over the rows; gradients are those of the rows.
+/// A module's parameters, as the leaves that its calls record. It must not be copied or changed any more.
+template <class M>
+std::vector<std::pair<std::string, Var>> leaves_of(const M& module) {
+  std::vector<std::pair<std::string, Var>> leaves;
+  nn::walk("", module, [&](const std::string& path, const auto& field) {
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, nn::Parameter>) {
+      leaves.emplace_back(path, field.var());
+    }
+  });
+  return leaves;
+}
+
+/// A kind of the table as a layer over the rows.
 LengthAttention layer_of(const nn::AttentionKinds& kinds, const nn::AttentionRow& row) {
   const ops::AttentionMask mask = row.causal ? ops::AttentionMask::causal : ops::AttentionMask::bidirectional;
   return {.name = row.name,
@@ -206,27 +219,31 @@ LengthAttention layer_of(const nn::AttentionKinds& kinds, const nn::AttentionRow
           .operations = {},
           .make =
               [kinds, mask, name = row.name](const LengthSequence& s) {
-                const nn::Attention layer = nn::make_attention(sized_choice(kinds, name, s.sizes),
-                                                               settings_of(s.sizes, mask), kParameters.fold_in(name));
-                return ReadyAttention{{s.x}, [layer, offsets = s.offsets](const std::vector<Var>& in) {
-                                        return layer(in[0], in[0], {offsets}, {});
-                                      }};
+                const auto layer = std::make_shared<const nn::Attention>(nn::make_attention(
+                    sized_choice(kinds, name, s.sizes), settings_of(s.sizes, mask), kParameters.fold_in(name)));
+                return ReadyAttention{{s.x},
+                                      [layer, offsets = s.offsets](const std::vector<Var>& in) {
+                                        return (*layer)(in[0], in[0], {offsets}, {});
+                                      },
+                                      leaves_of(*layer)};
               },
           .causal = row.causal};
 }
 
 ReadyAttention make_encoder(const nn::AttentionChoice& choice, std::int64_t count, ops::AttentionMask mask,
                             const LengthSequence& s) {
-  std::vector<nn::TransformerBlock> blocks;
+  const auto blocks = std::make_shared<std::vector<nn::TransformerBlock>>();
   for (std::int64_t b = 0; b < count; ++b) {
-    blocks.push_back(nn::TransformerBlock::make({.attention = choice, .settings = settings_of(s.sizes, mask)},
-                                                kParameters.fold_in(static_cast<std::uint64_t>(b))));
+    blocks->push_back(nn::TransformerBlock::make({.attention = choice, .settings = settings_of(s.sizes, mask)},
+                                                 kParameters.fold_in(static_cast<std::uint64_t>(b))));
   }
-  return {{s.x}, [blocks = std::move(blocks), offsets = s.offsets](const std::vector<Var>& in) {
+  return {{s.x},
+          [blocks, offsets = s.offsets](const std::vector<Var>& in) {
             Var x = in[0];
-            for (const nn::TransformerBlock& block : blocks) x = block(x, {offsets}, {});
+            for (const nn::TransformerBlock& block : *blocks) x = block(x, {offsets}, {});
             return x;
-          }};
+          },
+          leaves_of(std::as_const(*blocks))};
 }
 
 double lisa_operations(const AttentionSizes& s) { return 4 * product_with_codewords(s); }
@@ -367,6 +384,12 @@ std::vector<LengthAttention> length_attentions(const nn::AttentionKinds& kinds) 
     const auto same = [&](const LengthAttention& other) { return other.name == row.name; };
     if (std::none_of(all.begin(), all.end(), same)) all.push_back(layer_of(kinds, row));
   }
+  return all;
+}
+
+std::vector<LengthAttention> length_layers(const nn::AttentionKinds& kinds) {
+  std::vector<LengthAttention> all;
+  for (const nn::AttentionRow& row : kinds) all.push_back(layer_of(kinds, row));
   return all;
 }
 

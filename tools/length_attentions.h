@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tally/autograd/var.h"
@@ -30,8 +31,9 @@ struct LengthSequence {
 
 /// An attention with everything made that does not depend on the sequence.
 struct ReadyAttention {
-  std::vector<Tensor> inputs;                          ///< gradients are taken of all of them
-  std::function<Var(const std::vector<Var>&)> attend;  ///< [length, width]
+  std::vector<Tensor> inputs;                                ///< gradients are taken of all of them
+  std::function<Var(const std::vector<Var>&)> attend;        ///< [length, width]
+  std::vector<std::pair<std::string, Var>> parameters = {};  ///< of a layer, by path: leaves that have gradients too
 };
 
 struct LengthAttention {
@@ -52,6 +54,9 @@ const std::vector<LengthAttention>& length_attentions();
 /// All of them, and the kinds of a table that are not among them: as whole layers, projections included, with their
 /// default options. Their operations are those of a run.
 std::vector<LengthAttention> length_attentions(const nn::AttentionKinds& kinds);
+
+/// All kinds of a table as such layers, those too that have the name of an attention above.
+std::vector<LengthAttention> length_layers(const nn::AttentionKinds& kinds);
 
 /// The kinds of a table in encoders of so many blocks, as SASRec's: attention and a feed-forward part as wide as the
 /// rows, normed before. Experts are as many as the sizes have codewords in all. Operations are those of a run.

@@ -8,8 +8,11 @@
 
 #include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/core/machine.h"
 #include "tally/core/memory.h"
+#include "tally/core/simd.h"
+#include "tally/core/version.h"
 #include "tally/nn/initializers.h"
 #include "tools/timing.h"
 
@@ -27,6 +30,35 @@ double now(int threads) {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
+LengthSequence sequence_of(const LengthOptions& options, std::int64_t length) {
+  return LengthSequence::make({length, options.width, options.codebooks, options.codewords, options.heads},
+                              RngKey{1, 1});
+}
+
+Tensor cotangent_of(const LengthOptions& options, std::int64_t length) {
+  return nn::normal({length, options.width}, 1, RngKey{1, 2});
+}
+
+/// Forward and backward of an attention.
+struct Differentiated {
+  std::vector<Var> inputs;
+  Var output;
+  Gradients gradients;
+};
+
+Differentiated differentiate(const ReadyAttention& attention, const Tensor& cotangent) {
+  Tape tape;
+  std::vector<Var> inputs;
+  for (const Tensor& input : attention.inputs) inputs.push_back(tape.input(input));
+  Var output;
+  {
+    const Recording on(tape);
+    output = attention.attend(inputs);
+  }
+  Gradients gradients = tape.backward(std::span(&output, 1), std::span(&cotangent, 1));
+  return {std::move(inputs), std::move(output), std::move(gradients)};
+}
+
 /// A point, and what it takes to time it.
 struct Runner {
   std::size_t point = 0;  ///< its place among the results
@@ -40,15 +72,7 @@ struct Runner {
       attention.attend({attention.inputs.begin(), attention.inputs.end()});
       return;
     }
-    Tape tape;
-    std::vector<Var> inputs;
-    for (const Tensor& input : attention.inputs) inputs.push_back(tape.input(input));
-    Var output;
-    {
-      const Recording on(tape);
-      output = attention.attend(inputs);
-    }
-    tape.backward(std::span(&output, 1), std::span(&cotangent, 1));
+    differentiate(attention, cotangent);
   }
   double time(int threads) {
     const double start = now(threads);
@@ -131,6 +155,62 @@ std::optional<double> LengthResults::sgemm_share(const LengthPoint* point) const
   return median_ratio(rates, sgemm.at(point->sizes.length));
 }
 
+Json LengthResults::to_json() const {
+  const auto figure = [](std::optional<double> value) { return value ? Json(*value) : Json(); };
+  Json rows = Json::array();
+  for (const LengthPoint& point : points) {
+    rows.push_back(Json::object({{"attention", point.attention->name},
+                                 {"length", point.sizes.length},
+                                 {"seconds", figure(seconds(&point))},
+                                 {"timings", static_cast<std::int64_t>(point.seconds.size())},
+                                 {"operations", point.operations},
+                                 {"sgemm_share", figure(sgemm_share(&point))},
+                                 {"bytes", point.bytes},
+                                 {"measured", point.measured()}}));
+  }
+  const std::vector<double> rates = sgemm_rates();
+  return Json::object({{"version", version()},
+                       {"revision", revision()},
+                       {"simd", simd_target()},
+                       {"blas", blas::description()},
+                       {"threads", options.threads},
+                       {"backward", options.backward},
+                       {"width", options.width},
+                       {"heads", options.heads},
+                       {"codebooks", options.codebooks},
+                       {"codewords", options.codewords},
+                       {"sgemm_operations_per_second", rates.empty() ? Json() : Json(median(rates))},
+                       {"points", std::move(rows)}});
+}
+
+void write_lengths(const LengthOptions& options, const std::filesystem::path& path) {
+  const std::int64_t length = options.lengths.at(0);
+  const LengthSequence sequence = sequence_of(options, length);
+  const Tensor cotangent = cotangent_of(options, length);
+  std::map<std::string, Tensor> tensors{{"cotangent", cotangent}};
+  for (const LengthAttention* attention : options.attentions) {
+    const ReadyAttention ready = attention->make(sequence);
+    const Differentiated done = differentiate(ready, cotangent);
+    const auto add = [&](const std::string& name, const Tensor& tensor) {
+      tensors.emplace(attention->name + "." + name, tensor.contiguous());
+    };
+    const auto add_gradient = [&](const std::string& name, const Var& leaf) {
+      if (done.gradients.contains(leaf)) add("gradient." + name, done.gradients[leaf]);
+    };
+    add("output", done.output.value());
+    for (std::size_t i = 0; i < done.inputs.size(); ++i) {
+      const std::string name = "input." + std::to_string(i);
+      add(name, done.inputs[i].value());
+      add_gradient(name, done.inputs[i]);
+    }
+    for (const auto& [name, leaf] : ready.parameters) {
+      add("parameter." + name, leaf.value());
+      add_gradient(name, leaf);
+    }
+  }
+  save_safetensors(path, tensors);
+}
+
 LengthResults measure_lengths(const LengthOptions& options, const std::function<void(const std::string&)>& progress) {
   LengthResults results{options, {}, {}};
   const auto say = [&](const std::string& line) {
@@ -138,9 +218,8 @@ LengthResults measure_lengths(const LengthOptions& options, const std::function<
   };
   std::vector<Runner> runners;
   for (const std::int64_t length : options.lengths) {
-    const LengthSequence sequence = LengthSequence::make(
-        {length, options.width, options.codebooks, options.codewords, options.heads}, RngKey{1, 1});
-    const Tensor cotangent = options.backward ? nn::normal({length, options.width}, 1, RngKey{1, 2}) : Tensor();
+    const LengthSequence sequence = sequence_of(options, length);
+    const Tensor cotangent = options.backward ? cotangent_of(options, length) : Tensor();
     for (const LengthAttention* attention : options.attentions) {
       add_point(options, *attention, sequence, cotangent, results, runners);
     }

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "tally/core/io/json.h"
 #include "tools/length_attentions.h"
 
 // Time and memory of attentions against the length of one sequence, measured so that ratios hold on a machine that
@@ -50,10 +52,17 @@ struct LengthResults {
   std::optional<double> time_ratio(const LengthPoint* a, const LengthPoint* b) const;
   /// Of the rate of matrix products, measured before the point's length in every round.
   std::optional<double> sgemm_share(const LengthPoint* point) const;
+  /// Everything, points with their medians.
+  Json to_json() const;
 };
 
 /// Measures. `progress` gets a line after every round of the first kind (all points) and may be empty.
 LengthResults measure_lengths(const LengthOptions& options, const std::function<void(const std::string&)>& progress);
+
+/// Writes what the attentions are given at the first length and what they give, for another framework to compute the
+/// same: the `cotangent` of their outputs [length, width], and of each attention `NAME.input.I`, `NAME.parameter.PATH`
+/// where it is a layer, `NAME.output`, and the gradients `NAME.gradient.input.I` and `NAME.gradient.PATH`.
+void write_lengths(const LengthOptions& options, const std::filesystem::path& path);
 
 /// What issue and paper claim of LISA, as sentences with their targets where the setting is theirs: speed over fused
 /// softmax, memory below materialised softmax, growth, shortest length from which LISA is never slower, share of sgemm.

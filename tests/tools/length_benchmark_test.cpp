@@ -2,9 +2,12 @@
 #include "tools/length_benchmark.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "tally/autograd/tape.h"
 #include "tally/core/io/file.h"
+#include "tally/core/io/json.h"
+#include "tally/core/io/safetensors.h"
 #include "tally/core/memory.h"
 #include "tests/support/run_command.h"
 
@@ -189,4 +192,65 @@ TEST_CASE("the command bench lengths writes tables and plots, and refuses what i
   CHECK(unknown.exit_code == 2);
   CHECK_THAT(unknown.error, Contains("knows no 'softmin'; did you mean 'softmax'?") && Contains("lisa_soft"));
   CHECK(test::run_command(TALLY_COMMAND, {"bench", "lengths", "--lengths", "0"}).exit_code == 2);
+}
+
+TEST_CASE("bench lengths writes its figures, and what a layer was given and gave", "[bench-lengths][command]") {
+  constexpr std::size_t kRows = 5, kWidth = 4;
+  const test::TemporaryDirectory files;
+  const std::string figures = files / "figures.json", file = files / "tensors.safetensors";
+  const auto result =
+      test::run_command(TALLY_COMMAND, {"bench", "lengths", "--layers", "--attentions", "linear_elu,histogram",
+                                        "--lengths", "5", "--width", "4", "--heads", "2", "--seconds", "0",
+                                        "--backward", "--json", figures, "--tensors", file});
+  INFO(result.error);
+  REQUIRE(result.exit_code == 0);
+  const Json json = read_json(figures);
+  const auto points = json.at("points").elements("test");
+  REQUIRE(points.size() == 2);
+  CHECK(points[0].at("attention").as_string() == "linear_elu");
+  CHECK(points[0].at("seconds").as_double("test") > 0);
+  CHECK(points[0].at("sgemm_share").as_double("test") > 0);
+
+  const auto tensors = load_safetensors(file);
+  const auto doubles = [&](const std::string& name) { return tensors.at("linear_elu." + name).to_doubles(); };
+  const auto projected = [&](const std::vector<double>& rows, const std::string& name) {
+    const auto weight = doubles("parameter." + name + ".weight"), bias = doubles("parameter." + name + ".bias");
+    std::vector<double> rows_out(rows.size());
+    for (std::size_t r = 0; r < kRows; ++r) {
+      for (std::size_t o = 0; o < kWidth; ++o) {
+        double sum = bias[o];
+        for (std::size_t i = 0; i < kWidth; ++i) sum += rows[r * kWidth + i] * weight[o * kWidth + i];
+        rows_out[r * kWidth + o] = sum;
+      }
+    }
+    return rows_out;
+  };
+  const auto feature = [](double x) { return x > 0 ? x + 1 : std::exp(x); };
+  const auto x = doubles("input.0"), q = projected(x, "query"), k = projected(x, "key"), v = projected(x, "value");
+  std::vector<double> mixed(q.size());
+  for (std::size_t r = 0; r < kRows; ++r) {
+    for (std::size_t first = 0; first < kWidth; first += 2) {
+      double total = 0, sums[2] = {0, 0};
+      for (std::size_t j = 0; j <= r; ++j) {
+        double weight = 0;
+        for (std::size_t c = first; c < first + 2; ++c)
+          weight += feature(q[r * kWidth + c]) * feature(k[j * kWidth + c]);
+        total += weight;
+        for (std::size_t c = 0; c < 2; ++c) sums[c] += weight * v[j * kWidth + first + c];
+      }
+      for (std::size_t c = 0; c < 2; ++c) mixed[r * kWidth + first + c] = sums[c] / total;
+    }
+  }
+  const auto expected = projected(mixed, "output"), output = doubles("output");
+  for (std::size_t i = 0; i < expected.size(); ++i) CHECK(output[i] == Approx(expected[i]).margin(1e-5));
+  // The output's bias is added to every row, so its gradient is the sum of the cotangent's.
+  const auto cotangent = tensors.at("cotangent").to_doubles(), gradient = doubles("gradient.output.bias");
+  for (std::size_t c = 0; c < kWidth; ++c) {
+    double sum = 0;
+    for (std::size_t r = 0; r < kRows; ++r) sum += cotangent[r * kWidth + c];
+    CHECK(gradient[c] == Approx(sum).margin(1e-5));
+  }
+  CHECK(doubles("gradient.input.0").size() == x.size());
+  CHECK(tensors.contains("histogram.gradient.quantizer.codebooks"));
+  CHECK(test::run_command(TALLY_COMMAND, {"bench", "lengths", "--layers", "--blocks", "1"}).exit_code == 2);
 }
