@@ -1,227 +1,292 @@
 #!/usr/bin/env python3
-"""Training steps of tally beside the same steps in plain PyTorch: same shapes, same threads, alternated in one run.
+"""Tally beside plain PyTorch: training steps and layers, same shapes, same threads, alternated in one run.
 
     python3 tools/compare_pytorch.py [--tally build/tools/tally] [--threads 1] [--rounds 5] [--rows sasrec-ce,...]
-                                     [--eager-only] [--json FILE]
+                                     [--data interactions.tsv.gz] [--eager-only] [--json FILE]
 
 Needs PyTorch (pip install torch); nothing of tally depends on it. Each row is checked first: PyTorch computes the loss
-and the gradient of every parameter from the weights and the batch that tally wrote, without dropout, and both must
+or output and all gradients from the weights and the batch or rows that tally wrote, without dropout, and both must
 agree. Then each round times tally in a process of its own, PyTorch eager, and PyTorch compiled, one after the other;
-a ratio is of times of the same round, to the faster of the two PyTorch forms. Memory: of tally the peak of its tensors
-during a step, of PyTorch the growth of the peak resident size over two steps of a fresh process.
+a ratio is of times of the same round, to the faster of the two PyTorch forms. Memory: of tally the peak of its tensors,
+of PyTorch the growth of the peak resident size over two steps of a fresh process.
 """
 
 import argparse
 import json
-import math
 import os
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, replace
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    sys.exit("compare_pytorch: needs PyTorch: pip install torch")
+
+import pytorch_forms as forms
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RATE, WARM_STEPS = 1e-3, 2
+
+
+@dataclass
+class Step:
+    """A training step on 128 sequences: drawn ones that fill the window, or the first batch of a data set."""
+
+    title: str
+    model: str
+    loss: str
+    users: int = 128
+    window: int = 200
+    items: int = 3416  # of drawn sequences
+    real: bool = False  # sequences of --data, which PyTorch pads to the window
+    drops_pads: bool = False  # PyTorch selects the hidden rows of events before it computes logits
+    width: int = 64
+    blocks: int = 2
+    heads: int = 2
+    dropout: float = 0.2
+    steps = 3  # timed in a round
+    middle = staticmethod(statistics.median)  # of them, as tally takes it
+
+    def clock(self, options):
+        return time.perf_counter
+
+    def config(self, options):
+        model = {"name": self.model, "hidden_size": self.width, "MAX_ITEM_LIST_LENGTH": self.window,
+                 "hidden_dropout_prob": self.dropout}
+        if self.model == "sasrec":
+            model.update(n_layers=self.blocks, n_heads=self.heads, attn_dropout_prob=self.dropout)
+        else:
+            model.update(n_layers=1)
+        config = {"model": model,
+                  "train": {"loss_type": self.loss, "train_batch_size": self.users, "learning_rate": RATE}}
+        if self.real:
+            config["data"] = {"path": os.path.abspath(options.data), "separator": "\t", "TIME_FIELD": "position"}
+        return config
+
+    def run(self, options, tensors=None):
+        """The figures of one process of tally."""
+        with tempfile.TemporaryDirectory() as scratch:
+            config = os.path.join(scratch, "config.json")
+            with open(config, "w") as file:
+                json.dump(self.config(options), file)
+            command = ["step", config, "--items", str(self.items)]
+            command += ["--rounds", "1", "--tensors", tensors] if tensors else ["--rounds", str(self.steps)]
+            return run_tally(options, command)
+
+    def figures(self, options):
+        """Seconds, share of the sgemm rate, peak of tensors."""
+        figures = self.run(options)
+        return figures["seconds"], figures["sgemm_share"], figures["peak_bytes"]
+
+    def write(self, options, path):
+        """For check(). Negatives are drawn, so that BCE is checked by its encoder's CE."""
+        replace(self, loss="CE", dropout=0.0).run(options, path)
+
+    def check(self, path):
+        """Names, what PyTorch gives, what tally gave."""
+        work = replace(self, loss="CE", dropout=0.0).work(path)
+        loss = work.loss(*work.batch())
+        loss.backward()
+        yield "loss", loss, work.data["loss"]
+        for name, gradient in forms.with_prefix(work.data, "gradient.").items():
+            yield name, work.model.weight(name).grad, gradient
+
+    def work(self, path, compiled=False):
+        return StepWork(self, path, compiled)
+
+
+@dataclass
+class CrossEntropy(Step):
+    """The cross-entropy of such a step alone: hidden rows and table to loss and both gradients."""
+
+    middle = staticmethod(min)  # for tally gives the ops of its fastest step
+
+    def figures(self, options):
+        figures = self.run(options)
+        (op,) = (op for op in figures["ops"] if op["op"] == "item_cross_entropy")
+        seconds = op["forward_seconds"] + op["backward_seconds"]
+        operations = op["forward_operations"] + op["backward_operations"]
+        return seconds, operations / seconds / figures["sgemm_operations_per_second"], None
+
+    def work(self, path, compiled=False):
+        return CrossEntropyWork(self, path, compiled)
+
+
+@dataclass
+class Layer:
+    """Forward and backward of a layer over one causal sequence, with gradients of its rows and parameters."""
+
+    title: str
+    attention: str
+    length: int
+    width: int = 128
+    heads: int = 2
+    steps = 9
+    middle = staticmethod(statistics.median)
+
+    def clock(self, options):
+        return time.process_time if options.threads == 1 else time.perf_counter  # as tally does
+
+    def run(self, options, extra=()):
+        return run_tally(options, ["lengths", "--layers", "--attentions", self.attention, "--lengths", str(self.length),
+                                   "--width", str(self.width), "--heads", str(self.heads), "--backward",
+                                   "--seconds", "0.3", *extra])
+
+    def figures(self, options):
+        (point,) = self.run(options)["points"]
+        return point["seconds"], point["sgemm_share"], point["bytes"]
+
+    def write(self, options, path):
+        self.run(options, ["--tensors", path])
+
+    def check(self, path):
+        work = self.work(path)
+        output = work.step()
+        yield "output", output, work.data["output"]
+        for name, gradient in forms.with_prefix(work.data, "gradient.").items():
+            yield name, work.x.grad if name == "input.0" else work.layer.weight(name).grad, gradient
+
+    def work(self, path, compiled=False):
+        return LayerWork(self, path, compiled)
+
+
+def real(title, drops_pads, kind=Step):
+    return kind(title, "sasrec", "CE", window=50, real=True, drops_pads=drops_pads)
+
 
 ROWS = {
-    "sasrec-ce": ("SASRec, full cross-entropy", "sasrec", {"loss_type": "CE"}),
-    "sasrec-bce": ("SASRec, BCE with one negative", "sasrec", {"loss_type": "BCE"}),
-    "gru4rec-ce": ("GRU4Rec, cross-entropy", "gru4rec", {"loss_type": "CE"}),
+    "sasrec-ce": Step("SASRec, full cross-entropy", "sasrec", "CE"),
+    "sasrec-bce": Step("SASRec, BCE with one negative", "sasrec", "BCE"),
+    "gru4rec-ce": Step("GRU4Rec, cross-entropy", "gru4rec", "CE"),
+    "real-lengths": real("SASRec, cross-entropy on real lengths; PyTorch padded", False),
+    "real-lengths-dropped": real("SASRec, cross-entropy on real lengths; PyTorch drops pads before the logits", True),
+    "real-lengths-loss": real("cross-entropy on real lengths alone; PyTorch padded", False, CrossEntropy),
+    "real-lengths-loss-dropped": real("cross-entropy on real lengths alone; PyTorch drops pads", True, CrossEntropy),
+    "lisa": Layer("LISA 8 x 16 with encoding, 8,192 rows", "histogram", 8192),
+    "linear-elu": Layer("linear attention elu + 1, with projections, 8,192 rows", "linear_elu", 8192),
+    "softmax-block": Layer("softmax attention, with projections, 2,048 rows", "softmax", 2048),
 }
-USERS, WINDOW, WIDTH, BLOCKS, HEADS, ITEMS, DROPOUT, RATE = 128, 200, 64, 2, 2, 3416, 0.2, 1e-3
-WARM_STEPS, STEPS = 2, 3
 
 
-def config_of(row, dropout):
-    _, model, train = ROWS[row]
-    section = {"name": model, "hidden_size": WIDTH, "MAX_ITEM_LIST_LENGTH": WINDOW, "hidden_dropout_prob": dropout}
-    if model == "sasrec":
-        section.update(n_layers=BLOCKS, n_heads=HEADS, attn_dropout_prob=dropout)
-    else:
-        section.update(n_layers=1)
-    return {"model": section, "train": dict(train, train_batch_size=USERS, learning_rate=RATE)}
-
-
-def run_tally(options, row, dropout, extra):
-    """The figures of one process of `tally bench step`."""
+def run_tally(options, command):
     with tempfile.TemporaryDirectory() as scratch:
-        config, figures = os.path.join(scratch, "config.json"), os.path.join(scratch, "figures.json")
-        with open(config, "w") as file:
-            json.dump(config_of(row, dropout), file)
-        command = [options.tally, "bench", "step", config, "--items", str(ITEMS), "--threads", str(options.threads),
-                   "--json", figures] + extra
-        process = subprocess.run(command, stdout=subprocess.DEVNULL)
+        figures = os.path.join(scratch, "figures.json")
+        command = [options.tally, "bench", *command, "--threads", str(options.threads), "--json", figures]
+        process = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if process.returncode != 0:
-            sys.exit(f"compare_pytorch: {' '.join(command)} ended with {process.returncode}")
+            sys.exit(f"compare_pytorch: {' '.join(command)} ended with {process.returncode}: {process.stderr}")
         with open(figures) as file:
             return json.load(file)
 
 
-# ---- PyTorch forms. Weights have tally's names, so that one table of parameters serves both.
+# ---- A row's work in PyTorch, from what tally wrote: step() does what is timed.
 
 
-def read_safetensors(path):
-    import torch
-
-    types = {"F32": torch.float32, "F64": torch.float64, "I32": torch.int32, "I64": torch.int64}
-    with open(path, "rb") as file:
-        data = bytearray(file.read())
-    (size,) = struct.unpack("<Q", data[:8])
-    tensors = {}
-    for name, entry in json.loads(data[8 : 8 + size]).items():
-        if name == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
-        tensor = torch.frombuffer(data[8 + size + begin : 8 + size + end], dtype=types[entry["dtype"]])
-        tensors[name] = tensor.reshape(entry["shape"]).clone()
-    return tensors
-
-
-def forms():
-    """The models as torch.nn modules: hidden rows of items [users, window]."""
-    import torch
-    import torch.nn.functional as F
-    from torch import nn
-
-    class SasRec(nn.Module):
-        def __init__(self, weights, dropout):
-            super().__init__()
-            self.weights = nn.ParameterDict({name.replace(".", "/"): nn.Parameter(w) for name, w in weights.items()})
-            self.dropout = dropout
-
-        def weight(self, name):
-            return self.weights[name.replace(".", "/")]
-
-        def table(self):
-            return self.weight("items.table")
-
-        def drop(self, x):
-            return F.dropout(x, self.dropout, self.training)
-
-        def linear(self, x, name):
-            return F.linear(x, self.weight(name + ".weight"), self.weight(name + ".bias"))
-
-        def norm(self, x, name):
-            return F.layer_norm(x, (WIDTH,), self.weight(name + ".weight"), self.weight(name + ".bias"), EPSILON)
-
-        def attend(self, queries, source, name):
-            users, length, _ = queries.shape
-
-            def heads(x, part):
-                return self.linear(x, f"{name}.{part}").view(users, length, HEADS, WIDTH // HEADS).transpose(1, 2)
-
-            mixed = F.scaled_dot_product_attention(
-                heads(queries, "query"), heads(source, "key"), heads(source, "value"), is_causal=True,
-                dropout_p=self.dropout if self.training else 0.0)
-            return self.linear(mixed.transpose(1, 2).reshape(users, length, WIDTH), name + ".output")
-
-        def forward(self, items):
-            x = self.table()[items] * math.sqrt(WIDTH) + self.weight("positions.table")[: items.shape[1]]
-            x = self.drop(x)
-            for block in range(BLOCKS):
-                name = f"blocks.{block}"
-                q = self.norm(x, name + ".attention_norm")
-                z = self.norm(q + self.attend(q, x, name + ".attention"), name + ".feed_forward_norm")
-                inner = self.drop(F.relu(self.linear(z, name + ".feed_forward.inner")))
-                x = z + self.drop(self.linear(inner, name + ".feed_forward.outer"))
-            return self.norm(x, "norm")
-
-    class Gru4Rec(nn.Module):
-        NAMES = {"layers.0.input.weight": "weight_ih_l0", "layers.0.input.bias": "bias_ih_l0",
-                 "layers.0.hidden_weight": "weight_hh_l0", "layers.0.hidden_bias": "bias_hh_l0"}
-
-        def __init__(self, weights, dropout):
-            super().__init__()
-            self.items = nn.Parameter(weights["items.table"])
-            self.dropout = nn.Dropout(dropout)
-            self.gru = nn.GRU(WIDTH, WIDTH, batch_first=True)
-            for name, own in self.NAMES.items():
-                getattr(self.gru, own).data.copy_(weights[name])
-
-        def table(self):
-            return self.items
-
-        def weight(self, name):
-            return self.items if name == "items.table" else getattr(self.gru, self.NAMES[name])
-
-        def forward(self, items):
-            return self.gru(self.dropout(self.items[items]))[0]
-
-    return {"sasrec": SasRec, "gru4rec": Gru4Rec}
-
-
-EPSILON = 1e-8  # tally's layer_norm_eps; --check would show another
-
-
-class Work:
-    """A step of a row in PyTorch, on the batch and from the weights that tally wrote."""
-
-    def __init__(self, row, path, dropout, compiled=False):
-        import torch
-
-        self.row, self.data = row, read_safetensors(path)
-        _, model, self.train = ROWS[row]
-        weights = {name[10:]: w for name, w in self.data.items() if name.startswith("parameter.")}
-        self.model = forms()[model](weights, dropout)
-        self.items = self.data["items"].view(USERS, WINDOW).long()
-        self.targets = self.data["targets"].view(USERS, WINDOW).long()
-        self.forward = torch.compile(self.loss) if compiled else self.loss
+class StepWork:
+    def __init__(self, row, path, compiled):
+        self.row, self.data = row, forms.read_safetensors(path)
+        self.model = forms.MODELS[row.model](forms.with_prefix(self.data, "parameter."), row, row.dropout)
+        lengths = self.data["offsets"].diff().tolist()
+        self.items = torch.zeros(len(lengths), row.window, dtype=torch.long)
+        self.targets = torch.full_like(self.items, forms.IGNORED)
+        for tensor, name in [(self.items, "items"), (self.targets, "targets")]:
+            for user, events in enumerate(self.data[name].split(lengths)):
+                tensor[user, : len(events)] = events
+        self.targets = self.targets.view(-1)
+        self.rows = (self.targets != forms.IGNORED).nonzero().view(-1) if row.drops_pads else None
+        if row.drops_pads:
+            self.targets = self.targets[self.rows]
+        self.forward = torch.compile(self.loss, dynamic=False) if compiled else self.loss
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=RATE)
 
-    def loss(self, items, targets, negatives):
-        import torch
-        import torch.nn.functional as F
+    def batch(self):
+        return self.items, self.targets, self.rows, torch.randint(len(self.model.table()), self.targets.shape)
 
-        hidden = self.model(items)
-        table = self.model.table()
-        if self.train["loss_type"] == "CE":
-            return F.cross_entropy((hidden @ table.T).view(-1, ITEMS), targets.view(-1))
+    def hidden(self, items, rows):
+        hidden = self.model(items).flatten(0, 1)
+        return hidden if rows is None else hidden[rows]
+
+    def loss(self, items, targets, rows, negatives):
+        return self.loss_of(self.hidden(items, rows), self.model.table(), targets, negatives)
+
+    def loss_of(self, hidden, table, targets, negatives):
+        if self.row.loss == "CE":
+            return F.cross_entropy(hidden @ table.T, targets, ignore_index=forms.IGNORED)
         right, wrong = (hidden * table[targets]).sum(-1), (hidden * table[negatives]).sum(-1)
         return (F.softplus(-right) + F.softplus(wrong)).mean()
 
     def step(self):
-        import torch
-
-        negatives = torch.randint(ITEMS, self.targets.shape)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.forward(self.items, self.targets, negatives)
-        loss.backward()
+        self.forward(*self.batch()).backward()
         self.optimizer.step()
 
-    def time(self):
-        start = time.perf_counter()
-        for _ in range(STEPS):
-            self.step()
-        return (time.perf_counter() - start) / STEPS
+
+class CrossEntropyWork(StepWork):
+    def __init__(self, row, path, compiled):
+        super().__init__(row, path, False)
+        self.forward = torch.compile(self.loss_of, dynamic=False) if compiled else self.loss_of
+        with torch.no_grad():
+            self.fixed = self.hidden(self.items, self.rows)
+        self.fixed.requires_grad_()
+
+    def step(self):
+        self.fixed.grad = self.model.table().grad = None
+        self.forward(self.fixed, self.model.table(), self.targets, None).backward()
 
 
-def check(options, row):
-    """Loss and gradients of both agree, without dropout. Negatives are drawn, so BCE is checked by its encoder's CE."""
-    scratch = tempfile.mkdtemp()
-    path = os.path.join(scratch, "step.safetensors")
-    name = ROWS[row][1] + "-ce"
-    run_tally(options, name, 0.0, ["--rounds", "1", "--tensors", path])
-    work = Work(name, path, 0.0)
-    work.model.eval()
-    loss = work.loss(work.items, work.targets, None)
-    loss.backward()
-    worst, where = abs(loss.item() - work.data["loss"].item()) / abs(loss.item()), "loss"
-    for key, gradient in work.data.items():
-        if not key.startswith("gradient."):
-            continue
-        theirs = work.model.weight(key[9:]).grad
-        difference = ((theirs - gradient).abs().max() / theirs.abs().max().clamp_min(1e-6)).item()
-        if difference > worst:
-            worst, where = difference, key
-    if worst > 1e-3:
-        sys.exit(f"compare_pytorch: {row}: tally and PyTorch differ by {worst:.2g} of the largest value in {where}")
-    return path, worst
+class LayerWork:
+    def __init__(self, row, path, compiled):
+        tensors = forms.read_safetensors(path)
+        self.data = forms.with_prefix(tensors, row.attention + ".")
+        self.cotangent = tensors["cotangent"]
+        self.layer = forms.LAYERS[row.attention](forms.with_prefix(self.data, "parameter."), row)
+        self.x = self.data["input.0"].requires_grad_()
+        self.forward = torch.compile(self.layer, dynamic=False) if compiled else self.layer
+
+    def step(self):
+        self.x.grad = None
+        self.layer.zero_grad(set_to_none=True)
+        output = self.forward(self.x)
+        output.backward(self.cotangent)
+        return output
 
 
-def memory_of_pytorch(options, row, path, compiled):
+# ---- What all rows share.
+
+
+def check(name, row, path):
+    """The largest difference, as a part of the tensor's largest value; of a bias, of its weight's where that is more,
+    for the gradient of a softmax's key bias is 0 but for rounding."""
+    worst, where = 0.0, ""
+    compared = {what: (theirs.detach(), ours) for what, theirs, ours in row.check(path)}
+    for what, (theirs, ours) in compared.items():
+        weight, _ = compared.get(what.removesuffix("bias") + "weight", (theirs, ours))
+        difference = ((theirs - ours).abs().max() / max(theirs.abs().max(), weight.abs().max())).item()
+        if not difference <= worst:
+            worst, where = difference, what
+    if not worst <= 1e-3:
+        sys.exit(f"compare_pytorch: {name}: tally and PyTorch differ by {worst:.2g} of the largest value in {where}")
+    return worst
+
+
+def time_of(row, work, clock):
+    seconds = []
+    for _ in range(row.steps):
+        start = clock()
+        work.step()
+        seconds.append(clock() - start)
+    return row.middle(seconds)
+
+
+def memory_of_pytorch(name, path, threads):
     """Growth of the peak resident size over the first steps, in a fresh process."""
-    code = (f"import sys; sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r}); import compare_pytorch as c;"
-            f"import torch; torch.set_num_threads({options.threads});"
-            f"work = c.Work({row!r}, {path!r}, c.DROPOUT, {compiled!r}); before = c.peak_resident();"
+    code = (f"import sys; sys.path.insert(0, {HERE!r}); import compare_pytorch as c;"
+            f"c.torch.set_num_threads({threads}); work = c.ROWS[{name!r}].work({path!r}); before = c.peak_resident();"
             "work.step(); work.step(); print(c.peak_resident() - before)")
     return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
@@ -232,55 +297,78 @@ def peak_resident():
         return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
+def measure(name, row, options, path):
+    row.write(options, path)
+    difference, clock = check(name, row, path), row.clock(options)
+    works = {"eager": row.work(path)}
+    if not options.eager_only:
+        works["compiled"] = row.work(path, compiled=True)
+    for work in works.values():
+        for _ in range(WARM_STEPS):
+            work.step()
+    times, shares, ratios, peaks = {form: [] for form in ["tally", *works]}, [], [], []
+    for _ in range(options.rounds):
+        seconds, share, peak = row.figures(options)
+        times["tally"].append(seconds)
+        shares.append(share)
+        peaks.append(peak)
+        for form, work in works.items():
+            times[form].append(time_of(row, work, clock))
+        ratios.append(min(times[form][-1] for form in works) / seconds)
+    return {"row": name, "threads": options.threads, "seconds": times, "sgemm_shares": shares, "ratios": ratios,
+            "tally_peak_bytes": None if None in peaks else max(peaks),
+            "pytorch_peak_growth": memory_of_pytorch(name, path, options.threads), "difference": difference}
+
+
+def line_of(row, figures):
+    def milliseconds(form):
+        if form not in figures["seconds"]:
+            return "-"
+        middle = 1e3 * statistics.median(figures["seconds"][form])
+        return f"{middle:.{0 if middle >= 100 else 1}f}"
+
+    def megabytes(count):
+        return "-" if count is None else f"{count / 1e6:.0f} MB"
+
+    ratios = figures["ratios"]
+    cells = [row.title, milliseconds("tally"), f"{100 * statistics.median(figures['sgemm_shares']):.0f} %",
+             milliseconds("eager"), milliseconds("compiled"), f"{statistics.median(ratios):.2f}",
+             f"{min(ratios):.2f}, {max(ratios):.2f}",
+             f"{megabytes(figures['tally_peak_bytes'])}, {megabytes(figures['pytorch_peak_growth'])}",
+             f"{figures['difference']:.1g}"]
+    return "| " + " | ".join(cells) + " |"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tally", default="build/tools/tally")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--data", help="interactions of the real lengths (default: %(default)s)",
+                        default=os.path.normpath(os.path.join(
+                            HERE, "../../shared/data/amazon-beauty-bert4rec/interactions.tsv.gz")))
     parser.add_argument("--eager-only", action="store_true", help="leave out torch.compile")
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
-    try:
-        import torch
-    except ImportError:
-        sys.exit("compare_pytorch: needs PyTorch: pip install torch")
     torch.set_num_threads(options.threads)
     os.environ["TALLY_NUM_THREADS"] = str(options.threads)
     print(f"PyTorch {torch.__version__}, {options.threads} thread{'s' if options.threads > 1 else ''}, "
-          f"{options.rounds} rounds; {USERS} sequences x {WINDOW}, width {WIDTH}, {ITEMS} items, dropout {DROPOUT}\n")
-    print("| step | tally ms | of sgemm | PyTorch eager ms | compiled ms | ratio to the faster | least, most "
+          f"{options.rounds} rounds\n")
+    print("| what | tally ms | of sgemm | PyTorch eager ms | compiled ms | ratio to the faster | least, most "
           "| memory: tally, PyTorch | differ by |\n|---|---|---|---|---|---|---|---|---|")
     rows = []
-    for row in options.rows.split(","):
-        if row not in ROWS:
-            sys.exit(f"compare_pytorch: knows no row {row!r}; rows are {', '.join(ROWS)}")
-        path, difference = check(options, row)
-        works = {"eager": Work(row, path, DROPOUT)}
-        if not options.eager_only:
-            works["compiled"] = Work(row, path, DROPOUT, compiled=True)
-        for work in works.values():
-            for _ in range(WARM_STEPS):
-                work.step()
-        times, shares, ratios, peak = {name: [] for name in ["tally", *works]}, [], [], 0
-        for _ in range(options.rounds):
-            figures = run_tally(options, row, DROPOUT, ["--rounds", str(STEPS)])
-            times["tally"].append(figures["seconds"])
-            shares.append(figures["sgemm_share"])
-            peak = max(peak, figures["peak_bytes"])
-            for name, work in works.items():
-                times[name].append(work.time())
-            ratios.append(min(times[name][-1] for name in works) / times["tally"][-1])
-        memory = memory_of_pytorch(options, row, path, False)
-        middle = {name: 1e3 * statistics.median(values) for name, values in times.items()}
-        compiled = f"{middle['compiled']:.0f}" if "compiled" in middle else "-"
-        print(f"| {ROWS[row][0]} | {middle['tally']:.0f} | {100 * statistics.median(shares):.0f} % | "
-              f"{middle['eager']:.0f} | {compiled} | {statistics.median(ratios):.2f} | "
-              f"{min(ratios):.2f}, {max(ratios):.2f} | {peak / 1e6:.0f} MB, {memory / 1e6:.0f} MB | {difference:.1g} |",
-              flush=True)
-        rows.append({"row": row, "threads": options.threads, "seconds": times, "sgemm_shares": shares,
-                     "ratios": ratios, "tally_peak_bytes": peak, "pytorch_peak_growth": memory,
-                     "difference": difference})
+    for name in options.rows.split(","):
+        if name not in ROWS:
+            sys.exit(f"compare_pytorch: knows no row {name!r}; rows are {', '.join(ROWS)}")
+        row = ROWS[name]
+        if getattr(row, "real", False) and not os.path.exists(options.data):
+            print(f"| {row.title}: skipped, for there is no {options.data} |" + " |" * 8, flush=True)
+            rows.append({"row": name, "skipped": f"no {options.data}"})
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            rows.append(measure(name, row, options, os.path.join(scratch, "tensors.safetensors")))
+        print(line_of(row, rows[-1]), flush=True)
     if options.json:
         with open(options.json, "w") as file:
             json.dump({"pytorch": torch.__version__, "rows": rows}, file, indent=2)
