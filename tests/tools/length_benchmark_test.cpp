@@ -251,6 +251,6 @@ TEST_CASE("bench lengths writes its figures, and what a layer was given and gave
     CHECK(gradient[c] == Approx(sum).margin(1e-5));
   }
   CHECK(doubles("gradient.input.0").size() == x.size());
-  CHECK(tensors.contains("histogram.gradient.quantizer.codebooks"));
+  CHECK(tensors.tensors.contains("histogram.gradient.quantizer.codebooks"));
   CHECK(test::run_command(TALLY_COMMAND, {"bench", "lengths", "--layers", "--blocks", "1"}).exit_code == 2);
 }
