@@ -13,6 +13,10 @@ namespace {
 constexpr std::int64_t kGrain = 1 << 15;
 
 std::int64_t row_size(const Shape& shape) { return shape.without(0).numel(); }
+/// Rows of a block.
+std::int64_t row_grain(std::int64_t width) {
+  return std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, width));
+}
 
 /// a += b for dense tensors; in place when nobody else sees a.
 Tensor add_dense(Tensor a, const Tensor& b) {
@@ -43,8 +47,10 @@ Tensor add_rows(Tensor dense, const RowGrad& rows) {
     const T* from = rows.values.data<T>();
     const std::int64_t* index = rows.rows.data<std::int64_t>();
     const std::int64_t width = row_size(rows.shape);
-    for (std::int64_t k = 0; k < rows.rows.numel(); ++k)
-      kernels::add_into(to + index[k] * width, from + k * width, width);
+    // No row stands there twice.
+    parallel_for(rows.rows.numel(), row_grain(width), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t k = begin; k < end; ++k) kernels::add_into(to + index[k] * width, from + k * width, width);
+    });
   });
   return dense;
 }
@@ -124,8 +130,7 @@ RowGrad RowGrad::gather(const Tensor& rows, const Tensor& values, const Shape& s
   dispatch_floating(values.dtype(), "RowGrad", [&]<class T>(T) {
     const T* in = source.data<T>();
     T* out = result.values.mutable_data<T>();
-    const std::int64_t grain = std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, width));
-    parallel_for(distinct, grain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(distinct, row_grain(width), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t k = begin; k < end; ++k) {
         const auto from = static_cast<std::size_t>(first[static_cast<std::size_t>(k)]);
         const auto to = static_cast<std::size_t>(first[static_cast<std::size_t>(k + 1)]);
