@@ -93,7 +93,8 @@ std::vector<OpSample> general_samples() {
   add("long", {{150, 1, 70}, {90, 3, 200}, 2, 2, 1, {1, 1, 1, 200}}, {{"soft_cap", 3.0}, {"mask", kBidirectional}});
   add("long causal", {{200}, {200}, 2, 2, 1, {}, {}, {0}}, {{"left_window", whole(90)}});
   add("wide", {{6, 0, 3}, {4, 1, 3}, 134, 134, 66}, {{"heads", whole(2)}});
-  add("extreme", {{6, 70}, {70, 6}, 8, 8, 2, {2, 2, 70, 70}, {}, {}, 100}, {{"heads", whole(2)}, {"scale", 1.0}}, false);
+  add("extreme", {{6, 70}, {70, 6}, 8, 8, 2, {2, 2, 70, 70}, {}, {}, 100}, {{"heads", whole(2)}, {"scale", 1.0}},
+      false);
   return samples;
 }
 

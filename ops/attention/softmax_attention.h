@@ -27,10 +27,10 @@ struct AttentionOptions {
 /// any distance apart, so that slices of one projection need no copy. Returns [T, heads * e]. A window of w shows row i
 /// the keys i - w + 1 ... i (and, bidirectional, ... i + w - 1). Dropout is keyed by place: the probability of (row,
 /// head, key) is kept when the 16 bits that random_bits() draws at (key.fold_in(head), first_row + row, position of the
-/// key in its sequence) are at least rate * 2^16 (rounded to the nearest). Keeps q, k, v, its output and the log-sum-exp of every
-/// row and head [T, heads]; backward computes probabilities again. A non-finite score makes its row NaN, and a
-/// non-finite value may reach rows before it (0 times infinity). Throws ShapeError, DTypeError; ValueError for a window
-/// below 0, a scale that is not finite, a rate outside [0, 1) or rows beyond 2^32.
+/// key in its sequence) are at least rate * 2^16 (rounded to the nearest). Keeps q, k, v, its output and the
+/// log-sum-exp of every row and head [T, heads]; backward computes probabilities again. A non-finite score makes its
+/// row NaN, and a non-finite value may reach rows before it (0 times infinity). Throws ShapeError, DTypeError;
+/// ValueError for a window below 0, a scale that is not finite, a rate outside [0, 1) or rows beyond 2^32.
 Var softmax_attention(const Var& q, const Var& k, const Var& v, const Offsets& offsets,
                       const AttentionOptions& options = {});
 

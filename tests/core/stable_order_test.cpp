@@ -9,9 +9,9 @@
 using namespace tally;
 
 TEST_CASE("a stable order is what std::stable_sort gives", "[stable_order]") {
-  for (const std::int64_t bound : {std::int64_t{1}, std::int64_t{2}, std::int64_t{3}, std::int64_t{2048},
-                                   std::int64_t{2049}, std::int64_t{54542}, std::int64_t{1} << 22,
-                                   (std::int64_t{1} << 22) + 1, std::int64_t{1} << 40, std::int64_t{1} << 62}) {
+  for (const std::int64_t bound :
+       {std::int64_t{1}, std::int64_t{2}, std::int64_t{3}, std::int64_t{2048}, std::int64_t{2049}, std::int64_t{54542},
+        std::int64_t{1} << 22, (std::int64_t{1} << 22) + 1, std::int64_t{1} << 40, std::int64_t{1} << 62}) {
     for (const std::int64_t count : {0, 1, 2, 3, 100, 5000}) {
       INFO("bound " << bound << ", " << count << " keys");
       std::vector<std::int64_t> keys;
