@@ -97,7 +97,8 @@ std::vector<OpSample> samples() {
     add("strong, channels", in_chunks, rule, {in_chunks.rows(), 2}, true, 4);
     if (rule == UpdateRule::gated) {
       const auto along = [&](const std::string& name, const SampleSizes& sizes, double strength, bool gradient = true) {
-        add(name + " of values", sizes, rule, {sizes.rows(), sizes.memories * sizes.value_width}, gradient, strength);
+        const Shape decay{sizes.rows(), sizes.memories * sizes.value_width};
+        add(name + " of values", sizes, UpdateRule::gated, decay, gradient, strength);
         all.back().options.set("decay_along", std::string("values"));
       };
       const SampleSizes many_chunks{{70, 0, 40}, 2, 1, 2, 3};
