@@ -131,13 +131,14 @@ F32Report compare_f32(const OpEntry& entry, const OpSample& sample) {
       return;
     }
     F32Difference found = difference(what, a, b, kLargestFloat);
+    // Before the step below, which makes much of the last bits of f64.
+    if (found.scale <= kNothing * terms) found.scale = terms;
     if (far != nullptr && near != nullptr && is_floating(b.dtype())) {
       // In proportion to the step; a code or another choice that flips is no measure of anything.
       const double shift = difference(what, *far, b, HUGE_VAL).largest;
       if (shift > 8 * difference(what, *near, b, HUGE_VAL).largest)
         found.scale = std::max(found.scale, shift / kLastBit);
     }
-    if (found.scale <= kNothing * terms) found.scale = terms;
     report.differences.push_back(std::move(found));
   };
   for (std::size_t k = 0; k < got.outputs.size(); ++k) {
