@@ -8,6 +8,7 @@
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
 #include "tally/ops/kernels/linear_attention_gates.h"
+#include "tally/ops/kernels/state_readers.h"
 
 namespace tally::kernels {
 namespace {
@@ -46,6 +47,7 @@ class Walk {
     slopes_ = Scratch<T>(kPairs * kPairs);
     of_written_ = Scratch<T>(kPairs * plan.value_width);
     if (plan.delta) of_errors_ = Scratch<T>(kPairs * plan.value_width);
+    if (plan.delta) readers_ = StateReaders<T>(kPairs, plan.group() + 1, plan.width, plan.value_width);
     of_queries_ = Scratch<T>(kPairs * plan.width);
     of_keys_ = Scratch<T>(kPairs * plan.width);
   }
@@ -317,7 +319,13 @@ class Walk {
       read_back(at, state, gy, q, of_queries);
       decays_.pairs_backward(pairs_.data(), slopes_.data(), q, k, of_queries, of_keys);
       give_queries(at, head);
-      if (!at.empty) add_products(at.rows, T{1}, decays_.before(q, decayed_.data()), gy, gradient_.data());
+      if (at.empty) continue;
+      const MatrixRows<const T> left = decays_.before(q, decayed_.data());
+      if (plan_.delta) {
+        readers_.set(head - first_head(), at.rows, left, gy, T{1});
+      } else {
+        add_products(at.rows, T{1}, left, gy, gradient_.data());
+      }
     }
     if (!plan_.delta) {
       give_values(at, values(at), gained(at));
@@ -332,8 +340,10 @@ class Walk {
       read_back(at, state, {of_errors, value_width}, k, of_queries, T{-1});
       decays_.pairs_backward(key_pairs_.data(), slopes_.data(), k, k, of_queries, of_keys);
       add_into(of_keys, of_queries, at.rows * width);
-      if (!at.empty)
-        add_products(at.rows, T{-1}, decays_.before(k, decayed_.data()), {of_errors, value_width}, gradient_.data());
+      if (!at.empty) {
+        readers_.set(plan_.group(), at.rows, decays_.before(k, decayed_.data()), {of_errors, value_width}, T{-1});
+        readers_.add_to(gradient_.data(), at.rows);
+      }
       give_values(at, {errors_.data(), value_width}, of_errors);
       give_keys(at);
     }
@@ -436,7 +446,8 @@ class Walk {
   Scratch<T> pairs_, key_pairs_;         ///< of queries and keys; of keys and keys
   Scratch<T> gradient_, slopes_;         ///< of the state; of pairs
   Scratch<T> of_written_, of_errors_, of_queries_, of_keys_;
-  bool unread_ = false;  ///< gradient_ is 0: nothing reads what is written so far
+  StateReaders<T> readers_;  ///< under a delta rule
+  bool unread_ = false;      ///< gradient_ is 0: nothing reads what is written so far
 };
 
 /// Calls body(walk) for every memory of every sequence, in parallel.
@@ -470,29 +481,11 @@ void linear_attention_backward(const LinearAttentionPlan<T>& plan, std::int64_t 
   for_each_walk<T>(plan, chunk, &data, [](auto&& walk) { walk.backward(); });
 }
 
-template <class T>
-void sum_over_rows(const T* x, std::int64_t rows, std::int64_t columns, T* to) {
-  for (std::int64_t j = 0; j < columns; ++j) {
-    double sum = 0;
-    for (std::int64_t i = 0; i < rows; ++i) sum += double{x[i * columns + j]};
-    to[j] = static_cast<T>(sum);
-  }
-}
-
-template <class T>
-void sum_over_columns(const T* x, std::int64_t rows, std::int64_t columns, T* to) {
-  for (std::int64_t i = 0; i < rows; ++i) to[i] = static_cast<T>(sum(x + i * columns, columns));
-}
-
 template void linear_attention_forward(const LinearAttentionPlan<float>&, std::int64_t, float*, float*);
 template void linear_attention_forward(const LinearAttentionPlan<double>&, std::int64_t, double*, double*);
 template void linear_attention_backward(const LinearAttentionPlan<float>&, std::int64_t,
                                         const LinearAttentionBackward<float>&);
 template void linear_attention_backward(const LinearAttentionPlan<double>&, std::int64_t,
                                         const LinearAttentionBackward<double>&);
-template void sum_over_rows(const float*, std::int64_t, std::int64_t, float*);
-template void sum_over_rows(const double*, std::int64_t, std::int64_t, double*);
-template void sum_over_columns(const float*, std::int64_t, std::int64_t, float*);
-template void sum_over_columns(const double*, std::int64_t, std::int64_t, double*);
 
 }  // namespace tally::kernels

@@ -404,11 +404,29 @@ void ChannelDecays<T, kDecayOf>::slopes(T* gradient, std::int64_t stride) {
   }
 }
 
+template <class T>
+void sum_over_rows(const T* x, std::int64_t rows, std::int64_t columns, T* to) {
+  for (std::int64_t j = 0; j < columns; ++j) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < rows; ++i) sum += double{x[i * columns + j]};
+    to[j] = static_cast<T>(sum);
+  }
+}
+
+template <class T>
+void sum_over_columns(const T* x, std::int64_t rows, std::int64_t columns, T* to) {
+  for (std::int64_t i = 0; i < rows; ++i) to[i] = static_cast<T>(sum(x + i * columns, columns));
+}
+
 template class ScalarDecays<float>;
 template class ScalarDecays<double>;
 template class ChannelDecays<float, DecayOf::keys>;
 template class ChannelDecays<double, DecayOf::keys>;
 template class ChannelDecays<float, DecayOf::values>;
 template class ChannelDecays<double, DecayOf::values>;
+template void sum_over_rows(const float*, std::int64_t, std::int64_t, float*);
+template void sum_over_rows(const double*, std::int64_t, std::int64_t, double*);
+template void sum_over_columns(const float*, std::int64_t, std::int64_t, float*);
+template void sum_over_columns(const double*, std::int64_t, std::int64_t, double*);
 
 }  // namespace tally::kernels
