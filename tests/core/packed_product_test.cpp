@@ -239,8 +239,8 @@ TEST_CASE("a right operand that is kept gives the bits of gemm", "[packed]") {
         operand.multiply_columns(first, std::min(part, n - first), ta, m, T{2}, a.values.data(), a.stride, T{0.5},
                                  kept.values.data() + first, kept.stride, bias.values.data() + first);
       }
-      // Narrow parts may be products of another library.
-      if (part >= 64 || n < 64) CHECK(same() == 0);
+      // Narrow parts may be products of another library, or of other kernels of the same.
+      if (part >= 64 || part == n) CHECK(same() == 0);
       CHECK(close(once, kept));
     }
   };
