@@ -104,6 +104,10 @@ void multiply(Transpose ta, Transpose tb, int m, int n, int k, float alpha, cons
   }
 }
 
+void count_operations(std::int64_t pairs, std::int64_t width) {
+  operation_count.fetch_add(2 * static_cast<std::uint64_t>(pairs * width), std::memory_order_relaxed);
+}
+
 template <class T>
 void checked_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a,
                   std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
@@ -115,8 +119,14 @@ void checked_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, st
     }
     return;
   }
-  operation_count.fetch_add(2 * static_cast<std::uint64_t>(m * n * k), std::memory_order_relaxed);
+  count_operations(m * n, k);
   multiply(ta, tb, narrow(m), narrow(n), narrow(k), alpha, a, narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
+}
+
+/// Whether a product goes to our own kernels whatever gemm() would do, since so few of `all` elements are in its band.
+bool band_pays(std::int64_t size, std::int64_t all) {
+  static const bool measured = vector_width() != VectorWidth::older;
+  return measured && size <= all - all / 16;
 }
 
 // Tile sizes are constants: results must not depend on the number of threads.
@@ -191,6 +201,43 @@ void gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64
           std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c, std::int64_t ldc) {
   checked_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
+std::int64_t band_size(Band band, std::int64_t rows, std::int64_t columns) {
+  // The sum of clamp(x, 0, columns) over all x < end.
+  const auto before = [columns](std::int64_t end) {
+    if (end <= 0) return std::int64_t{0};
+    if (end <= columns) return end * (end - 1) / 2;
+    return columns * (columns - 1) / 2 + (end - columns) * columns;
+  };
+  const auto left_of = [&](std::int64_t end) { return before(end + rows) - before(end); };
+  return std::max<std::int64_t>(left_of(band.end) - left_of(band.first), 0);
+}
+
+void left_band_gemm(Band left, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                    const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
+                    std::int64_t ldc) {
+  const std::int64_t size = band_size(left, m, k);
+  if (!band_pays(size, m * k)) return gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  count_operations(size, n);
+  packed::multiply({m, n, k, alpha, {a, lda, ta}, {b, ldb, tb}, beta, c, ldc, nullptr, left, {}});
+}
+void left_band_gemm(Band, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, double alpha,
+                    const double* a, std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c,
+                    std::int64_t ldc) {
+  gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void result_band_gemm(Band result, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k,
+                      float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float* c,
+                      std::int64_t ldc) {
+  const std::int64_t size = band_size(result, m, n);
+  if (!band_pays(size, m * n)) return gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, 0, c, ldc);
+  count_operations(size, k);
+  packed::multiply({m, n, k, alpha, {a, lda, ta}, {b, ldb, tb}, 0, c, ldc, nullptr, {}, result});
+}
+void result_band_gemm(Band, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, double alpha,
+                      const double* a, std::int64_t lda, const double* b, std::int64_t ldb, double* c,
+                      std::int64_t ldc) {
+  gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, 0, c, ldc);
+}
 void openblas_gemm(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
                    const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
                    std::int64_t ldc) {
@@ -229,13 +276,28 @@ RightOperand<T>::RightOperand(Transpose transposed, std::int64_t k, std::int64_t
 }
 
 template <class T>
+void RightOperand<T>::result_band(Band result, std::int64_t first, std::int64_t n, Transpose ta, std::int64_t m,
+                                  T alpha, const T* a, std::int64_t lda, T* c, std::int64_t ldc) const {
+  if constexpr (std::is_same_v<T, float>) {
+    const std::int64_t size = band_size(result, m, n);
+    if (packed_ && band_pays(size, m * n) && first % packed::panel_columns() == 0) {
+      count_operations(size, k_);
+      packed::multiply({m, n, k_, alpha, {a, lda, ta}, {}, 0, c, ldc, nullptr, {}, result}, *packed_, first);
+      return;
+    }
+  }
+  const T* b = b_ + (transposed_ == Transpose::yes ? first * ldb_ : first);
+  result_band_gemm(result, ta, transposed_, m, n, k_, alpha, a, lda, b, ldb_, c, ldc);
+}
+
+template <class T>
 void RightOperand<T>::multiply_columns(std::int64_t first, std::int64_t n, Transpose ta, std::int64_t m, T alpha,
                                        const T* a, std::int64_t lda, T beta, T* c, std::int64_t ldc,
                                        const T* bias) const {
   if constexpr (std::is_same_v<T, float>) {
     if (packed_ && m > 0 && n > 0 && multiplies_packed_here(ta, transposed_, m, n, k_) &&
         first % packed::panel_columns() == 0) {
-      operation_count.fetch_add(2 * static_cast<std::uint64_t>(m * n * k_), std::memory_order_relaxed);
+      count_operations(m * n, k_);
       packed::multiply({m, n, k_, alpha, {a, lda, ta}, {}, beta, c, ldc, bias}, *packed_, first);
       return;
     }

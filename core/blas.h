@@ -21,6 +21,37 @@ void gemm(Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::i
           const double* a, std::int64_t lda, const double* b, std::int64_t ldb, double beta, double* c,
           std::int64_t ldc);
 
+/// Part of a matrix: columns [first + i, end + i) of row i, cut to the matrix; at first all of it.
+struct Band {
+  static constexpr std::int64_t kUnlimited = std::int64_t{1} << 40;
+  std::int64_t first = -kUnlimited;
+  std::int64_t end = kUnlimited;
+};
+
+/// The same part of the transpose.
+constexpr Band transposed(Band band) { return {1 - band.end, 1 - band.first}; }
+
+/// Elements of a band in a matrix of this size.
+std::int64_t band_size(Band band, std::int64_t rows, std::int64_t columns);
+
+/// gemm() for an op(A) that holds zeros outside `left`: most of the work with them is left out, and so may be what zero
+/// times NaN or infinity gives. For the weights of a causal attention.
+void left_band_gemm(Band left, Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n,
+                    std::int64_t k, float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
+                    float beta, float* c, std::int64_t ldc);
+void left_band_gemm(Band left, Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n,
+                    std::int64_t k, double alpha, const double* a, std::int64_t lda, const double* b, std::int64_t ldb,
+                    double beta, double* c, std::int64_t ldc);
+
+/// gemm() with beta = 0 of which only the part `result` of C is wanted: the rest holds anything afterwards. For the
+/// scores of a causal attention.
+void result_band_gemm(Band result, Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n,
+                      std::int64_t k, float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
+                      float* c, std::int64_t ldc);
+void result_band_gemm(Band result, Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n,
+                      std::int64_t k, double alpha, const double* a, std::int64_t lda, const double* b,
+                      std::int64_t ldb, double* c, std::int64_t ldc);
+
 /// The f32 product by OpenBLAS whatever its sizes, to compare with.
 void openblas_gemm(Transpose a_transposed, Transpose b_transposed, std::int64_t m, std::int64_t n, std::int64_t k,
                    float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta,
@@ -41,7 +72,8 @@ void gemv(Transpose a_transposed, std::int64_t rows, std::int64_t columns, float
 void gemv(Transpose a_transposed, std::int64_t rows, std::int64_t columns, double alpha, const double* a,
           std::int64_t lda, const double* x, double beta, double* y);
 
-/// Operations (2 m n k) of all matrix products so far in this process: what a training step's speed is measured by.
+/// Operations (2 m n k, of a band only what it holds) of all matrix products so far in this process: what a training
+/// step's speed is measured by.
 std::uint64_t operations();
 
 /// Verifies the library as the first gemm would.

@@ -121,31 +121,56 @@ HWY_INLINE void store_part(V v, float* to, std::int64_t count) {
 
 // ---- Packing: panels of `width` values side by side for each inner index.
 
+#if HWY_TARGET != HWY_SCALAR
+/// Four floats of row 0, then of row 4, of row 8 and so on.
+template <class D>
+HWY_INLINE hn::Vec<D> every_fourth_row(D d, const float* from, std::int64_t stride) {
+  if constexpr (hn::MaxLanes(d) == 4) {
+    return hn::LoadU(d, from);
+  } else {
+    const hn::Half<D> half;
+    const auto upper_row = static_cast<std::int64_t>(hn::MaxLanes(half));
+    return hn::Combine(d, every_fourth_row(half, from + upper_row * stride, stride),
+                       every_fourth_row(half, from, stride));
+  }
+}
+
+/// to[p * width + r] = from[r * stride + p] for p < 4 and as many rows as a vector of D has lanes.
+template <class D>
+HWY_INLINE void transpose_four(D d, const float* from, std::int64_t stride, float* to, std::int64_t width) {
+  const hn::RepartitionToWide<D> wide;
+  const auto pairs = [&](auto v) HWY_ATTR { return hn::BitCast(wide, v); };
+  const auto r0 = every_fourth_row(d, from, stride), r1 = every_fourth_row(d, from + stride, stride);
+  const auto r2 = every_fourth_row(d, from + 2 * stride, stride), r3 = every_fourth_row(d, from + 3 * stride, stride);
+  const auto low01 = pairs(hn::InterleaveLower(d, r0, r1)), high01 = pairs(hn::InterleaveUpper(d, r0, r1));
+  const auto low23 = pairs(hn::InterleaveLower(d, r2, r3)), high23 = pairs(hn::InterleaveUpper(d, r2, r3));
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(wide, low01, low23)), d, to);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(wide, low01, low23)), d, to + width);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(wide, high01, high23)), d, to + 2 * width);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(wide, high01, high23)), d, to + 3 * width);
+}
+#endif
+
 /// to[p * width + r] = from[r * stride + p] for r < count and p < depth; zeros for r in [count, width).
 void pack_across(const float* from, std::int64_t stride, std::int64_t count, std::int64_t depth, float* to,
                  std::int64_t width) {
   std::int64_t whole = 0;
 #if HWY_TARGET != HWY_SCALAR
-  // Squares of 4 x 4; 16 of the inner indices at a time, which is one cache line of each row.
-  const hn::FixedTag<float, 4> d;
-  const hn::RepartitionToWide<decltype(d)> wide;
-  const auto pairs = [&](auto v) { return hn::BitCast(wide, v); };
+  // 16 of the inner indices at a time, which is one cache line of each row.
+  const hn::CappedTag<float, 16> most;
+  const hn::FixedTag<float, 4> four;
+  constexpr auto kMost = static_cast<std::int64_t>(hn::MaxLanes(most));
   whole = depth / 4 * 4;
   for (std::int64_t line = 0; line < whole; line += 16) {
     const std::int64_t end = std::min(line + 16, whole);
-    for (std::int64_t r = 0; r + 4 <= count; r += 4) {
-      const float* rows = from + r * stride;
-      for (std::int64_t p = line; p < end; p += 4) {
-        const auto r0 = hn::LoadU(d, rows + p), r1 = hn::LoadU(d, rows + stride + p);
-        const auto r2 = hn::LoadU(d, rows + 2 * stride + p), r3 = hn::LoadU(d, rows + 3 * stride + p);
-        const auto low01 = pairs(hn::InterleaveLower(d, r0, r1)), high01 = pairs(hn::InterleaveUpper(d, r0, r1));
-        const auto low23 = pairs(hn::InterleaveLower(d, r2, r3)), high23 = pairs(hn::InterleaveUpper(d, r2, r3));
-        float* square = to + p * width + r;
-        hn::StoreU(hn::BitCast(d, hn::InterleaveLower(wide, low01, low23)), d, square);
-        hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(wide, low01, low23)), d, square + width);
-        hn::StoreU(hn::BitCast(d, hn::InterleaveLower(wide, high01, high23)), d, square + 2 * width);
-        hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(wide, high01, high23)), d, square + 3 * width);
-      }
+    std::int64_t r = 0;
+    for (; r + kMost <= count; r += kMost) {
+      for (std::int64_t p = line; p < end; p += 4)
+        transpose_four(most, from + r * stride + p, stride, to + p * width + r, width);
+    }
+    for (; r + 4 <= count; r += 4) {
+      for (std::int64_t p = line; p < end; p += 4)
+        transpose_four(four, from + r * stride + p, stride, to + p * width + r, width);
     }
   }
   for (std::int64_t r = count / 4 * 4; r < count; ++r) {
@@ -315,6 +340,18 @@ HWY_INLINE Left left_block(const Product& p, std::int64_t row, std::int64_t rows
   return {buffer, kTileRows, kTileRows * depth, false};
 }
 
+/// Of the columns [column, column + columns) those from the first to the last of a band's rows [row, row + rows),
+/// counted from `column`; nothing is 0 to 0.
+struct Part {
+  std::int64_t first, end;
+};
+HWY_INLINE Part part_of(blas::Band band, std::int64_t row, std::int64_t rows, std::int64_t column,
+                        std::int64_t columns) {
+  const std::int64_t first = std::max<std::int64_t>(band.first + row - column, 0);
+  const std::int64_t end = std::min(band.end + row + rows - 1 - column, columns);
+  return first < end ? Part{first, end} : Part{0, 0};
+}
+
 void multiply_f32(const Product& p, const Kept& kept, const Buffers& buffers) {
   const std::int64_t width = panel_columns_f32();
   const std::int64_t depth_step = depth_of(p.k);
@@ -341,14 +378,20 @@ void multiply_f32(const Product& p, const Kept& kept, const Buffers& buffers) {
         const std::int64_t rows = std::min(row_step, p.m - row);
         const Left left = left_block(p, row, rows, first, depth, buffers.left);
         const auto tile = [&](std::int64_t i, std::int64_t j) {
-          const std::int64_t count = std::min(width, columns - j);
+          const std::int64_t height = std::min<std::int64_t>(kTileRows, rows - i);
+          const std::int64_t wanted = part_of(p.result, row + i, height, column + j, width).end;
+          if (wanted == 0) return;
+          std::int64_t count = std::min(width, columns - j);
+          if (wanted <= lanes()) count = std::min(count, lanes());
+          const Part inner = part_of(p.left, row + i, height, first, depth);
           const bool packed = j >= stored;
-          const TileFunction compute =
-              tile_function(std::min<std::int64_t>(kTileRows, rows - i), count > lanes(), left.across);
-          compute({left.data + i / kTileRows * left.tile_step, left.stride,
-                   packed ? panels + j * depth : p.b.data + first * p.b.stride + column + j,
-                   packed ? width : p.b.stride, depth, p.alpha, beta, p.c + (row + i) * p.c_stride + column + j,
-                   p.c_stride, count, first + depth == p.k && p.bias != nullptr ? p.bias + column + j : nullptr});
+          const std::int64_t b_stride = packed ? width : p.b.stride;
+          const float* b = packed ? panels + j * depth : p.b.data + first * p.b.stride + column + j;
+          const TileFunction compute = tile_function(height, count > lanes(), left.across);
+          compute({left.data + i / kTileRows * left.tile_step + inner.first * (left.across ? 1 : left.stride),
+                   left.stride, b + inner.first * b_stride, b_stride, inner.end - inner.first, p.alpha, beta,
+                   p.c + (row + i) * p.c_stride + column + j, p.c_stride, count,
+                   first + depth == p.k && p.bias != nullptr ? p.bias + column + j : nullptr});
         };
         if (by_columns) {
           for (std::int64_t j = 0; j < columns; j += width) {

@@ -28,6 +28,8 @@ struct Product {
   float* c = nullptr;
   std::int64_t c_stride = 0;
   const float* bias = nullptr;  ///< [n], added to every row; null: none
+  blas::Band left = {};         ///< outside of which op(A) counts as zero; most of the rest is not read
+  blas::Band result = {};       ///< outside of which C may be left as it was
 };
 
 /// Computes the product on the calling thread. beta = 0 ignores what C held; elsewhere NaN and infinity go as IEEE 754
@@ -36,7 +38,7 @@ struct Product {
 ///
 /// An element is one chain of (on CPUs that have them, fused) multiplications and additions in the order of the inner
 /// index, broken into equal parts when k > 512: its bits depend on its row of A, its column of B, alpha, beta and what
-/// C held, and on the SIMD target; not on m, n, strides, alignment or other rows and columns.
+/// C held, and on the SIMD target; not on m, n, strides, alignment, bands or other rows and columns.
 ///
 /// Works in a buffer of 1.1 MiB that a thread keeps until it ends and that memory_stats() does not count.
 void multiply(const Product& product);

@@ -28,6 +28,9 @@ class RightOperand {
   /// The same with columns [first, first + n) of op(B) alone. Packing serves those that begin at a multiple of 64.
   void multiply_columns(std::int64_t first, std::int64_t n, Transpose a_transposed, std::int64_t m, T alpha, const T* a,
                         std::int64_t lda, T beta, T* c, std::int64_t ldc, const T* bias = nullptr) const;
+  /// result_band_gemm with columns [first, first + n) of op(B).
+  void result_band(Band result, std::int64_t first, std::int64_t n, Transpose a_transposed, std::int64_t m, T alpha,
+                   const T* a, std::int64_t lda, T* c, std::int64_t ldc) const;
 
  private:
   Transpose transposed_ = Transpose::no;

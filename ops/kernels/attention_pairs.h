@@ -75,8 +75,9 @@ void over_pairs(const AttentionPlan& plan, const AttentionBackward<T>& data, Mak
 }
 
 /// The matrix products of backward around what a method does to a tile. tiles.data holds scores, and tiles.second the
-/// gradients of weights, when those of queries or keys are wanted; change(scores, products) makes weights of the one
-/// and of the other (null when not wanted) the gradients of scores, which `scale` then multiplies.
+/// gradients of weights, when those of queries or keys are wanted, both only where visible; change(scores, products)
+/// makes weights of the one and of the other (null when not wanted) the gradients of scores, which `scale` then
+/// multiplies; zeros elsewhere.
 template <class T, class Change>
 void backward_tile(const AttentionPlan& plan, const AttentionBackward<T>& data, const Pair& pair, T scale,
                    Tiles<T>& tiles, Change&& change) {
@@ -88,26 +89,30 @@ void backward_tile(const AttentionPlan& plan, const AttentionBackward<T>& data, 
   const T* gradient = data.gradient_output + query_row * value_stride + head * value_width;
   T* products = data.gradient_q == nullptr && data.gradient_k == nullptr ? nullptr : tiles.second;
   const T beta_keys = pair.set_keys ? T{0} : T{1}, beta_queries = pair.set_queries ? T{0} : T{1};
+  const TileBand visible = band_of(plan, pair.query, pair.first), visible_to_keys = blas::transposed(visible);
   using blas::Transpose;
 
-  multiply_rows(pair, static_cast<T>(plan.scale), queries, data.q.stride, tiles.keys, data.k, width, tiles.data,
-                tile_stride);
+  multiply_rows(pair, visible, static_cast<T>(plan.scale), queries, data.q.stride, tiles.keys, data.k, width,
+                tiles.data, tile_stride);
   if (products != nullptr) {
-    multiply_rows(pair, T{1}, gradient, value_stride, tiles.values, data.v, value_width, products, tile_stride);
+    multiply_rows(pair, visible, T{1}, gradient, value_stride, tiles.values, data.v, value_width, products,
+                  tile_stride);
   }
   change(tiles.data, products);
   if (data.gradient_v != nullptr) {
-    blas::gemm(Transpose::yes, Transpose::no, pair.columns, value_width, pair.rows, T{1}, tiles.data, tile_stride,
-               gradient, value_stride, beta_keys, data.gradient_v + key_row * value_stride + head * value_width,
-               value_stride);
+    blas::left_band_gemm(visible_to_keys, Transpose::yes, Transpose::no, pair.columns, value_width, pair.rows, T{1},
+                         tiles.data, tile_stride, gradient, value_stride, beta_keys,
+                         data.gradient_v + key_row * value_stride + head * value_width, value_stride);
   }
   if (data.gradient_k != nullptr) {
-    blas::gemm(Transpose::yes, Transpose::no, pair.columns, width, pair.rows, scale, products, tile_stride, queries,
-               data.q.stride, beta_keys, data.gradient_k + key_row * stride + head * width, stride);
+    blas::left_band_gemm(visible_to_keys, Transpose::yes, Transpose::no, pair.columns, width, pair.rows, scale,
+                         products, tile_stride, queries, data.q.stride, beta_keys,
+                         data.gradient_k + key_row * stride + head * width, stride);
   }
   if (data.gradient_q != nullptr) {
-    blas::gemm(Transpose::no, Transpose::no, pair.rows, width, pair.columns, scale, products, tile_stride, keys,
-               data.k.stride, beta_queries, data.gradient_q + query_row * stride + head * width, stride);
+    blas::left_band_gemm(visible, Transpose::no, Transpose::no, pair.rows, width, pair.columns, scale, products,
+                         tile_stride, keys, data.k.stride, beta_queries,
+                         data.gradient_q + query_row * stride + head * width, stride);
   }
 }
 

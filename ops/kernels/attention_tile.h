@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "tally/core/blas.h"
 #include "tally/ops/kernels/dropout.h"
 
 // What softmax attention does to a tile of scores between its matrix products: rows are queries, columns are keys. f32
@@ -13,11 +14,8 @@ namespace tally::kernels {
 
 inline constexpr std::int64_t kTileAlignment = 64;
 
-/// The part of a tile that is visible: row r sees columns [first + r, end + r), cut to the tile.
-struct TileBand {
-  std::int64_t first = 0;
-  std::int64_t end = 0;
-};
+/// The part of a tile that is visible.
+using TileBand = blas::Band;
 
 /// Dropout of probabilities: one is kept where the bits at its place are at least the threshold.
 struct TileDropout {

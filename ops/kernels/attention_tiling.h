@@ -50,10 +50,13 @@ void keep(std::optional<blas::RightOperand<T>>& kept, MatrixRows<const T> matrix
 /// Keys visible to row r of a tile whose first query is `query` and first key is `key`, both counted from the
 /// sequence's start.
 inline TileBand band_of(const AttentionPlan& plan, std::int64_t query, std::int64_t key) {
-  constexpr std::int64_t kUnlimited = std::int64_t{1} << 40;
   TileBand band;
-  band.first = plan.window > 0 ? query - plan.window + 1 - key : -kUnlimited;
-  band.end = plan.causal ? query + 1 - key : plan.window > 0 ? query + plan.window - key : kUnlimited;
+  if (plan.window > 0) band.first = query - plan.window + 1 - key;
+  if (plan.causal) {
+    band.end = query + 1 - key;
+  } else if (plan.window > 0) {
+    band.end = query + plan.window - key;
+  }
   return band;
 }
 
@@ -113,18 +116,20 @@ void for_each_key_tile(const AttentionPlan& plan, const Head& at, std::int64_t b
   }
 }
 
-/// out [rows, columns] = scale times the products of a pair's rows of `left` with its rows of keys or values.
+/// out [rows, columns] = scale times the products of a pair's rows of `left` with its rows of keys or values, as far as
+/// they are visible; the rest is anything.
 template <class T>
-void multiply_rows(const Pair& pair, T scale, const T* left, std::int64_t left_stride,
+void multiply_rows(const Pair& pair, TileBand visible, T scale, const T* left, std::int64_t left_stride,
                    const std::optional<blas::RightOperand<T>>& kept, MatrixRows<const T> right, std::int64_t width,
                    T* out, std::int64_t stride) {
   using blas::Transpose;
   if (kept) {
-    kept->multiply_columns(pair.first, pair.columns, Transpose::no, pair.rows, scale, left, left_stride, T{0}, out,
-                           stride);
+    kept->result_band(visible, pair.first, pair.columns, Transpose::no, pair.rows, scale, left, left_stride, out,
+                      stride);
   } else {
-    blas::gemm(Transpose::no, Transpose::yes, pair.rows, pair.columns, width, scale, left, left_stride,
-               rows_of(right, pair.at, width) + pair.first * right.stride, right.stride, T{0}, out, stride);
+    blas::result_band_gemm(visible, Transpose::no, Transpose::yes, pair.rows, pair.columns, width, scale, left,
+                           left_stride, rows_of(right, pair.at, width) + pair.first * right.stride, right.stride, out,
+                           stride);
   }
 }
 

@@ -51,13 +51,14 @@ void pointwise_attention_forward(const AttentionPlan& plan, double normalizer, M
         T* out = output + (at.row + begin) * stride + at.head * plan.value_width;
         tiling::for_each_key_tile(plan, at, begin, end, tiling::key_tile(plan, at.length), [&](const Pair& pair) {
           const T* values = v.data + (at.row + pair.first) * v.stride + at.head * plan.value_width;
-          tiling::multiply_rows(pair, static_cast<T>(plan.scale), queries, q.stride, tiles.keys, k, plan.width,
+          const TileBand visible = tiling::band_of(plan, begin, pair.first);
+          tiling::multiply_rows(pair, visible, static_cast<T>(plan.scale), queries, q.stride, tiles.keys, k, plan.width,
                                 tiles.data, tiles.stride);
           over_visible(plan, pair, tiles.stride, tiles.data, [&](std::int64_t row, std::int64_t count) {
             unary(UnaryOp::silu, tiles.data + row, tiles.data + row, count);
           });
-          blas::gemm(Transpose::no, Transpose::no, rows, plan.value_width, pair.columns, T{1}, tiles.data, tiles.stride,
-                     values, v.stride, pair.set_queries ? T{0} : T{1}, out, stride);
+          blas::left_band_gemm(visible, Transpose::no, Transpose::no, rows, plan.value_width, pair.columns, T{1},
+                               tiles.data, tiles.stride, values, v.stride, pair.set_queries ? T{0} : T{1}, out, stride);
         });
         for (std::int64_t r = 0; r < rows; ++r) {
           const double weight = weight_of(plan, normalizer, begin + r, at.length);

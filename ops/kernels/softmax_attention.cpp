@@ -70,15 +70,15 @@ struct Forward {
     const auto key_tile = [&](const tiling::Pair& pair) {
       const std::int64_t first = pair.first, columns = pair.columns;
       const T* values = v.data + (at.row + first) * v.stride + at.head * plan.value_width;
-      tiling::multiply_rows(pair, static_cast<T>(plan.scale), query, q.stride, scratch.keys, k, plan.width,
-                            scratch.data, scratch.stride);
       const TileBand band = band_of(plan, begin, first);
+      tiling::multiply_rows(pair, band, static_cast<T>(plan.scale), query, q.stride, scratch.keys, k, plan.width,
+                            scratch.data, scratch.stride);
       const TileDropout dropout = draw_dropout(plan, key, at, begin, rows, first, columns, band, scratch);
       const bool rescale =
           softmax_tile(scratch.data, scratch.stride, rows, columns, band, dropout, maximum, sum, factor);
       if (!pair.set_queries && rescale) scale_rows(out, output_stride, rows, plan.value_width, factor);
-      blas::gemm(Transpose::no, Transpose::no, rows, plan.value_width, columns, T{1}, scratch.data, scratch.stride,
-                 values, v.stride, pair.set_queries ? T{0} : T{1}, out, output_stride);
+      blas::left_band_gemm(band, Transpose::no, Transpose::no, rows, plan.value_width, columns, T{1}, scratch.data,
+                           scratch.stride, values, v.stride, pair.set_queries ? T{0} : T{1}, out, output_stride);
     };
     tiling::for_each_key_tile(plan, at, begin, end, tiling::key_tile(plan, at.length), key_tile);
     for (std::int64_t r = 0; r < rows; ++r) {
