@@ -352,11 +352,16 @@ HWY_INLINE Part part_of(blas::Band band, std::int64_t row, std::int64_t rows, st
   return first < end ? Part{first, end} : Part{0, 0};
 }
 
+HWY_INLINE bool cuts(blas::Band band) {
+  return band.first > -blas::Band::kUnlimited || band.end < blas::Band::kUnlimited;
+}
+
 void multiply_f32(const Product& p, const Kept& kept, const Buffers& buffers) {
   const std::int64_t width = panel_columns_f32();
   const std::int64_t depth_step = depth_of(p.k);
   const std::int64_t column_step = std::max(kRightColumns, kRightBlock / depth_step / width * width);
   const std::int64_t row_step = std::max<std::int64_t>(1, kLeftBlock / depth_step / kTileRows) * kTileRows;
+  const bool banded = cuts(p.left) || cuts(p.result);
   const bool near = p.b.stride <= kPage && p.b.stride % lanes() == 0;
   const bool as_stored =
       kept.panels == nullptr && p.b.transposed == Transpose::no && p.m <= (near ? kPackRightAbove : kPackFarRightAbove);
@@ -379,11 +384,14 @@ void multiply_f32(const Product& p, const Kept& kept, const Buffers& buffers) {
         const Left left = left_block(p, row, rows, first, depth, buffers.left);
         const auto tile = [&](std::int64_t i, std::int64_t j) {
           const std::int64_t height = std::min<std::int64_t>(kTileRows, rows - i);
-          const std::int64_t wanted = part_of(p.result, row + i, height, column + j, width).end;
-          if (wanted == 0) return;
           std::int64_t count = std::min(width, columns - j);
-          if (wanted <= lanes()) count = std::min(count, lanes());
-          const Part inner = part_of(p.left, row + i, height, first, depth);
+          Part inner{0, depth};
+          if (banded) {
+            const std::int64_t wanted = part_of(p.result, row + i, height, column + j, width).end;
+            if (wanted == 0) return;
+            if (wanted <= lanes()) count = std::min(count, lanes());
+            inner = part_of(p.left, row + i, height, first, depth);
+          }
           const bool packed = j >= stored;
           const std::int64_t b_stride = packed ? width : p.b.stride;
           const float* b = packed ? panels + j * depth : p.b.data + first * p.b.stride + column + j;
