@@ -109,7 +109,8 @@ Tensor greater_equal(const Var& a, const Var& b);
 
 // ---- Choice.
 
-/// a where the mask is not 0, else b. `mask` is u8; all three shapes broadcast. The gradient goes to the chosen
+/// a where the mask is not 0, else b. `mask` is u8, a and b of one type; all three shapes broadcast. Integers are
+/// constants. The gradient goes to the chosen
 /// operand, the other gets 0 whatever it holds. (What computed the other may still turn that 0 into NaN, as log does at
 /// 0: choose its argument instead.) Keeps the mask. Throws ShapeError, DTypeError.
 Var where(const Tensor& mask, const Var& a, const Var& b);

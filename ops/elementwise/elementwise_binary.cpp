@@ -139,7 +139,7 @@ struct WhereRule {
 Tensor select(const Tensor& mask, const Tensor& a, const Tensor& b, const Shape& output) {
   const Tensor flags = mask.contiguous(), left = a.contiguous(), right = b.contiguous();
   Tensor result(output, a.dtype());
-  dispatch_floating(a.dtype(), "where", [&]<class T>(T) {
+  dispatch_all(a.dtype(), [&]<class T>(T) {
     const std::uint8_t* pm = flags.data<std::uint8_t>();
     const T *pa = left.data<T>(), *pb = right.data<T>();
     T* y = result.mutable_data<T>();
@@ -215,7 +215,8 @@ Tensor greater_equal(const Var& a, const Var& b) {
 }
 
 Var where(const Tensor& mask, const Var& a, const Var& b) {
-  check_types("where", a, b);
+  check<DTypeError>(a.dtype() == b.dtype(), "where", "needs operands of one type; got ", a.dtype(), a.shape(), " and ",
+                    b.dtype(), b.shape());
   check<DTypeError>(mask.dtype() == DType::u8, "where", "needs a u8 mask; got ", mask.dtype(), mask.shape());
   const Shape output = broadcast_shape("where", {&mask.shape(), &a.shape(), &b.shape()});
   Tensor y = select(mask, a.value(), b.value(), output);
@@ -408,6 +409,10 @@ void entries::add_elementwise_binary(Catalog& catalog) {
                  {sample_integers({3}, 1, 2).to(DType::u8), sample_normal({2}, 1), sample_normal({2}, 2)},
                  {},
                  "got [3] and [2] and [2]"},
+                {"types",
+                 {sample_integers({2}, 1, 2).to(DType::u8), sample_normal({2}, 1), sample_integers({2}, 2, 9)},
+                 {},
+                 "operands of one type"},
             };
           },
       .large =

@@ -70,6 +70,11 @@ TEST_CASE("comparisons of integers give masks that where takes", "[elementwise]"
   const Tensor a = Tensor::from({1.0f, 2.0f, 3.0f}, {3});
   CHECK(ops::where(ops::less_equal(ids, id), a, Tensor::scalar(0)).value().to_doubles() ==
         std::vector<double>{1, 2, 3});
+  const Tensor chosen = ops::where(ops::less(ids, id), ids, id).value();  // the smaller ones, to the last digit
+  CHECK(chosen.dtype() == DType::i64);
+  CHECK(ops::equal(chosen, Tensor::from({large, large - 1, std::int64_t{-3}}, {3})).to_doubles() ==
+        std::vector<double>{1, 1, 1});
+  CHECK_THROWS_AS(ops::where(ops::less(ids, id), ids, a), DTypeError);
   CHECK_THROWS_AS(ops::greater(ids, a), DTypeError);
 }
 
