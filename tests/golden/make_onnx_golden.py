@@ -50,9 +50,14 @@ def rounding(results):
     return 2.0**-7 if "bfloat16" in types else 2.0**-10 if "float16" in types else 0.0
 
 
+LARGE = 4096  # elements; count_onnx_cases.py alone has larger cases
+
+
 def save(op, made, rounded={}):
     tensors, options = {}, {}
     for name, (inputs, expected, case_options) in made.items():
+        if op == "losses" and max(np.size(value) for value in inputs.values()) > LARGE:
+            continue
         options[name] = json.dumps(case_options)
         tensors.update({f"{name}/{key}": np.asarray(value, order="C") for key, value in inputs.items()})
         tensors.update({f"{name}/expected/{key}": np.asarray(value, order="C") for key, value in expected.items()})
@@ -168,17 +173,21 @@ def tensors():
 
 
 def losses():
-    """Means of cross-entropies without weights of classes."""
+    """Of logits and of logarithms of probabilities; those that show these besides are compositions."""
     made = {}
-    for name, attributes, given, results in cases("SoftmaxCrossEntropyLoss"):
-        if attributes["reduction"] != b"mean" or len(given) > 2 or len(results) > 1:
-            continue
-        x, targets = given["x"], given["y"].reshape(-1)
-        targets = np.where(targets == attributes.get("ignore_index", -1), -1, targets)
-        # [N, C, ...] as rows of classes.
-        logits = np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
-        made[name] = ({"logits": logits, "targets": targets}, {"loss": results["z"]}, {})
-    save("cross_entropy", made)
+    names = {
+        "SoftmaxCrossEntropyLoss": ("cross_entropy", "logits"),
+        "NegativeLogLikelihoodLoss": ("negative_log_likelihood", "log_probabilities"),
+    }
+    for op_type, (op, scores) in names.items():
+        for name, attributes, given, results in cases(op_type):
+            x, targets, *weights = given.values()
+            if len(results) > 1:
+                continue
+            inputs = {scores: x, "targets": targets} | ({"class_weights": weights[0]} if weights else {})
+            options = {"reduction": attributes["reduction"].decode(), "ignore_index": attributes.get("ignore_index", -1)}
+            made[f"{op}.{name}"] = (inputs, {"loss": next(iter(results.values()))}, options)
+    save("losses", made)
 
 
 def rows(x):
