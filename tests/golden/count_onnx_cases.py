@@ -1,14 +1,16 @@
-"""Counts the cases of ONNX's node suite that tally computes, refuses (it has the op, in a form without what the case asks for),
-and has no op for. By hand:
+"""Counts the cases of ONNX's node suite, but those of ops' expansions, that tally computes by one op (whatever moves inputs and
+results into place), by several (onnx_compositions.py), refuses, and has nothing for. By hand:
 
-    pip install onnx==1.23.2 safetensors && python3 count_onnx_cases.py TALLY [--list]
+    pip install onnx==1.23.2 safetensors && python3 count_onnx_cases.py TALLY [--list] [--write]
 
-TALLY is the command. Cases are those of make_onnx_golden.py, and of more ops that the tests hold against loops of their own.
-A case that is one op of tally counts, whatever moves its inputs and results into place here; one that would be made of
-several does not.
+TALLY is the command. --list names the refused cases with the reason; --write writes what onnx_compositions.py ran as
+onnx_compositions.safetensors: inputs CASE/NAME, results CASE/expected/NAME, and the steps in the metadata.
+tests/tools/onnx_cases_test.cpp runs them again.
 """
 
 import collections
+import concurrent.futures
+import inspect
 import json
 import pathlib
 import subprocess
@@ -19,11 +21,23 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 import make_onnx_golden as golden
+import onnx_compositions as compositions
 
 FLOATS = [np.float32, np.float64]
 ONE = dict(
-    Abs="abs", Exp="exp", Log="log", Neg="negate", Sqrt="sqrt", Tanh="tanh", Sigmoid="sigmoid", Relu="relu",
-    Softplus="softplus", Sign="sign", Sin="sin", Cos="cos", Erf="erf",
+    Abs="abs",
+    Exp="exp",
+    Log="log",
+    Neg="negate",
+    Sqrt="sqrt",
+    Tanh="tanh",
+    Sigmoid="sigmoid",
+    Relu="relu",
+    Softplus="softplus",
+    Sign="sign",
+    Sin="sin",
+    Cos="cos",
+    Erf="erf",
 )
 TWO = dict(Add="add", Sub="subtract", Mul="multiply", Div="divide", Max="maximum", Min="minimum", Pow="tensor_power")
 REDUCTIONS = dict(ReduceSum="sum", ReduceMean="mean", ReduceMax="max", ReduceMin="min")
@@ -130,14 +144,6 @@ def norm(op_type, attributes, given, results):
     return op, inputs, {"y": flat(y)}, {"epsilon": attributes.get("epsilon", 1e-5)}
 
 
-KNOWN = set(ONE) | set(TWO) | set(REDUCTIONS) | set(
-    "Sum Mean Reciprocal Gelu Swish Elu Celu Clip Where CumSum Concat Reshape Flatten Squeeze Unsqueeze Identity Dropout Expand "
-    "Slice Gather LayerNormalization RMSNormalization Gemm Equal Less LessOrEqual Greater GreaterOrEqual ArgMax ArgMin Transpose "
-    "Split Pad GatherElements ScatterElements OneHot Softmax LogSoftmax ReduceLogSumExp TopK MatMul SoftmaxCrossEntropyLoss "
-    "CausalConvWithState RotaryEmbedding LinearAttention GRU LSTM BatchNormalization Attention".split()
-)
-
-
 def passes(tally, op, inputs, expected, options, tolerance):
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -161,9 +167,72 @@ def passes(tally, op, inputs, expected, options, tolerance):
     return True
 
 
+def close(got, expected, tolerance):
+    expected = compositions.readable(expected)
+    return got.shape == expected.shape and np.allclose(got, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def composed(tally, op_type, attributes, given, results):
+    """The program that computes a case. Throws Refused."""
+    compose = compositions.COMPOSITIONS[op_type]
+    program = compositions.Program(tally)
+    further = {
+        key: value
+        for key, value in dict(op_type=op_type, results=results).items()
+        if key in inspect.signature(compose).parameters
+    }
+    made = compose(program, attributes, given, **further)
+    if not isinstance(made, dict):
+        made = dict(zip(results, made))
+    tolerance = max(2e-6, golden.rounding(results))
+    for key, value in results.items():
+        if not close(made[key].array, value, tolerance):
+            raise compositions.Refused("another result")
+    steps = {"steps": program.steps, "results": {key: made[key].name for key in results}, "tolerance": tolerance}
+    return steps, program.inputs, {key: compositions.readable(value) for key, value in results.items()}
+
+
+def judge(tally, case, tries):
+    """(verdict, why or the program) of a case."""
+    op_type, single = case.model.graph.node[0].op_type, len(case.model.graph.node) == 1
+    known = single and op_type in compositions.COMPOSITIONS
+    if any(isinstance(value, (list, type(None))) for values in case.data_sets[0] for value in values):
+        return ("refused", "sequences and optional values") if known else ("no op", None)
+    attributes, given, results = golden.contents(case)
+    if not tries and known:
+        try:
+            found = one(op_type, attributes, given, results)
+        except (KeyError, IndexError):
+            found = None
+        tries = [(*found, max(2e-6, golden.rounding(results)))] if found else []
+    if tries and all(passes(tally, *each) for each in tries):
+        return "one op", None
+    if not known:
+        return "no op", None
+    try:
+        program = composed(tally, op_type, attributes, given, results)
+        return "one op" if len(program[0]["steps"]) == 1 else "composed", program
+    except compositions.Refused as why:
+        return "refused", str(why)
+
+
+def write(programs):
+    tensors, steps = {}, {}
+    for name, (made, inputs, expected) in sorted(programs.items()):
+        if max(np.size(value) for value in [*inputs.values(), *expected.values()]) > 1024 or len(made["steps"]) > 60:
+            continue
+        steps[name] = made
+        tensors.update({f"{name}/{key}": value for key, value in inputs.items()})
+        tensors.update({f"{name}/expected/{key}": value for key, value in expected.items()})
+    save_file(
+        tensors, golden.HERE / "onnx_compositions.safetensors", metadata={"programs": json.dumps(steps, separators=(",", ":"))}
+    )
+    print("wrote", len(steps), "compositions")
+
+
 def main():
     tally = sys.argv[1]
-    made, good = collections.defaultdict(list), {}
+    made = collections.defaultdict(list)
 
     def keep(op, cases, rounded={}):
         for name, (inputs, expected, options) in cases.items():
@@ -171,37 +240,45 @@ def main():
             made[case or known].append((known if case else op, inputs, expected, options, max(2e-6, rounded.get(name, 0))))
 
     golden.save = keep
-    for family in (golden.attentions, golden.causal_convolutions, golden.elementwise, golden.linear_attentions, golden.losses,
-                   golden.recurrences, golden.rotary, golden.tensors):
+    for family in (
+        golden.attentions,
+        golden.causal_convolutions,
+        golden.elementwise,
+        golden.linear_attentions,
+        golden.losses,
+        golden.recurrences,
+        golden.rotary,
+        golden.tensors,
+    ):
         family()
     modules = {}
     golden.save = lambda op, cases, rounded={}: modules.update(cases)
     golden.batch_norms()  # tests/nn computes them
-    counts = collections.defaultdict(collections.Counter)
-    for case in golden.SUITE:
-        name = case.name.removeprefix("test_")
-        if "_expanded" in name:
-            continue
-        op_type = case.model.graph.node[0].op_type
-        single = len(case.model.graph.node) == 1
-        tries = made[name] + made[name + "_0"] + made[name + "_1"]
-        arrays = not any(isinstance(value, (list, type(None))) for values in case.data_sets[0] for value in values)
-        if not tries and single and op_type in KNOWN and arrays:
-            attributes, given, results = golden.contents(case)
-            found = one(op_type, attributes, given, results)
-            tries = [(*found, max(2e-6, golden.rounding(results)))] if found else []
-        if name in modules or (tries and all(passes(tally, *each) for each in tries)):
-            counts["passed"][op_type] += 1
-        elif single and op_type in KNOWN:
-            counts["refused"][op_type] += 1
-            if tries:
-                print("not as ONNX has it:", name, tries[0][0])
-        else:
-            counts["no op"][op_type] += 1
-    for kind in ("passed", "refused", "no op"):
+    suite = {case.name.removeprefix("test_"): case for case in golden.SUITE if "_expanded" not in case.name}
+    tries = {name: made[name] + made[name + "_0"] + made[name + "_1"] for name in suite}
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        verdicts = dict(
+            zip(
+                suite,
+                threads.map(
+                    lambda name: ("one op", None) if name in modules else judge(tally, suite[name], tries[name]), suite
+                ),
+            )
+        )
+    counts, whys = collections.defaultdict(collections.Counter), collections.defaultdict(list)
+    for name, (verdict, more) in verdicts.items():
+        counts[verdict][suite[name].model.graph.node[0].op_type] += 1
+        if verdict == "refused":
+            whys[more].append(name)
+    for kind in ("one op", "composed", "refused", "no op"):
         print(kind, sum(counts[kind].values()))
         if "--list" in sys.argv:
             print("   ", ", ".join(f"{op} {count}" for op, count in sorted(counts[kind].items())))
+    if "--list" in sys.argv:
+        for why, names in sorted(whys.items(), key=lambda each: -len(each[1])):
+            print(f"refused, {len(names)}: {why}\n   ", ", ".join(names))
+    if "--write" in sys.argv:
+        write({name: more for name, (verdict, more) in verdicts.items() if verdict != "refused" and more is not None})
 
 
 main()

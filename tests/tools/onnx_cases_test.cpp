@@ -5,7 +5,9 @@
 
 #include "tally/core/io/json.h"
 #include "tally/core/io/safetensors.h"
+#include "tally/ops/check.h"
 #include "tests/support/run_command.h"
+#include "tools/option_json.h"
 
 using namespace tally;
 
@@ -95,6 +97,38 @@ TEST_CASE("cases of ONNX's node suite", "[command][onnx]") {
         const Tensor& got = output.at(result_name.substr(0, colon));
         check_close(colon == std::string::npos ? got : last_rows(got, each.inputs.at("offsets")), tensor, tolerance);
       }
+    }
+  }
+}
+
+TEST_CASE("cases of ONNX's node suite that are several ops", "[command][onnx]") {
+  // tests/golden/count_onnx_cases.py ran and wrote them.
+  const TensorFile file = load_safetensors(TALLY_SOURCE_DIR "/tests/golden/onnx_compositions.safetensors");
+  const Json programs = parse_json(file.metadata.at("programs"), "programs");
+  const std::map<std::string, OnnxCase> cases = cases_of(file);
+  CHECK(cases.size() == 331);
+  for (const auto& [name, each] : cases) {
+    INFO(name);
+    const Json& program = programs.at(name);
+    std::map<std::string, Tensor> values = each.inputs;
+    std::size_t count = 0;
+    for (const Json& step : program.at("steps").elements()) {
+      const ops::OpEntry& entry = ops::standard_catalog().find(step.at("op").as_string());
+      INFO(count << ": " << entry.name);
+      std::vector<Tensor> inputs;
+      for (const ops::OpInput& input : entry.inputs) {
+        const Json* from = step.at("inputs").find(input.name);
+        inputs.push_back(from == nullptr ? Tensor() : values.at(from->as_string()));
+      }
+      const std::vector<Tensor> outputs = ops::evaluate(entry, inputs, tools::read_options(entry, step.at("options")));
+      for (std::size_t k = 0; k < outputs.size(); ++k) {
+        values["s" + std::to_string(count) + "." + entry.outputs[k].name] = outputs[k];
+      }
+      ++count;
+    }
+    REQUIRE_FALSE(each.expected.empty());
+    for (const auto& [result, tensor] : each.expected) {
+      check_close(values.at(program.at("results").at(result).as_string()), tensor, program.at("tolerance").as_double());
     }
   }
 }
