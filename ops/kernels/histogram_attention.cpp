@@ -8,6 +8,8 @@
 #include "tally/core/blas.h"
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
+#include "tally/core/right_operand.h"
+#include "tally/ops/kernels/codeword_assignment.h"
 
 namespace tally::kernels {
 namespace {
@@ -15,18 +17,12 @@ namespace {
 using blas::Transpose;
 
 // All sizes are constants of shapes, never of the machine: they decide the order of sums.
-// A product up to this many multiplications goes through BLAS without packing, faster than a larger one.
-constexpr std::int64_t kProductLimit = 1000000;
-constexpr std::int64_t kSmallestTile = 32;
 /// Tiles that one task takes, and after which sums of f32 move on to double.
-constexpr std::int64_t kGrain = 16;
+constexpr std::int64_t kGrain = 8;
+/// Rows of a tile whose part of the gradient of values is summed on its own: a chain of all of them would lose digits.
+constexpr std::int64_t kSummedRows = 64;
 /// Tasks of backward, each with sums of its own for tables and values.
 constexpr std::int64_t kTasks = 16;
-
-std::int64_t tile_rows(std::int64_t stride, std::int64_t width) {
-  const std::int64_t unpacked = kProductLimit / std::max<std::int64_t>(stride * width, 1) / 4 * 4;
-  return unpacked < kSmallestTile ? kHistogramTileRows : std::min(unpacked, kHistogramTileRows);
-}
 
 Sights sights_of(bool causal) { return {Sight::inclusive, causal ? Sight::none : Sight::others}; }
 /// Of the transposed scan: which rows see this one.
@@ -49,8 +45,7 @@ void pad(const T* from, std::int64_t rows, std::int64_t words, std::int64_t padd
 template <class T>
 class Pass {
  public:
-  Pass(const HistogramProblem<T>& problem, bool moments)
-      : p(problem), rows(tile_rows(problem.codebooks * round_up(problem.words, kCodewordPadding), problem.width)) {
+  Pass(const HistogramProblem<T>& problem, bool moments) : p(problem) {
     tables.codebooks = p.codebooks;
     tables.words = p.words;
     tables.padded = round_up(p.words, kCodewordPadding);
@@ -68,7 +63,8 @@ class Pass {
     // A window that shows everything is none.
     std::int64_t longest = 0;
     for (std::size_t i = 0; i + 1 < p.bounds.size(); ++i) longest = std::max(longest, p.bounds[i + 1] - p.bounds[i]);
-    cuts = cut_sequences(p.bounds, p.window < longest ? p.window : 0, rows);
+    cuts = cut_sequences(p.bounds, p.window < longest ? p.window : 0, kHistogramTileRows);
+    for (const Tile& tile : cuts.tiles) rows = std::max(rows, tile.rows);
     const std::int64_t total = p.bounds.empty() ? 0 : p.bounds.back();
     TallySource<T> source;
     if (p.dense != nullptr) {
@@ -154,7 +150,7 @@ class Pass {
   }
 
   const HistogramProblem<T>& p;
-  std::int64_t rows;  ///< of a tile, at most
+  std::int64_t rows = 0;  ///< of a tile, at most
   std::int64_t stride = 0;
   CodewordTables<T> tables;
   const T* values = nullptr;  ///< [stride, width]
@@ -200,7 +196,10 @@ template <class T>
 class BackwardPass {
  public:
   BackwardPass(const HistogramProblem<T>& problem, const HistogramGradients<T>& gradients)
-      : p_(problem), g_(gradients), pass_(problem, gradients.rate != nullptr) {}
+      : p_(problem), g_(gradients), pass_(problem, gradients.rate != nullptr) {
+    if (g_.tables == nullptr && g_.rate == nullptr && g_.logit_gradients == nullptr) return;
+    values_ = blas::RightOperand<T>(Transpose::yes, p_.width, pass_.stride, pass_.values, p_.width, pass_.rows);
+  }
 
   void run() {
     const auto tiles = static_cast<std::int64_t>(pass_.cuts.tiles.size());
@@ -213,6 +212,9 @@ class BackwardPass {
         count_storage_ = Tensor({total, stride}, dtype_of<T>);
         count_gradients_ = count_storage_.template mutable_data<T>();
       }
+      TallySource<T> source;
+      source.dense = count_gradients_;
+      back_.emplace(pass_.cuts, pass_.tables, source, sights_back(p_.causal), p_.rate, false);
     }
     const std::int64_t grain = std::max(kGrain, block_count(tiles, kTasks));
     std::vector<Sums<T>> sums;
@@ -233,21 +235,26 @@ class BackwardPass {
   }
 
  private:
-  void tile(const Tile& tile, typename Pass<T>::Buffers& buffers, Sums<T>& sums) const {
+  void tile(const Tile& tile, typename Pass<T>::Buffers& buffers, Sums<T>& sums) {
     const std::int64_t stride = pass_.stride, width = p_.width;
     const T* gradient = g_.output + tile.row * width;
     pass_.probabilities(tile, buffers);
     if (g_.values != nullptr) {
-      blas::gemm(Transpose::yes, Transpose::no, stride, width, tile.rows, T{1}, buffers.probabilities, stride, gradient,
-                 width, T{1}, sums.value_part.template mutable_data<T>(), width);
+      T* to = sums.value_part.template mutable_data<T>();
+      for (std::int64_t r = 0; r < tile.rows; r += kSummedRows) {
+        blas::gemm(Transpose::yes, Transpose::no, stride, width, std::min(kSummedRows, tile.rows - r), T{1},
+                   buffers.probabilities + r * stride, stride, gradient + r * width, width, T{1}, to, width);
+      }
     }
     if (g_.tables == nullptr && g_.rate == nullptr && count_gradients_ == nullptr) return;
     T* counts = count_gradients_ == nullptr ? buffers.gradients : count_gradients_ + tile.row * stride;
-    blas::gemm(Transpose::no, Transpose::yes, tile.rows, stride, width, T{1}, gradient, width, pass_.values, width,
-               T{0}, counts, stride);
+    values_.multiply(Transpose::no, tile.rows, T{1}, gradient, width, T{0}, counts, stride);
     histogram_probabilities_backward(pass_.tables, p_.codes.from(tile.row), tile.rows, buffers.probabilities,
                                      buffers.normalizers, counts,
                                      g_.tables == nullptr ? nullptr : sums.table_part.template mutable_data<T>());
+    for (std::int64_t s = tile.first_segment; back_ && s < tile.end_segment; ++s) {
+      back_->take(pass_.cuts.segments[static_cast<std::size_t>(s)], buffers.scan);
+    }
     if (g_.rate == nullptr) return;
     for (std::int64_t r = 0; r < tile.rows; ++r) {
       sums.rate -= static_cast<double>(dot(counts + r * stride, buffers.moments + r * stride, stride));
@@ -284,20 +291,29 @@ class BackwardPass {
   /// From gradients of counts to those of the assignments, by the transposed scan, to those of their logits.
   void assignments() {
     const std::int64_t stride = pass_.stride, row = p_.codebooks * p_.words;
-    TallySource<T> source;
-    source.dense = count_gradients_;
-    HistogramScan<T> scan(pass_.cuts, pass_.tables, source, sights_back(p_.causal), p_.rate, false);
-    scan.prepare();
+    back_->join();
+    // A row is read before it is written where each is tallied from the last to the first.
+    const bool in_place = p_.causal && pass_.cuts.window == 0 && p_.words == pass_.tables.padded;
     const auto segments = static_cast<std::int64_t>(pass_.cuts.segments.size());
     parallel_for(segments, kGrain, [&](std::int64_t begin, std::int64_t end) {
-      ScanBuffers<T> scratch = scan.buffers();
-      Tensor storage({2, pass_.rows, stride}, dtype_of<T>);
+      ScanBuffers<T> scratch = back_->buffers();
+      Tensor storage({in_place ? 0 : 2, pass_.rows, stride}, dtype_of<T>);
       T *gradients = storage.template mutable_data<T>(), *soft = gradients + pass_.rows * stride;
       for (std::int64_t i = begin; i < end; ++i) {
         const Segment& segment = pass_.cuts.segments[static_cast<std::size_t>(i)];
-        scan.counts(segment, gradients, scratch);
-        codeword_softmax(pass_.tables, g_.logits + segment.row * row, segment.rows, soft);
-        codeword_softmax_backward(pass_.tables, soft, gradients, segment.rows, g_.logit_gradients + segment.row * row);
+        const T* logits = g_.logits + segment.row * row;
+        T* out = g_.logit_gradients + segment.row * row;
+        if (in_place) {
+          back_->counts(segment, out, scratch);
+          assignment_slope(
+              AssignmentRows<T>{
+                  .logits = logits, .stride = p_.words, .rows = segment.rows * p_.codebooks, .words = p_.words},
+              out, static_cast<T*>(nullptr), p_.words, T{1});
+          continue;
+        }
+        back_->counts(segment, gradients, scratch);
+        codeword_softmax(pass_.tables, logits, segment.rows, soft);
+        codeword_softmax_backward(pass_.tables, soft, gradients, segment.rows, out);
       }
     });
   }
@@ -307,6 +323,8 @@ class BackwardPass {
   Pass<T> pass_;
   Tensor count_storage_;
   T* count_gradients_ = nullptr;  ///< [T, stride]
+  blas::RightOperand<T> values_;  ///< transposed
+  std::optional<HistogramScan<T>> back_;
 };
 
 }  // namespace
@@ -314,13 +332,14 @@ class BackwardPass {
 template <class T>
 void histogram_attention_forward(const HistogramProblem<T>& problem, T* output) {
   const Pass<T> pass(problem, false);
+  const blas::RightOperand<T> values(Transpose::no, pass.stride, problem.width, pass.values, problem.width, pass.rows);
   parallel_for(static_cast<std::int64_t>(pass.cuts.tiles.size()), kGrain, [&](std::int64_t begin, std::int64_t end) {
     typename Pass<T>::Buffers buffers = pass.buffers(false);
     for (std::int64_t i = begin; i < end; ++i) {
       const Tile& tile = pass.cuts.tiles[static_cast<std::size_t>(i)];
       pass.probabilities(tile, buffers);
-      blas::gemm(Transpose::no, Transpose::no, tile.rows, problem.width, pass.stride, T{1}, buffers.probabilities,
-                 pass.stride, pass.values, problem.width, T{0}, output + tile.row * problem.width, problem.width);
+      values.multiply(Transpose::no, tile.rows, T{1}, buffers.probabilities, pass.stride, T{0},
+                      output + tile.row * problem.width, problem.width);
     }
   });
 }

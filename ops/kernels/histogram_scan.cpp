@@ -11,7 +11,7 @@ namespace tally::kernels {
 namespace {
 
 /// Segments of one parallel block.
-constexpr std::int64_t kGrain = 16;
+constexpr std::int64_t kGrain = 8;
 
 template <class T>
 T without_denormals(double x) {
@@ -78,6 +78,7 @@ HistogramScan<T>::HistogramScan(const Cuts& cuts, const CodewordTables<T>& table
   const auto allocate = [&](Sight sight, Borders& borders) {
     if (sight == Sight::none || cuts.slots == 0) return;
     borders.near = Tensor({cuts.slots, width()}, dtype_of<T>);
+    borders.totals = borders.near.template mutable_data<T>();
     if (cuts.window > 0) borders.far = Tensor({cuts.slots, width()}, dtype_of<T>);
   };
   allocate(sights.past, past_);
@@ -149,8 +150,11 @@ void HistogramScan<T>::step(T* sums) const {
 /// Sum over a segment, decayed to its last row (past) or its first.
 template <class T>
 void HistogramScan<T>::total(const Segment& segment, bool past, T* sums, ScanBuffers<T>& buffers) const {
-  std::fill_n(sums, width(), T{0});
   const T* dense = dense_rows(segment.row, segment.rows, buffers.rows);
+  if (dense != nullptr && !past && !moments_) {
+    return sum_weighted_rows(dense, segment.rows, stride_, powers_.data(), sums);
+  }
+  std::fill_n(sums, width(), T{0});
   for (std::int64_t i = 0; i < segment.rows; ++i) {
     add_row(sums, dense, segment.row + i, i, past ? segment.rows - 1 - i : i);
   }
@@ -217,26 +221,31 @@ void HistogramScan<T>::carry(std::int64_t first, std::int64_t end, bool past, Bo
 }
 
 template <class T>
-void HistogramScan<T>::prepare() {
-  if (cuts_.slots == 0) return;
-  const bool past = sights_.past != Sight::none, future = sights_.future != Sight::none;
-  T* past_totals = past ? past_.near.template mutable_data<T>() : nullptr;
-  T* future_totals = future ? future_.near.template mutable_data<T>() : nullptr;
-  parallel_for(static_cast<std::int64_t>(cuts_.segments.size()), kGrain, [&](std::int64_t begin, std::int64_t end) {
-    ScanBuffers<T> scratch = buffers();
-    for (std::int64_t i = begin; i < end; ++i) {
-      const Segment& segment = cuts_.segments[static_cast<std::size_t>(i)];
-      if (segment.slot < 0) continue;
-      if (past) total(segment, true, past_totals + segment.slot * width(), scratch);
-      if (future) total(segment, false, future_totals + segment.slot * width(), scratch);
-    }
-  });
+void HistogramScan<T>::take(const Segment& segment, ScanBuffers<T>& buffers) {
+  if (segment.slot < 0) return;
+  const std::int64_t at = segment.slot * width();
+  if (sights_.past != Sight::none) total(segment, true, past_.totals + at, buffers);
+  if (sights_.future != Sight::none) total(segment, false, future_.totals + at, buffers);
+}
+
+template <class T>
+void HistogramScan<T>::join() {
   parallel_for(static_cast<std::int64_t>(cuts_.sequences.size() / 2), 1, [&](std::int64_t i, std::int64_t) {
     const std::int64_t first = cuts_.sequences[static_cast<std::size_t>(2 * i)];
     const std::int64_t end = cuts_.sequences[static_cast<std::size_t>(2 * i + 1)];
-    if (past) carry(first, end, true, past_);
-    if (future) carry(first, end, false, future_);
+    if (sights_.past != Sight::none) carry(first, end, true, past_);
+    if (sights_.future != Sight::none) carry(first, end, false, future_);
   });
+}
+
+template <class T>
+void HistogramScan<T>::prepare() {
+  if (cuts_.slots == 0) return;
+  parallel_for(static_cast<std::int64_t>(cuts_.segments.size()), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    ScanBuffers<T> scratch = buffers();
+    for (std::int64_t i = begin; i < end; ++i) take(cuts_.segments[static_cast<std::size_t>(i)], scratch);
+  });
+  join();
 }
 
 template <class T>
@@ -277,7 +286,9 @@ void HistogramScan<T>::count_future(const Segment& segment, const T* dense, T* o
   std::fill_n(state, n, T{0});
   const bool has_near = segment.slot >= 0 && segment.end() < segment.block_end;
   const T* near = has_near ? future_.near.template data<T>() + segment.slot * n : nullptr;
-  for (std::int64_t i = segment.rows - 1; i >= 0; --i) {
+  const bool whole = tallies_back(dense);
+  if (whole) tally_back(dense, segment.rows, stride_, near, powers_.data(), out);
+  for (std::int64_t i = whole ? -1 : segment.rows - 1; i >= 0; --i) {
     T* row = out + i * n;
     if (i < segment.rows - 1) step(state);
     if (sights_.future == Sight::others) add_into(row, state, n);
@@ -301,8 +312,8 @@ void HistogramScan<T>::count_future(const Segment& segment, const T* dense, T* o
 
 template <class T>
 void HistogramScan<T>::counts(const Segment& segment, T* out, ScanBuffers<T>& buffers) const {
-  std::fill_n(out, segment.rows * width(), T{0});
   const T* dense = dense_rows(segment.row, segment.rows, buffers.rows);
+  if (!tallies_back(dense)) std::fill_n(out, segment.rows * width(), T{0});
   if (sights_.past != Sight::none) count_past(segment, dense, out, buffers);
   if (sights_.future != Sight::none) count_future(segment, dense, out, buffers);
 }

@@ -64,7 +64,8 @@ struct ScanBuffers {
   std::vector<T> rows, other_rows;  ///< assignments of a segment, and of the one a window away
 };
 
-/// One scan of all sequences. prepare() must come before counts().
+/// One scan of all sequences. prepare() must come before counts(); or take() of every segment, as soon as its rows are
+/// there, then join().
 ///
 /// With moments every sum has a second half, sum_j |t - j| decay^|t - j| y_j: its derivative by the decay's rate,
 /// negated.
@@ -77,6 +78,10 @@ class HistogramScan {
 
   /// Sums at the borders of segments: in parallel over segments, then from border to border.
   void prepare();
+  /// The sums of one segment; segments may be taken in parallel.
+  void take(const Segment& segment, ScanBuffers<T>& buffers);
+  /// From border to border.
+  void join();
   /// out [rows, width()] of a segment: the counts, then the moments.
   void counts(const Segment& segment, T* out, ScanBuffers<T>& buffers) const;
   /// Elements of a row of counts().
@@ -90,11 +95,16 @@ class HistogramScan {
  private:
   /// Sums at borders, [slots, width] each.
   struct Borders {
-    Tensor near;  ///< of its own block, from this segment on outwards, decayed to the row next to the segment
-    Tensor far;   ///< of its own block beyond the segment the other way, decayed to that end of the block
+    Tensor near;          ///< of its own block, from this segment on outwards, decayed to the row next to the segment
+    Tensor far;           ///< of its own block beyond the segment the other way, decayed to that end of the block
+    T* totals = nullptr;  ///< those of near, which begin as the totals of segments
   };
 
   double decay_over(std::int64_t rows) const;
+  /// Whether a segment's own rows are tallied by tally_back().
+  bool tallies_back(const T* dense) const {
+    return dense != nullptr && !moments_ && sights_.past == Sight::none && sights_.future == Sight::inclusive;
+  }
   const T* dense_rows(std::int64_t row, std::int64_t rows, std::vector<T>& storage) const;
   void add_row(T* sums, const T* dense, std::int64_t row, std::int64_t i, std::int64_t distance) const;
   void add_scaled(T* to, const T* sums, std::int64_t distance) const;

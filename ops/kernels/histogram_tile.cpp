@@ -71,11 +71,6 @@ static_assert(HWY_MAX_BYTES / sizeof(float) <= kCodewordPadding, "codebooks are 
 
 HWY_INLINE std::int64_t lanes_of(F d) { return static_cast<std::int64_t>(hn::Lanes(d)); }
 
-/// 0 in place of what is below the smallest normal number: denormals would slow down the product that follows.
-HWY_INLINE V flushed(F d, V x) {
-  return hn::IfThenElseZero(hn::Ge(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::min())), x);
-}
-
 /// One row of one codebook: products with the exponentials are in `p`, their sum is given.
 HWY_INLINE void normalize_row(F d, const CodewordTables<float>& tables, std::int64_t codebook, std::int64_t code,
                               float sum, const float* counts, float* p, float* inverse, float* log_sum) {
@@ -91,6 +86,7 @@ HWY_INLINE void normalize_row(F d, const CodewordTables<float>& tables, std::int
   *inverse = 0;
   const float* products = tables.products + (codebook * tables.words + code) * tables.words;
   *log_sum = present_probabilities(counts, products, tables.scale, tables.words, p);
+  std::fill(p + tables.words, p + tables.padded, 0.0f);
 }
 
 void histogram_probabilities_f32(const CodewordTables<float>& tables, CodeRows codes, std::int64_t rows, float* counts,

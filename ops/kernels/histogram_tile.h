@@ -96,6 +96,16 @@ void codeword_softmax_backward(const CodewordTables<float>& tables, const float*
 void codeword_softmax_backward(const CodewordTables<double>& tables, const double* assignments, const double* gradients,
                                std::int64_t rows, double* logit_gradients);
 
+/// Dense rows [rows, stride] tallied from the last to the first: out row i = sum_(j >= i) powers[j - i] row j, and
+/// powers[rows - i] `after` [stride], which may be null. `out` may be `from`. stride is a multiple of kCodewordPadding.
+void tally_back(const float* from, std::int64_t rows, std::int64_t stride, const float* after, const float* powers,
+                float* out);
+void tally_back(const double* from, std::int64_t rows, std::int64_t stride, const double* after, const double* powers,
+                double* out);
+/// sums [stride] = sum_i weights[i] row i.
+void sum_weighted_rows(const float* from, std::int64_t rows, std::int64_t stride, const float* weights, float* sums);
+void sum_weighted_rows(const double* from, std::int64_t rows, std::int64_t stride, const double* weights, double* sums);
+
 /// x[i] = factor x[i], 0 where that is below the smallest normal number: old counts would become denormal and slow. n
 /// is a multiple of kCodewordPadding.
 void decay_counts(float* x, float factor, std::int64_t n);

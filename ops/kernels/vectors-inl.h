@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 HWY_BEFORE_NAMESPACE();
 namespace tally::kernels {
@@ -36,6 +37,12 @@ HWY_INLINE void store_lanes(hn::Vec<D> v, D d, hn::TFromD<D>* to, std::int64_t c
   HWY_ALIGN hn::TFromD<D> part[HWY_MAX_BYTES / sizeof(hn::TFromD<D>)];
   hn::Store(v, d, part);
   std::copy_n(part, count, to);
+}
+
+/// 0 in place of what is below the smallest normal number: denormals would slow down the product that follows.
+template <class D>
+HWY_INLINE hn::Vec<D> flushed(D d, hn::Vec<D> x) {
+  return hn::IfThenElseZero(hn::Ge(hn::Abs(x), hn::Set(d, std::numeric_limits<hn::TFromD<D>>::min())), x);
 }
 
 /// Calls body(i, count) for [0, n) in steps of one vector; `count` is below the number of lanes at the end only, so an

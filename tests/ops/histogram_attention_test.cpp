@@ -8,6 +8,8 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/blas.h"
 #include "tally/core/memory.h"
+#include "tally/core/parallel.h"
+#include "tally/core/simd.h"
 #include "tally/ops/catalog.h"
 #include "tests/ops/references.h"
 
@@ -108,6 +110,60 @@ TEST_CASE("histogram attention does not depend on the size of tiles", "[histogra
       };
       const std::vector<double> narrow = columns(8);
       for (const std::int64_t width : {100, 128, 240}) CHECK(difference(columns(width), narrow) < 1e-12);
+    }
+  }
+}
+
+TEST_CASE("f32 is f64 for codebooks of a vector and of several, on every target, the same bits on any threads",
+          "[histogram_attention]") {
+  struct Restore {
+    int threads = num_threads();
+    std::string target = simd_target();
+    ~Restore() {
+      set_num_threads(threads);
+      set_simd_target(target);
+    }
+  } restore;
+  const std::int64_t length = 700;
+  const Offsets offsets = Offsets::from_lengths(std::vector<std::int64_t>{300, 1, 0, 399});
+  struct Run {
+    Tensor output, logits, tables, values;
+  };
+  // Codebooks that go together by eight, and what is left of eight.
+  for (const auto& [books, words] :
+       {std::pair{8, 16}, std::pair{3, 16}, std::pair{11, 16}, std::pair{3, 9}, std::pair{2, 32}, std::pair{2, 128}}) {
+    for (const double decay : {0.0, 0.1}) {
+      INFO(books << " codebooks of " << words << " words, decay " << decay);
+      const Tensor codes = sample_integers({length, books}, 1, words).to(DType::u8);
+      const Tensor logits = sample_normal({length, books, words}, 2), tables = sample_normal({books, words, words}, 3);
+      const Tensor values = sample_normal({books * words, 12}, 4), upstream = sample_normal({length, 12}, 5);
+      const auto run = [&](DType dtype) {
+        Tape tape;
+        const Var l = tape.input(logits.to(dtype)), t = tape.input(tables.to(dtype)), v = tape.input(values.to(dtype));
+        Var output;
+        {
+          const Recording on(tape);
+          const Var rate = decay == 0 ? Var() : Var(Tensor::scalar(std::log(decay), dtype));
+          output = ops::histogram_attention(codes, l, t, v, rate, offsets, {.scale = 0.4});
+        }
+        const Tensor cotangent = upstream.to(dtype);
+        const Gradients gradients = tape.backward(std::span(&output, 1), std::span(&cotangent, 1));
+        return Run{output.value(), gradients[l], gradients[t], gradients[v]};
+      };
+      const Run exact = run(DType::f64);
+      const auto each = {&Run::output, &Run::logits, &Run::tables, &Run::values};
+      for (const std::string& target : simd_targets()) {
+        set_simd_target(target);
+        std::vector<Run> runs;
+        for (const int threads : {1, 2, 8}) {
+          set_num_threads(threads);
+          runs.push_back(run(DType::f32));
+        }
+        for (const auto part : each) {
+          CHECK(difference((runs[0].*part).to_doubles(), (exact.*part).to_doubles()) < 2e-6);
+          for (const Run& other : runs) CHECK((other.*part).to_doubles() == (runs[0].*part).to_doubles());
+        }
+      }
     }
   }
 }
