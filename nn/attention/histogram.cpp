@@ -17,9 +17,11 @@ std::string six_decimals(double decay) {
 }  // namespace
 
 HistogramKind HistogramKind::make(const HistogramOptions& options, const AttentionSettings& settings, RngKey key) {
-  return {.quantizer = VectorQuantizer::make(
-              {.codebooks = options.codebooks, .codewords = options.codewords, .width = settings.width},
-              key.fold_in("quantizer")),
+  return {.quantizer = VectorQuantizer::make({.codebooks = options.codebooks,
+                                              .codewords = options.codewords,
+                                              .width = settings.width,
+                                              .quantization = {.reconstruct = false}},
+                                             key.fold_in("quantizer")),
           .histogram = HistogramSelfAttention::make(
               {.codebooks = options.codebooks, .width = settings.width, .mask = settings.mask, .decay = options.decay},
               key.fold_in("histogram"))};

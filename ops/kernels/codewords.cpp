@@ -156,9 +156,31 @@ void sum_i32(const float* codebooks, const CodeRows<std::int32_t>& in, float* ou
   sum_chosen(codebooks, in, out, out_stride, keep);
 }
 
+/// scatter of rows of one vector, whose sums all stay in the first cache.
+template <class Code>
+HWY_INLINE void scatter_vectors(const float* values, std::int64_t value_stride, float factor, const CodeRows<Code>& in,
+                                float* sums) {
+  const F d;
+  const V scale = hn::Set(d, factor);
+  const std::int64_t book_size = in.words * in.width;
+  for (std::int64_t row = 0; row < in.rows; ++row) {
+    const V v = hn::LoadU(d, values + row * value_stride);
+    const Code* codes = in.codes + row * in.stride;
+    float* to = sums;
+    for (std::int64_t book = 0; book < in.books; ++book, to += book_size) {
+      float* at = to + static_cast<std::int64_t>(codes[book]) * in.width;
+      hn::StoreU(hn::MulAdd(scale, v, hn::LoadU(d, at)), d, at);
+    }
+  }
+}
+
 template <class Code>
 HWY_INLINE void scatter(const float* values, std::int64_t value_stride, float factor, const CodeRows<Code>& in,
                         float* sums) {
+  constexpr std::int64_t kNear = 4096;  // half of a first cache of 32 KiB
+  if (in.width == static_cast<std::int64_t>(hn::Lanes(F())) && in.books * in.words * in.width <= kNear) {
+    return scatter_vectors(values, value_stride, factor, in, sums);
+  }
   // Book by book for a few rows, so that these rows and the sums of one book stay in the first cache.
   constexpr std::int64_t kTogether = 32;
   const F d;

@@ -10,8 +10,7 @@
 
 namespace tally::kernels::quantization {
 
-/// Rows of a tile of so many elements. A product packs its other factor, the codewords, for every tile: fewer rows
-/// would spend its time on that.
+/// Rows of a tile of so many elements.
 inline std::int64_t tile_rows(std::int64_t columns, std::int64_t elements) {
   return std::clamp(elements / std::max<std::int64_t>(columns, 1), std::int64_t{64}, std::int64_t{512});
 }

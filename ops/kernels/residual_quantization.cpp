@@ -5,6 +5,7 @@
 
 #include "tally/core/blas.h"
 #include "tally/core/parallel.h"
+#include "tally/core/right_operand.h"
 #include "tally/ops/kernels/codeword_assignment.h"
 #include "tally/ops/kernels/codewords.h"
 #include "tally/ops/kernels/quantization_groups.h"
@@ -16,10 +17,8 @@ namespace {
 using namespace quantization;
 using blas::Transpose;
 
-// The scores of a tile are about 1 MiB in f32, and what is at work of them, one book's, a part of it.
-constexpr std::int64_t kTileElements = 1 << 18;
-// Rows that are looked at together before the first is quantized.
-constexpr std::int64_t kLookedAtRows = 2048;
+// The scores of a tile and its rows stay in a cache from the first look at them to the last.
+constexpr std::int64_t kTileElements = 1 << 15;
 
 /// Hard assignments of one tile by one group, from scores: codes and, with `logits`, these in place of the scores.
 template <class T, class Code>
@@ -59,10 +58,10 @@ void assign_soft(const QuantizationPlan<T>& plan, const Group& group, std::int64
   }
 }
 
-/// Forward of a tile of rows, group by group. `logits` and `reconstruction` may be null.
+/// Forward of a tile of rows, group by group, with each group's codewords. `logits` and `reconstruction` may be null.
 template <class T, class Code>
-void quantize_tile(const QuantizationPlan<T>& plan, std::int64_t rows, const T* x, Code* codes, T* logits,
-                   T* reconstruction) {
+void quantize_tile(const QuantizationPlan<T>& plan, const std::vector<blas::RightOperand<T>>& projected,
+                   std::int64_t rows, const T* x, Code* codes, T* logits, T* reconstruction) {
   const std::int64_t stride = logits == nullptr ? plan.columns() : plan.logit_stride, width = plan.width;
   const std::int64_t groups = plan.groups();
   const auto area = [&](bool needed, std::int64_t columns) {
@@ -77,8 +76,8 @@ void quantize_tile(const QuantizationPlan<T>& plan, std::int64_t rows, const T* 
   for (std::int64_t index = 0; index < groups; ++index) {
     const Group group = group_at(plan, index);
     const RowsOf<T> encoded = index == 0 ? input : RowsOf<T>{rest.data(), width};
-    blas::gemm(Transpose::no, Transpose::yes, rows, group.columns, width, T{1}, encoded.data, encoded.stride,
-               plan.projected + group.first * width, width, T{0}, scores + group.first, stride);
+    projected[static_cast<std::size_t>(index)].multiply(Transpose::no, rows, T{1}, encoded.data, encoded.stride, T{0},
+                                                        scores + group.first, stride);
     if (plan.soft) {
       assign_soft(plan, group, rows, scores, stride, probabilities.data(), codes);
     } else {
@@ -101,20 +100,26 @@ void quantize_tile(const QuantizationPlan<T>& plan, std::int64_t rows, const T* 
 
 template <class T, class Code>
 std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T* reconstruction) {
-  // All rows are looked at before the first is quantized.
-  std::vector<std::int64_t> bad(static_cast<std::size_t>(block_count(plan.rows, kLookedAtRows)), -1);
-  parallel_for(plan.rows, kLookedAtRows, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t row =
-        first_row_not_finite(plan.x + begin * plan.row_stride, end - begin, plan.width, plan.row_stride);
-    if (row >= 0) bad[static_cast<std::size_t>(begin / kLookedAtRows)] = begin + row;
-  });
-  const auto found = std::find_if(bad.begin(), bad.end(), [](std::int64_t row) { return row >= 0; });
-  if (found != bad.end()) return *found;
-  parallel_for(plan.rows, tile_rows(plan.columns(), kTileElements), [&](std::int64_t begin, std::int64_t end) {
-    quantize_tile(plan, end - begin, plan.x + begin * plan.row_stride, codes + begin * plan.code_stride,
+  const std::int64_t height = tile_rows(plan.columns(), kTileElements);
+  std::vector<blas::RightOperand<T>> projected;
+  for (std::int64_t index = 0; index < plan.groups(); ++index) {
+    const Group group = group_at(plan, index);
+    projected.emplace_back(Transpose::yes, plan.width, group.columns, plan.projected + group.first * plan.width,
+                           plan.width, std::min(plan.rows, height));
+  }
+  std::vector<std::int64_t> bad(static_cast<std::size_t>(block_count(plan.rows, height)), -1);
+  parallel_for(plan.rows, height, [&](std::int64_t begin, std::int64_t end) {
+    const T* x = plan.x + begin * plan.row_stride;
+    const std::int64_t row = first_row_not_finite(x, end - begin, plan.width, plan.row_stride);
+    if (row >= 0) {
+      bad[static_cast<std::size_t>(begin / height)] = begin + row;
+      return;
+    }
+    quantize_tile(plan, projected, end - begin, x, codes + begin * plan.code_stride,
                   at_or_null(logits, begin * plan.logit_stride), at_or_null(reconstruction, begin * plan.row_stride));
   });
-  return -1;
+  const auto found = std::find_if(bad.begin(), bad.end(), [](std::int64_t row) { return row >= 0; });
+  return found == bad.end() ? -1 : *found;
 }
 
 template std::int64_t quantize(const QuantizationPlan<float>&, std::uint8_t*, float*, float*);

@@ -32,7 +32,7 @@ struct QuantizationPlan {
 };
 
 /// Fills codes [rows, books] and, when not null, logits [rows, books * words] and reconstruction [rows, width].
-/// Parallel over tiles of rows. Returns -1, or, before anything is written, the first row of x that is not finite.
+/// Parallel over tiles of rows. Returns -1, or the first row of x that is not finite: the results are then incomplete.
 template <class T, class Code>
 std::int64_t quantize(const QuantizationPlan<T>& plan, Code* codes, T* logits, T* reconstruction);
 

@@ -4,6 +4,7 @@
 #include "tally/core/blas.h"
 #include "tally/core/kernels.h"
 #include "tally/core/parallel.h"
+#include "tally/core/right_operand.h"
 #include "tally/ops/kernels/codeword_assignment.h"
 #include "tally/ops/kernels/codewords.h"
 #include "tally/ops/kernels/columns.h"
@@ -17,8 +18,8 @@ namespace {
 using namespace quantization;
 using blas::Transpose;
 
-// Half as high as those of forward, so that a band of rows has work for many cores.
-constexpr std::int64_t kTileElements = 1 << 17;
+// A band of few columns has four tiles of this size: work for as many cores.
+constexpr std::int64_t kTileElements = 1 << 14;
 
 // Slices of rows whose part of a table's gradient is summed in the element type; slices are added in double.
 constexpr std::int64_t kSliceRows = 2048;
@@ -32,8 +33,17 @@ constexpr std::int64_t kSlicesTogether = 8;
 //
 // What later codebooks took off a choice reaches it in two ways: within a step, some books of one group, through the
 // products of their codewords; from step to step through the gradient of x so far, which is that of what was left over.
+//
+// Where the slopes of 512 rows or more fit a cache beside these rows, a band has so many; else it is long, for then it
+// is read from afar in any case, and adding it up in double costs as much as it has columns.
 constexpr std::int64_t kBandRows = 2048;
+constexpr std::int64_t kNearElements = 1 << 16;
+constexpr std::int64_t kShortestBand = 512;
 constexpr std::int64_t kUnitColumns = 64;
+std::int64_t band_rows(std::int64_t columns) {
+  const std::int64_t near = kNearElements / columns;
+  return near < kShortestBand ? kBandRows : std::min(near, kBandRows);
+}
 // Rows of a band lie a line more than their columns apart: powers of two would share few sets of a cache.
 constexpr std::int64_t kStridePadding = 16;
 
@@ -89,11 +99,12 @@ class BackwardPass {
         stride_(columns_ + kStridePadding),
         groups_(plan.groups()),
         step_books_(books_of_a_step(plan)),
-        codebooks_(data.codebooks, columns_ * plan.width, plan.rows > kBandRows),
-        projected_(data.projected, columns_ * plan.width, plan.rows > kBandRows),
-        products_(data.products, columns_ * plan.group_columns(), plan.rows > kBandRows),
+        band_rows_(band_rows(columns_)),
+        codebooks_(data.codebooks, columns_ * plan.width, plan.rows > band_rows_),
+        projected_(data.projected, columns_ * plan.width, plan.rows > band_rows_),
+        products_(data.products, columns_ * plan.group_columns(), plan.rows > band_rows_),
         bias_(static_cast<std::size_t>(data.bias == nullptr ? 0 : columns_)) {
-    const std::int64_t rows = std::min(plan.rows, kBandRows);
+    const std::int64_t rows = std::min(plan.rows, band_rows_);
     slopes_ = Scratch<T>(rows * stride_);
     if (plan.soft) probabilities_ = Scratch<T>(rows * stride_);
     if (projected_.wanted()) left_over_ = Scratch<T>((groups_ - 1) * rows * plan.width);
@@ -110,12 +121,13 @@ class BackwardPass {
     }
     // Units of later books, which reach more of `products`, come first.
     std::reverse(units_.begin(), units_.end());
+    make_steps(std::min(rows, tile_rows(columns_, kTileElements)));
   }
 
   void run() {
     const std::int64_t height = tile_rows(columns_, kTileElements);
-    for (begin_ = 0; begin_ < plan_.rows; begin_ += kBandRows) {
-      rows_ = std::min(kBandRows, plan_.rows - begin_);
+    for (begin_ = 0; begin_ < plan_.rows; begin_ += band_rows_) {
+      rows_ = std::min(band_rows_, plan_.rows - begin_);
       parallel_for(rows_, height, [&](std::int64_t from, std::int64_t to) { tile(from, to - from); });
       parallel_for(static_cast<std::int64_t>(units_.size()), 1,
                    [&](std::int64_t unit, std::int64_t) { add_to_tables(units_[static_cast<std::size_t>(unit)]); });
@@ -136,6 +148,42 @@ class BackwardPass {
     return whole ? plan.group_books : std::clamp<std::int64_t>(kUnitColumns / plan.words, 1, plan.group_books);
   }
 
+  /// Some books of one group, whose assignments' cotangents are one product; with what all tiles multiply by.
+  struct Step {
+    Group group;
+    std::int64_t begin = 0, end = 0;  ///< columns
+    blas::RightOperand<T> codewords;  ///< transposed
+    blas::RightOperand<T> projected;
+    std::vector<blas::RightOperand<T>> later;  ///< products of each book but the last with those behind, transposed
+  };
+
+  /// From the last step to the first, for products of so many rows.
+  void make_steps(std::int64_t rows) {
+    const std::int64_t width = plan_.width;
+    const bool wants_x = data_.x != nullptr || step_books_ < plan_.books;
+    for (std::int64_t index = groups_ - 1; index >= 0; --index) {
+      const Group group = group_at(plan_, index);
+      for (std::int64_t end = group.end(); end > group.first; end = steps_.back().begin) {
+        Step& step = steps_.emplace_back();
+        step.group = group;
+        step.begin = std::max(end - step_books_ * plan_.words, group.first);
+        step.end = end;
+        const std::int64_t count = end - step.begin;
+        if (data_.gradient_reconstruction != nullptr || end < columns_) {
+          step.codewords = {Transpose::yes, width, count, plan_.codebooks + step.begin * width, width, rows};
+        }
+        if (wants_x) step.projected = {Transpose::no, count, width, plan_.projected + step.begin * width, width, rows};
+        if (plan_.products == nullptr) continue;
+        const std::int64_t columns = plan_.group_columns();
+        for (std::int64_t book = step.begin; book + plan_.words < end; book += plan_.words) {
+          const std::int64_t behind = book + plan_.words;
+          step.later.emplace_back(Transpose::yes, end - behind, plan_.words,
+                                  plan_.products + book * columns + behind - group.first, columns, rows);
+        }
+      }
+    }
+  }
+
   /// Rows of the band from `first` on: in each part of slopes_ the cotangent of an assignment, then of its scores.
   void tile(std::int64_t first, std::int64_t rows) {
     const std::int64_t stride = plan_.logit_stride, row = begin_ + first;
@@ -150,30 +198,39 @@ class BackwardPass {
     Scratch<T> own_x = area(steps && data_.x == nullptr), rest = area(step_books_ < plan_.group_books);
     const Target x{data_.x != nullptr ? data_.x + row * plan_.row_stride : own_x.data(),
                    data_.x != nullptr ? plan_.row_stride : plan_.width};
-    for (std::int64_t index = groups_ - 1; index >= 0; --index) {
-      const Group group = group_at(plan_, index);
-      for (std::int64_t end = group.end(); end > group.first;) {
-        const std::int64_t begin = std::max(end - step_books_ * plan_.words, group.first);
-        const bool last = end == columns_;
-        Rows reaching = upstream;
-        if (!last) {
-          T* to = end == group.end() ? band(reaching_, index) + first * plan_.width : rest.data();
-          subtract(upstream, {x.data, x.stride}, rows, plan_.width, to);
-          reaching = {to, plan_.width};
-        }
-        multiply_codewords(reaching, rows, begin, end - begin, slopes);
-        for (std::int64_t book = end - plan_.words; book >= begin; book -= plan_.words) {
-          if (book + plan_.words < end) subtract_later(rows, group, book, end, slopes);
-          assignment_slope(AssignmentRows<T>{.logits = logits + book,
-                                             .direct = at_or_null(direct, book),
-                                             .stride = stride,
-                                             .rows = rows,
-                                             .words = plan_.words},
-                           slopes + book, at_or_null(probabilities, book), stride_, plan_.inverse_temperature);
-        }
-        if (x.data != nullptr) add_to_x(x, slopes, rows, begin, end - begin, last ? T{0} : T{1});
-        end = begin;
+    for (const Step& step : steps_) {
+      const bool last = step.end == columns_;
+      Rows reaching = upstream;
+      if (!last) {
+        const bool of_group = step.end == step.group.end();
+        T* to = of_group ? band(reaching_, step.group.book / plan_.group_books) + first * plan_.width : rest.data();
+        subtract(upstream, {x.data, x.stride}, rows, plan_.width, to);
+        reaching = {to, plan_.width};
       }
+      const bool reached = reaching.data != nullptr;
+      if (reached) {
+        step.codewords.multiply(Transpose::no, rows, T{1}, reaching.data, reaching.stride, T{0}, slopes + step.begin,
+                                stride_);
+      }
+      for (std::int64_t book = step.end - plan_.words; book >= step.begin; book -= plan_.words) {
+        const std::int64_t behind = book + plan_.words;
+        if (plan_.products != nullptr && behind < step.end) {
+          // What the choice took off the scores behind its codebook.
+          step.later[static_cast<std::size_t>((book - step.begin) / plan_.words)].multiply(
+              Transpose::no, rows, T{-1}, slopes + behind, stride_, reached ? T{1} : T{0}, slopes + book, stride_);
+        } else if (!reached) {
+          for (std::int64_t i = 0; i < rows; ++i) std::fill_n(slopes + i * stride_ + book, plan_.words, T{0});
+        }
+        assignment_slope(AssignmentRows<T>{.logits = logits + book,
+                                           .direct = at_or_null(direct, book),
+                                           .stride = stride,
+                                           .rows = rows,
+                                           .words = plan_.words},
+                         slopes + book, at_or_null(probabilities, book), stride_, plan_.inverse_temperature);
+      }
+      if (x.data == nullptr) continue;
+      step.projected.multiply(Transpose::no, rows, T{1}, slopes + step.begin, stride_, last ? T{0} : T{1}, x.data,
+                              x.stride);
     }
     if (projected_.wanted()) find_left_over(first, rows);
   }
@@ -208,34 +265,10 @@ class BackwardPass {
     return {at_or_null(data_.gradient_reconstruction, row * plan_.row_stride), plan_.row_stride};
   }
 
-  /// slopes = gradient C^T for `count` codewords from `first` on.
-  void multiply_codewords(const Rows& gradient, std::int64_t rows, std::int64_t first, std::int64_t count,
-                          T* slopes) const {
-    if (gradient.data == nullptr) {
-      for (std::int64_t row = 0; row < rows; ++row) std::fill_n(slopes + row * stride_ + first, count, T{0});
-      return;
-    }
-    blas::gemm(Transpose::no, Transpose::yes, rows, count, plan_.width, T{1}, gradient.data, gradient.stride,
-               plan_.codebooks + first * plan_.width, plan_.width, T{0}, slopes + first, stride_);
-  }
-
-  /// What the choice at column `first` took off the scores of the columns behind its codebook, up to `end`.
-  void subtract_later(std::int64_t rows, const Group& group, std::int64_t first, std::int64_t end, T* slopes) const {
-    if (plan_.products == nullptr) return;
-    const std::int64_t later = first + plan_.words, columns = plan_.group_columns();
-    blas::gemm(Transpose::no, Transpose::yes, rows, plan_.words, end - later, T{-1}, slopes + later, stride_,
-               plan_.products + first * columns + later - group.first, columns, T{1}, slopes + first, stride_);
-  }
-
   struct Target {
     T* data;
     std::int64_t stride;
   };
-  void add_to_x(const Target& x, const T* slopes, std::int64_t rows, std::int64_t first, std::int64_t count,
-                T keep) const {
-    blas::gemm(Transpose::no, Transpose::no, rows, plan_.width, count, T{1}, slopes + first, stride_,
-               plan_.projected + first * plan_.width, plan_.width, keep, x.data, x.stride);
-  }
 
   /// The band's part of all tables' gradients that the unit's columns have.
   void add_to_tables(const ColumnUnit& unit) {
@@ -309,10 +342,11 @@ class BackwardPass {
   const QuantizationPlan<T>& plan_;
   const QuantizationBackward<T, Code>& data_;
   std::int64_t columns_, stride_;  // of rows of slopes_ and probabilities_
-  std::int64_t groups_, step_books_;
+  std::int64_t groups_, step_books_, band_rows_;
   BandedSum<T> codebooks_, projected_, products_;
   std::vector<double> bias_;
   std::vector<ColumnUnit> units_;
+  std::vector<Step> steps_;
   std::int64_t begin_ = 0, rows_ = 0;  // the band at work
   Scratch<T> slopes_, probabilities_;  // [rows, stride]
   Scratch<T> left_over_;               // [groups - 1, rows, width] what the groups after the first encoded

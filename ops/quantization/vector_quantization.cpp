@@ -57,17 +57,19 @@ struct VectorQuantizationRule {
     Tensor gx = g.needs(0) ? Tensor(in.x.shape(), in.x.dtype()) : Tensor();
     Tensor gc = zeros(1, in.codebooks), gk = zeros(2, in.projected), gi = zeros(3, in.products), gb = zeros(4, in.bias);
     const auto writable = [](Tensor& tensor) { return tensor.defined() ? tensor.mutable_data<T>() : nullptr; };
+    const int logits_at = options.reconstruct ? 1 : 0;
     const auto readable = [&](int k) { return g.has_cotangent(k) ? g.cotangent(k).data<T>() : nullptr; };
-    kernels::quantize_backward(plan_for<T>(in, options),
-                               kernels::QuantizationBackward<T, Code>{.logits = logits.get().data<T>(),
-                                                                      .codes = codes.get().data<Code>(),
-                                                                      .gradient_reconstruction = readable(0),
-                                                                      .gradient_logits = readable(1),
-                                                                      .x = writable(gx),
-                                                                      .codebooks = writable(gc),
-                                                                      .projected = writable(gk),
-                                                                      .products = writable(gi),
-                                                                      .bias = writable(gb)});
+    kernels::quantize_backward(
+        plan_for<T>(in, options),
+        kernels::QuantizationBackward<T, Code>{.logits = logits.get().data<T>(),
+                                               .codes = codes.get().data<Code>(),
+                                               .gradient_reconstruction = options.reconstruct ? readable(0) : nullptr,
+                                               .gradient_logits = readable(logits_at),
+                                               .x = writable(gx),
+                                               .codebooks = writable(gc),
+                                               .projected = writable(gk),
+                                               .products = writable(gi),
+                                               .bias = writable(gb)});
     Tensor* const gradients[] = {&gx, &gc, &gk, &gi, &gb};
     for (int i = 0; i < 5; ++i) {
       if (gradients[i]->defined()) g.give(i, std::move(*gradients[i]));
@@ -133,7 +135,8 @@ VectorQuantization vector_quantization(const Var& x, const VectorQuantizationTab
                                        const VectorQuantizationOptions& options) {
   const Inputs in = inputs_of(x.value(), tables, options);
   const Shape& shape = in.codebooks.shape();
-  Tensor logits({x.dim(0), shape[0], shape[1]}, x.dtype()), reconstruction(in.x.shape(), x.dtype());
+  Tensor logits({x.dim(0), shape[0], shape[1]}, x.dtype()), reconstruction;
+  if (options.reconstruct) reconstruction = Tensor(in.x.shape(), x.dtype());
   const Tensor codes = run(in, options, logits, reconstruction);
   VectorQuantizationRule rule{options,
                               in.products.defined(),
@@ -146,9 +149,11 @@ VectorQuantization vector_quantization(const Var& x, const VectorQuantizationTab
                               Saved(logits),
                               Saved(codes)};
   const Var* inputs[] = {&x, &tables.codebooks, &tables.projected, &tables.products, &tables.bias};
-  std::vector<Tensor> outputs{std::move(reconstruction), std::move(logits)};
+  std::vector<Tensor> outputs;
+  if (options.reconstruct) outputs.push_back(std::move(reconstruction));
+  outputs.push_back(std::move(logits));
   std::vector<Var> made = record(std::move(rule), inputs, std::move(outputs));
-  return {std::move(made[0]), std::move(made[1]), codes};
+  return {options.reconstruct ? std::move(made[0]) : Var(), std::move(made.back()), codes};
 }
 
 VectorQuantization vector_quantization(const Var& x, const Var& codebooks, const Var& bilinear,

@@ -26,7 +26,8 @@ struct VectorQuantizationOptions {
   CodewordSimilarity similarity = CodewordSimilarity::bilinear;
   double temperature = 0.7;  ///< divides the similarities before the softmax; above 0
   CodewordAssignment assignment = CodewordAssignment::hard;
-  bool residual = true;  ///< a codebook encodes what the ones before it left over; false: each encodes x itself
+  bool residual = true;     ///< a codebook encodes what the ones before it left over; false: each encodes x itself
+  bool reconstruct = true;  ///< or leave the reconstruction undefined, for those who read codes and logits alone
   /// Codebooks whose residual passes share one matrix product; 0: as many as make 256 codewords, at least one. No
   /// matter to what is computed but for rounding.
   std::int64_t books_together = 0;

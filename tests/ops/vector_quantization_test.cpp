@@ -190,6 +190,36 @@ TEST_CASE("gradients in f32 are those in f64, for any number of words and rows",
   }
 }
 
+TEST_CASE("what is not reconstructed changes neither codes nor logits nor their gradients", "[vector_quantization]") {
+  for (const std::int64_t together : {0, 1, 2}) {
+    for (const CodewordAssignment assignment : {CodewordAssignment::hard, CodewordAssignment::soft}) {
+      VectorQuantizationOptions options{.assignment = assignment, .books_together = together};
+      const Problem in = problem(700, 3, 16, 24, DType::f32);
+      const Tensor cotangent = normal({700, 3, 16}, 2, DType::f32);
+      const auto run = [&](bool reconstruct) {
+        options.reconstruct = reconstruct;
+        Tape tape;
+        const Var x = tape.input(in.x), codebooks = tape.input(in.codebooks), bilinear = tape.input(in.bilinear);
+        ops::VectorQuantization out;
+        {
+          const Recording on(tape);
+          out = ops::vector_quantization(x, codebooks, bilinear, options);
+        }
+        CHECK(out.reconstruction.defined() == reconstruct);
+        const Gradients gradients = tape.backward(std::span(&out.logits, 1), std::span(&cotangent, 1));
+        return Differentiated{{},           out.logits.value(),   out.codes,
+                              gradients[x], gradients[codebooks], gradients[bilinear]};
+      };
+      const Differentiated with = run(true), without = run(false);
+      CHECK(identical(with.codes, without.codes));
+      CHECK(identical(with.logits, without.logits));
+      CHECK(identical(with.x, without.x));
+      CHECK(identical(with.codebooks, without.codebooks));
+      CHECK(identical(with.bilinear, without.bilinear));
+    }
+  }
+}
+
 TEST_CASE("a single word has no choice, so no gradient passes through it to x", "[vector_quantization]") {
   const Problem in = problem(5, 3, 1, 4);
   const Differentiated out = differentiate(in, {}, normal({5, 4}, 1, DType::f64), Tensor::zeros({5, 3, 1}, DType::f64));
