@@ -254,16 +254,22 @@ void compute_tile(const Tile& t) {
   const float* a = t.a;
   const float* b = t.b;
   const std::int64_t a_stride = t.a_stride;
-  for (std::int64_t p = 0; p < t.depth; ++p) {
+  const auto step = [&](std::int64_t p) HWY_ATTR {
     V right[N];
-    TALLY_UNROLL for (int v = 0; v < N; ++v) right[v] = hn::LoadU(d, b + v * lanes());
+    TALLY_UNROLL for (int v = 0; v < N; ++v) right[v] = hn::LoadU(d, b + p * t.b_stride + v * lanes());
     TALLY_UNROLL for (int r = 0; r < R; ++r) {
-      const V left = hn::Set(d, kAcross ? a[r * a_stride] : a[r]);
+      const V left = hn::Set(d, kAcross ? a[r * a_stride + p] : a[p * a_stride + r]);
       TALLY_UNROLL for (int v = 0; v < N; ++v) sums[r][v] = hn::MulAdd(left, right[v], sums[r][v]);
     }
-    a += kAcross ? 1 : a_stride;
-    b += t.b_stride;
+  };
+  // Two at a time: the counters cost 2 % of a product of depth 64.
+  for (std::int64_t pairs = t.depth / 2; pairs > 0; --pairs) {
+    step(0);
+    step(1);
+    a += kAcross ? 2 : 2 * a_stride;
+    b += 2 * t.b_stride;
   }
+  if (t.depth % 2 != 0) step(0);
   if (t.alpha != 1) {
     const V alpha = hn::Set(d, t.alpha);
     TALLY_UNROLL for (int r = 0; r < R; ++r) {
