@@ -10,6 +10,7 @@
 #include "tally/core/parallel.h"
 #include "tally/core/right_operand.h"
 #include "tally/core/tensor.h"
+#include "tally/ops/kernels/column_exponentials.h"
 
 // How the loss and its gradients are computed in one pass.
 //
@@ -21,11 +22,14 @@
 // A block's part of dx is e table, scaled when the row's log-sum-exp is known: row by row, that costs nothing. dtable
 // needs the log-sum-exp first, so the blocks of e of one row tile are kept until all are there (the tile, at most
 // kTileBytes), and dtable_block += e^T (x scaled by w exp(m - log_sum)). That is three products instead of the four of
-// a separate backward. Tables so large that kSmallestRowTile rows of e pass kTileBytes recompute e instead: four
-// products, but longer tiles.
+// a separate backward. A block's part of dtable is added when the next tile comes to the block, whose e then takes the
+// place of the last in the cache, not in memory. Tables so large that kSmallestRowTile rows of e pass kTileBytes
+// recompute e instead: four products, but longer tiles.
 //
-// All tile sizes were measured: tiles of 128 x 512 scores run the three products at 0.9 of sgemm's own rate for 64
-// columns; at 54,542 items keeping 64 rows is 1.15 times as fast as recomputing with 128.
+// Scores are kept with the items as rows. So the table, its gradient and e are read and written in the order in which
+// they stand: what the three products pack is only the tile's rows of x.
+//
+// All tile sizes were measured.
 
 namespace tally::kernels {
 namespace {
@@ -35,9 +39,6 @@ using blas::Transpose;
 constexpr std::int64_t kRowTile = 128;
 constexpr std::int64_t kSmallestRowTile = 64;
 constexpr std::int64_t kItemBlock = 512;
-/// Elements of a table that is packed once for all tiles. A larger one would take as much memory again, which a step
-/// feels more than packing its blocks for each tile.
-constexpr std::int64_t kKeptTable = std::int64_t{1} << 20;
 constexpr std::int64_t kTileBytes = std::int64_t{16} << 20;
 /// Item blocks whose parts of dx wait to be folded: bounds that memory for huge tables.
 constexpr std::int64_t kBlocksPerFold = 64;
@@ -56,7 +57,8 @@ class TableSoftmaxPass {
     rows_ = std::min(kRowTile, counted);
     if (wants_table && !fits(rows_) && fits(kSmallestRowTile)) rows_ = kSmallestRowTile;
     if (wants_table && fits(rows_)) kept_ = buffer({rows_, p_.items}, kept_storage_);
-    x_ = buffer({rows_, p_.width}, x_storage_);
+    tile_.x = buffer({rows_, p_.width}, x_storage_[0]);
+    previous_.x = buffer({rows_, p_.width}, x_storage_[1]);
     if (g_.x != nullptr) {
       parts_ = buffer({std::min(blocks_, kBlocksPerFold), rows_, p_.width}, parts_storage_);
       folded_ = buffer({rows_, p_.width}, folded_storage_);
@@ -70,10 +72,6 @@ class TableSoftmaxPass {
     maxima_.resize(static_cast<std::size_t>(blocks_ * rows_));
     factors_.resize(maxima_.size());
     sums_.resize(maxima_.size());
-    for (std::int64_t from = 0; p_.items * p_.width <= kKeptTable && from < p_.items; from += kItemBlock) {
-      items_.emplace_back(Transpose::yes, p_.width, std::min(kItemBlock, p_.items - from), p_.table + from * p_.width,
-                          p_.width, rows_);
-    }
     rights_.resize(static_cast<std::size_t>(rows_));
     largest_.resize(rights_.size());
   }
@@ -81,102 +79,110 @@ class TableSoftmaxPass {
   double run() {
     const auto counted = static_cast<std::int64_t>(p_.tokens.size());
     double loss = 0;
-    std::int64_t tiles = 0;
-    for (first_ = 0; first_ < counted; first_ += rows_) {
-      n_ = std::min(rows_, counted - first_);
-      for (std::int64_t r = 0; r < n_; ++r) std::copy_n(p_.x + token(r) * p_.width, p_.width, x_ + r * p_.width);
+    for (std::int64_t first = 0; first < counted; first += rows_) {
+      tile_.first = first;
+      tile_.n = std::min(rows_, counted - first);
+      for (std::int64_t r = 0; r < tile_.n; ++r) {
+        std::copy_n(p_.x + token(tile_, r) * p_.width, p_.width, tile_.x + r * p_.width);
+      }
+      tile_.rows = {Transpose::yes, p_.width, tile_.n, tile_.x, p_.width, kItemBlock};
       loss += score_tile();
       if (g_.x != nullptr) finish_x();
-      if (g_.table != nullptr || g_.bias != nullptr) {
-        parallel_for(p_.items, kItemBlock, [&](std::int64_t from, std::int64_t to) { add_table_block(from, to); });
-      }
-      ++tiles;
-      if (table_sum_ != g_.table && (tiles % tiles_per_group_ == 0 || first_ + n_ == counted)) fold_group();
+      std::swap(tile_, previous_);
+      if (kept_ == nullptr) add_previous();
     }
+    if (kept_ != nullptr) add_previous();
+    if (table_sum_ != g_.table) fold_group();
     return loss;
   }
 
  private:
+  /// Rows of counted tokens that are taken together.
+  struct Tile {
+    std::int64_t first = 0, n = 0;  ///< its first counted token, and how many
+    T* x = nullptr;                 ///< [n, width] their rows of x
+    blas::RightOperand<T> rows;     ///< x^T
+  };
+
   static T* buffer(const Shape& shape, Tensor& storage) {
     storage = Tensor(shape, dtype_of<T>);
     return storage.template mutable_data<T>();
   }
 
-  std::size_t counted(std::int64_t r) const { return static_cast<std::size_t>(first_ + r); }
-  std::int64_t token(std::int64_t r) const { return p_.tokens[counted(r)]; }
-  double weight(std::int64_t r) const { return p_.weights[counted(r)]; }
+  static std::size_t counted(const Tile& tile, std::int64_t r) { return static_cast<std::size_t>(tile.first + r); }
+  std::int64_t token(const Tile& tile, std::int64_t r) const { return p_.tokens[counted(tile, r)]; }
+  double weight(const Tile& tile, std::int64_t r) const { return p_.weights[counted(tile, r)]; }
   bool has_target_scores() const { return p_.targets.empty(); }
   /// Is the target of row r among the items [from, to)?
-  bool targets(std::int64_t r, std::int64_t from, std::int64_t to) const {
-    return !has_target_scores() && p_.targets[counted(r)] >= from && p_.targets[counted(r)] < to;
+  bool targets(const Tile& tile, std::int64_t r, std::int64_t from, std::int64_t to) const {
+    return !has_target_scores() && p_.targets[counted(tile, r)] >= from && p_.targets[counted(tile, r)] < to;
   }
   std::size_t statistic(std::int64_t block, std::int64_t r) const {
     return static_cast<std::size_t>(block * rows_ + r);
   }
 
-  /// out [n, to - from] = scores of the tile's rows with items [from, to).
-  void scores(std::int64_t from, std::int64_t to, T* out) const {
-    const std::int64_t items = to - from;
+  /// out [to - from, rows] = scores of the tile's rows with items [from, to).
+  void scores(const Tile& tile, std::int64_t from, std::int64_t to, T* out) const {
     if (p_.bias != nullptr) {
-      for (std::int64_t r = 0; r < n_; ++r) std::copy_n(p_.bias + from, items, out + r * items);
+      for (std::int64_t item = from; item < to; ++item) std::fill_n(out + (item - from) * rows_, tile.n, p_.bias[item]);
     }
-    const T beta = p_.bias != nullptr ? T{1} : T{0};
-    if (items_.empty()) {
-      blas::gemm(Transpose::no, Transpose::yes, n_, items, p_.width, T{1}, x_, p_.width, p_.table + from * p_.width,
-                 p_.width, beta, out, items);
-    } else {
-      items_[static_cast<std::size_t>(from / kItemBlock)].multiply(Transpose::no, n_, T{1}, x_, p_.width, beta, out,
-                                                                   items);
-    }
+    tile.rows.multiply(Transpose::no, to - from, T{1}, p_.table + from * p_.width, p_.width,
+                       p_.bias != nullptr ? T{1} : T{0}, out, rows_);
     if (p_.excluded_bounds.empty()) return;
-    for (std::int64_t r = 0; r < n_; ++r) {
-      const auto begin = p_.excluded_bounds[counted(r)], end = p_.excluded_bounds[counted(r) + 1];
+    for (std::int64_t r = 0; r < tile.n; ++r) {
+      const auto begin = p_.excluded_bounds[counted(tile, r)], end = p_.excluded_bounds[counted(tile, r) + 1];
       for (const std::int64_t item :
            p_.excluded.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin))) {
-        if (item >= from && item < to) out[r * items + item - from] = -std::numeric_limits<T>::infinity();
+        if (item >= from && item < to) out[(item - from) * rows_ + r] = -std::numeric_limits<T>::infinity();
       }
     }
   }
 
-  /// row = exp(row - largest); returns the sum. A row of -infinity alone becomes zeros (NaN stays).
-  static double exponentials(T* row, std::int64_t n, T largest) {
-    if (largest > -std::numeric_limits<T>::infinity()) return exp_and_sum(row, row, T{1}, largest, n);
-    return exp_and_sum(row, row, T{1}, T{0}, n);
+  /// What is computed with after items [..., to).
+  Upcoming upcoming(std::int64_t to) const {
+    const std::int64_t from = to < p_.items ? to : 0, items = std::min(kItemBlock, p_.items - from);
+    const auto part = [&](const T* array, std::int64_t width) -> Upcoming::Part {
+      if (array == nullptr) return {};
+      return {reinterpret_cast<const char*>(array + from * width), items * width * std::int64_t{sizeof(T)}};
+    };
+    return {{part(kept_, rows_), part(table_sum_, p_.width), part(p_.table, p_.width)}};
   }
 
   void score_block(std::int64_t from, std::int64_t to) {
     const std::int64_t items = to - from, block = from / kItemBlock;
     Tensor scratch;
-    T* e = kept_ != nullptr ? kept_ + from * rows_ : buffer({n_, items}, scratch);
-    scores(from, to, e);
-    for (std::int64_t r = 0; r < n_; ++r) {
-      T* row = e + r * items;
-      if (targets(r, from, to)) rights_[static_cast<std::size_t>(r)] = row[p_.targets[counted(r)] - from];
-      const T largest = max_value(row, items);
-      maxima_[statistic(block, r)] = largest;
-      sums_[statistic(block, r)] = exponentials(row, items, largest);
+    T* e = kept_ != nullptr ? kept_ + from * rows_ : buffer({items, rows_}, scratch);
+    scores(tile_, from, to, e);
+    for (std::int64_t r = 0; r < tile_.n; ++r) {
+      if (!targets(tile_, r, from, to)) continue;
+      rights_[static_cast<std::size_t>(r)] = e[(p_.targets[counted(tile_, r)] - from) * rows_ + r];
     }
+    column_exponentials(e, items, tile_.n, rows_, &maxima_[statistic(block, 0)], &sums_[statistic(block, 0)],
+                        upcoming(to));
     if (g_.x == nullptr) return;
-    blas::gemm(Transpose::no, Transpose::no, n_, p_.width, items, T{1}, e, items, p_.table + from * p_.width, p_.width,
-               T{0}, parts_ + block % kBlocksPerFold * rows_ * p_.width, p_.width);
+    blas::gemm(Transpose::yes, Transpose::no, tile_.n, p_.width, items, T{1}, e, rows_, p_.table + from * p_.width,
+               p_.width, T{0}, parts_ + block % kBlocksPerFold * rows_ * p_.width, p_.width);
   }
 
-  /// Scores, log-sum-exps and the unscaled dx of the tile; returns its loss.
+  /// Scores, log-sum-exps and the unscaled dx of the tile, and what the previous one adds to dtable and dbias; returns
+  /// the tile's loss.
   double score_tile() {
     std::fill(largest_.begin(), largest_.end(), -std::numeric_limits<double>::infinity());
-    if (g_.x != nullptr) std::fill_n(folded_, n_ * p_.width, T{0});
+    if (g_.x != nullptr) std::fill_n(folded_, tile_.n * p_.width, T{0});
     for (std::int64_t begin = 0; begin < blocks_; begin += kBlocksPerFold) {
       const std::int64_t end = std::min(begin + kBlocksPerFold, blocks_);
       parallel_for(end - begin, 1, [&](std::int64_t block, std::int64_t) {
-        const std::int64_t from = (begin + block) * kItemBlock;
-        score_block(from, std::min(from + kItemBlock, p_.items));
+        const std::int64_t from = (begin + block) * kItemBlock, to = std::min(from + kItemBlock, p_.items);
+        if (kept_ != nullptr && previous_.n > 0) add_table_block(from, to);
+        score_block(from, to);
       });
-      parallel_for(n_, 16, [&](std::int64_t from, std::int64_t to) {
+      parallel_for(tile_.n, 16, [&](std::int64_t from, std::int64_t to) {
         for (std::int64_t r = from; r < to; ++r) fold_row(r, begin, end);
       });
     }
+    if (kept_ != nullptr && previous_.n > 0) end_previous();
     double loss = 0;
-    for (std::int64_t r = 0; r < n_; ++r) loss += normalise(r);
+    for (std::int64_t r = 0; r < tile_.n; ++r) loss += normalise(r);
     return loss;
   }
 
@@ -198,59 +204,77 @@ class TableSoftmaxPass {
   double normalise(std::int64_t r) {
     double& largest = largest_[static_cast<std::size_t>(r)];
     const double columns = largest;
-    const double right =
-        has_target_scores() ? p_.target_scores[counted(r)] : static_cast<double>(rights_[static_cast<std::size_t>(r)]);
+    const double right = has_target_scores() ? p_.target_scores[counted(tile_, r)]
+                                             : static_cast<double>(rights_[static_cast<std::size_t>(r)]);
     if (has_target_scores()) largest = std::max(largest, right);
     double sum = has_target_scores() ? std::exp(right - largest) : 0;
     for (std::int64_t b = 0; b < blocks_; ++b) {
-      if (sums_[statistic(b, r)] != 0) sum += sums_[statistic(b, r)] * std::exp(maxima_[statistic(b, r)] - largest);
+      double& of_block = sums_[statistic(b, r)];
+      const double scale = std::exp(maxima_[statistic(b, r)] - largest);
+      if (of_block != 0) sum += of_block * scale;
+      of_block = scale;
     }
-    const double log_sum = largest + std::log(sum);
+    const double log_sum = largest + std::log(sum), factor = weight(tile_, r) * std::exp(largest - log_sum);
     for (std::int64_t b = 0; b < blocks_; ++b) {
-      factors_[statistic(b, r)] = static_cast<T>(weight(r) * std::exp(maxima_[statistic(b, r)] - log_sum));
+      factors_[statistic(b, r)] = static_cast<T>(factor * sums_[statistic(b, r)]);
     }
-    largest = weight(r) * std::exp(columns - log_sum);  // the factor of the folded dx
-    if (g_.target_scores != nullptr) g_.target_scores[counted(r)] = weight(r) * std::expm1(right - log_sum);
-    return weight(r) * (log_sum - right);
+    largest = weight(tile_, r) * std::exp(columns - log_sum);  // the factor of the folded dx
+    if (g_.target_scores != nullptr)
+      g_.target_scores[counted(tile_, r)] = weight(tile_, r) * std::expm1(right - log_sum);
+    return weight(tile_, r) * (log_sum - right);
   }
 
   void finish_x() {
-    parallel_for(n_, 16, [&](std::int64_t from, std::int64_t to) {
+    parallel_for(tile_.n, 16, [&](std::int64_t from, std::int64_t to) {
       for (std::int64_t r = from; r < to; ++r) {
-        T* out = g_.x + token(r) * p_.width;
+        T* out = g_.x + token(tile_, r) * p_.width;
         std::copy_n(folded_ + r * p_.width, p_.width, out);
         scale(out, static_cast<T>(largest_[static_cast<std::size_t>(r)]), p_.width);
         if (has_target_scores()) continue;
-        axpy(out, static_cast<T>(-weight(r)), p_.table + p_.targets[counted(r)] * p_.width, p_.width);
+        axpy(out, static_cast<T>(-weight(tile_, r)), p_.table + p_.targets[counted(tile_, r)] * p_.width, p_.width);
       }
     });
   }
 
-  /// Adds the tile's part of dtable and dbias for items [from, to).
+  /// Adds the previous tile's part of dtable and dbias for items [from, to).
   void add_table_block(std::int64_t from, std::int64_t to) {
+    const Tile& tile = previous_;
     const std::int64_t items = to - from, block = from / kItemBlock;
     Tensor scratch, scaled_storage;
-    T* e = kept_ != nullptr ? kept_ + from * rows_ : buffer({n_, items}, scratch);
+    T* e = kept_ != nullptr ? kept_ + from * rows_ : buffer({items, rows_}, scratch);
     if (kept_ == nullptr) {
-      scores(from, to, e);
-      for (std::int64_t r = 0; r < n_; ++r) exponentials(e + r * items, items, maxima_[statistic(block, r)]);
+      scores(tile, from, to, e);
+      column_exponentials(e, items, tile.n, rows_, &maxima_[statistic(block, 0)], nullptr);
     }
     const T* factors = factors_.data() + block * rows_;
     if (g_.table != nullptr) {
-      T* scaled = buffer({n_, p_.width}, scaled_storage);
-      std::copy_n(x_, n_ * p_.width, scaled);
-      for (std::int64_t r = 0; r < n_; ++r) scale(scaled + r * p_.width, factors[r], p_.width);
-      blas::gemm(Transpose::yes, Transpose::no, items, p_.width, n_, T{1}, e, items, scaled, p_.width, T{1},
+      T* scaled = buffer({tile.n, p_.width}, scaled_storage);
+      std::copy_n(tile.x, tile.n * p_.width, scaled);
+      for (std::int64_t r = 0; r < tile.n; ++r) scale(scaled + r * p_.width, factors[r], p_.width);
+      blas::gemm(Transpose::no, Transpose::no, items, p_.width, tile.n, T{1}, e, rows_, scaled, p_.width, T{1},
                  table_sum_ + from * p_.width, p_.width);
     }
-    if (g_.bias != nullptr) blas::gemv(Transpose::yes, n_, items, T{1}, e, items, factors, T{1}, g_.bias + from);
-    for (std::int64_t r = 0; r < n_; ++r) {
-      if (!targets(r, from, to)) continue;
-      const std::int64_t item = p_.targets[counted(r)];
-      const T factor = static_cast<T>(-weight(r));
-      if (g_.table != nullptr) axpy(table_sum_ + item * p_.width, factor, x_ + r * p_.width, p_.width);
+    if (g_.bias != nullptr) blas::gemv(Transpose::no, items, tile.n, T{1}, e, rows_, factors, T{1}, g_.bias + from);
+    for (std::int64_t r = 0; r < tile.n; ++r) {
+      if (!targets(tile, r, from, to)) continue;
+      const std::int64_t item = p_.targets[counted(tile, r)];
+      const T factor = static_cast<T>(-weight(tile, r));
+      if (g_.table != nullptr) axpy(table_sum_ + item * p_.width, factor, tile.x + r * p_.width, p_.width);
       if (g_.bias != nullptr) g_.bias[item] += factor;
     }
+  }
+
+  void add_previous() {
+    if (previous_.n == 0) return;
+    if (g_.table != nullptr || g_.bias != nullptr) {
+      parallel_for(p_.items, kItemBlock, [&](std::int64_t from, std::int64_t to) { add_table_block(from, to); });
+    }
+    end_previous();
+  }
+
+  /// After all of it was added.
+  void end_previous() {
+    if (table_sum_ != g_.table && ++added_ % tiles_per_group_ == 0) fold_group();
   }
 
   void fold_group() {
@@ -265,16 +289,14 @@ class TableSoftmaxPass {
   const std::int64_t blocks_;
   std::int64_t rows_ = 0;  // of a tile
   std::int64_t tiles_per_group_ = 1;
-  std::int64_t first_ = 0, n_ = 0;  // the tile at work: its first counted token and its rows
+  std::int64_t added_ = 0;  // tiles, to table_sum_
+  Tile tile_, previous_;    // at work, and the one before: what it adds to dtable and dbias is still to come
 
-  T* kept_ = nullptr;       // e of the whole tile, block by block: [blocks][rows, items of the block]; null: recompute
-  T* x_ = nullptr;          // [rows, width] the tile's rows of x
+  T* kept_ = nullptr;       // e of the whole tile, block by block: [items, rows]; null: recompute
   T* parts_ = nullptr;      // [kBlocksPerFold, rows, width] e table of each block
   T* folded_ = nullptr;     // [rows, width] their sum
   T* table_sum_ = nullptr;  // [items, width] where dtable is summed
-  Tensor kept_storage_, x_storage_, parts_storage_, folded_storage_, group_storage_;
-
-  std::vector<blas::RightOperand<T>> items_;  // of the scores, block by block of the table; empty: a large one
+  Tensor kept_storage_, x_storage_[2], parts_storage_, folded_storage_, group_storage_;
 
   std::vector<T> maxima_, factors_;  // [blocks, rows]
   std::vector<double> sums_;         // [blocks, rows] sums of e
