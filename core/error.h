@@ -77,6 +77,7 @@ template <class... Parts>
 std::string join(const Parts&... parts) {
   std::ostringstream out;
   out.imbue(std::locale::classic());  // whatever the host made the global one
+  out.exceptions(std::ios::badbit);   // else memory that ends would cut the text short, silently
   ((out << parts), ...);
   return std::move(out).str();
 }

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "tally/core/error.h"
 #include "tally/core/io/json.h"
 #include "tally/ops/options.h"
 
@@ -45,6 +46,26 @@ TEST_CASE("a copy of JSON that memory ends in throws, and nothing is broken", "[
     }
   }
   CHECK(failed > 8);
+}
+
+TEST_CASE("text that memory ends in is never cut short", "[error]") {
+  const std::string part(3000, 'x');
+  const std::string whole = detail::join(part, 12345, ' ', part, 0.5, part);
+  int failed = 0;
+  for (long left = 0; left < 100; ++left) {
+    std::string text;
+    try {
+      allocations_left = left;
+      text = detail::join(part, 12345, ' ', part, 0.5, part);
+      allocations_left = -1;
+      CHECK(text == whole);
+      break;
+    } catch (const std::bad_alloc&) {
+      allocations_left = -1;
+      ++failed;
+    }
+  }
+  CHECK(failed > 1);
 }
 
 TEST_CASE("a copy of an option's value that memory ends in throws, and nothing is broken", "[options]") {
