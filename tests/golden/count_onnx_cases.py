@@ -24,21 +24,6 @@ import make_onnx_golden as golden
 import onnx_compositions as compositions
 
 FLOATS = [np.float32, np.float64]
-ONE = dict(
-    Abs="abs",
-    Exp="exp",
-    Log="log",
-    Neg="negate",
-    Sqrt="sqrt",
-    Tanh="tanh",
-    Sigmoid="sigmoid",
-    Relu="relu",
-    Softplus="softplus",
-    Sign="sign",
-    Sin="sin",
-    Cos="cos",
-    Erf="erf",
-)
 TWO = dict(Add="add", Sub="subtract", Mul="multiply", Div="divide", Max="maximum", Min="minimum", Pow="tensor_power")
 REDUCTIONS = dict(ReduceSum="sum", ReduceMean="mean", ReduceMax="max", ReduceMin="min")
 
@@ -48,8 +33,8 @@ def one(op_type, attributes, given, results):
     values, y = list(given.values()), next(iter(results.values()))
     first = values[0] if values else None
     floats = all(value.dtype.type in FLOATS for value in values)
-    if op_type in ONE and floats:
-        return ONE[op_type], {"x": first}, {"y": y}, {}
+    if op_type in compositions.UNARY and floats:
+        return compositions.UNARY[op_type], {"x": first}, {"y": y}, {}
     if op_type in TWO and floats and len(values) == 2:
         return TWO[op_type], {"a": values[0], "b": values[1]}, {"y": y}, {}
     if op_type == "Sum" and floats and len(values) == 2:

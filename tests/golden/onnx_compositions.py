@@ -153,24 +153,27 @@ def unary(**made):
         COMPOSITIONS[op_type] = call
 
 
+# ONNX's operators of one tensor and the ops that compute them.
+UNARY = dict(
+    Abs="abs",
+    Exp="exp",
+    Log="log",
+    Neg="negate",
+    Sqrt="sqrt",
+    Tanh="tanh",
+    Sigmoid="sigmoid",
+    Relu="relu",
+    Softplus="softplus",
+    Sign="sign",
+    Sin="sin",
+    Cos="cos",
+    Erf="erf",
+)
+
 unary(
     **{
         op_type: (lambda op: lambda t, x, a: t(op, x=x))(op)
-        for op_type, op in dict(
-            Abs="abs",
-            Exp="exp",
-            Log="log",
-            Neg="negate",
-            Sqrt="sqrt",
-            Tanh="tanh",
-            Sigmoid="sigmoid",
-            Relu="relu",
-            Softplus="softplus",
-            Sign="sign",
-            Sin="sin",
-            Cos="cos",
-            Erf="erf",
-        ).items()
+        for op_type, op in UNARY.items()
     },
     Reciprocal=lambda t, x, a: t.divide(one(x, 1), x),
     Tan=lambda t, x, a: t.divide(t("sin", x=x), t("cos", x=x)),
