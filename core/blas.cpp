@@ -278,9 +278,11 @@ RightOperand<T>::RightOperand(Transpose transposed, std::int64_t k, std::int64_t
 template <class T>
 void RightOperand<T>::result_band(Band result, std::int64_t first, std::int64_t n, Transpose ta, std::int64_t m,
                                   T alpha, const T* a, std::int64_t lda, T* c, std::int64_t ldc) const {
+  const std::int64_t size = band_size(result, m, n);
+  if (std::is_same_v<T, double> || !band_pays(size, m * n))
+    return multiply_columns(first, n, ta, m, alpha, a, lda, T{0}, c, ldc);
   if constexpr (std::is_same_v<T, float>) {
-    const std::int64_t size = band_size(result, m, n);
-    if (packed_ && band_pays(size, m * n) && first % packed::panel_columns() == 0) {
+    if (packed_ && first % packed::panel_columns() == 0) {
       count_operations(size, k_);
       packed::multiply({m, n, k_, alpha, {a, lda, ta}, {}, 0, c, ldc, nullptr, {}, result}, *packed_, first);
       return;
