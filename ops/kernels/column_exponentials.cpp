@@ -29,22 +29,6 @@ constexpr std::int64_t kRun = 16;
 /// Bytes of a cache line.
 constexpr std::int64_t kLine = 64;
 
-/// The first `count` lanes by a mask where a target has one: a copy costs more than an exponential.
-HWY_INLINE V load_first(F d, const float* from, std::int64_t count) {
-#if HWY_MEM_OPS_MIGHT_FAULT
-  return load_lanes(d, from, count);
-#else
-  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(count)), d, from);
-#endif
-}
-HWY_INLINE void store_first(V v, F d, float* to, std::int64_t count) {
-#if HWY_MEM_OPS_MIGHT_FAULT
-  store_lanes<F>(v, d, to, count);
-#else
-  hn::BlendedStore(v, hn::FirstN(d, static_cast<std::size_t>(count)), d, to);
-#endif
-}
-
 #define TALLY_UNROLL _Pragma("GCC unroll 4")
 
 /// Columns [0, N vectors), of the last vector `last` lanes. Several vectors, so that their chains overlap. Asks for
@@ -61,15 +45,15 @@ void exponentials_down(float* e, std::int64_t n, std::int64_t stride, std::int64
     TALLY_UNROLL for (int v = 0; v < N; ++v) shift[v] = lowest;
     for (std::int64_t i = 0; i < n; ++i) {
       TALLY_UNROLL for (int v = 0; v < N; ++v) {
-        shift[v] = hn::Max(shift[v], load_first(d, e + i * stride + v * lanes, count(v)));
+        shift[v] = hn::Max(shift[v], load_lanes(d, e + i * stride + v * lanes, count(v)));
       }
     }
     TALLY_UNROLL for (int v = 0; v < N; ++v) {
-      store_first(shift[v], d, largest + v * lanes, count(v));
+      store_lanes(shift[v], d, largest + v * lanes, count(v));
       std::fill_n(sums + v * lanes, count(v), 0.0);
     }
   } else {
-    TALLY_UNROLL for (int v = 0; v < N; ++v) shift[v] = load_first(d, largest + v * lanes, count(v));
+    TALLY_UNROLL for (int v = 0; v < N; ++v) shift[v] = load_lanes(d, largest + v * lanes, count(v));
   }
   TALLY_UNROLL for (int v = 0; v < N; ++v) shift[v] = hn::IfThenZeroElse(hn::Eq(shift[v], lowest), shift[v]);
   HWY_ALIGN float run_sums[N * HWY_MAX_BYTES / sizeof(float)];
@@ -85,8 +69,8 @@ void exponentials_down(float* e, std::int64_t n, std::int64_t stride, std::int64
       TALLY_UNROLL for (int v = 0; v < N; ++v) {
         float* at = e + i * stride + v * lanes;
         const V power =
-            tally::HWY_NAMESPACE::simd::exp_of_difference(d, hn::Sub(load_first(d, at, count(v)), shift[v]));
-        store_first(power, d, at, count(v));
+            tally::HWY_NAMESPACE::simd::exp_of_difference(d, hn::Sub(load_lanes(d, at, count(v)), shift[v]));
+        store_lanes(power, d, at, count(v));
         sum[v] = hn::Add(sum[v], power);
       }
     }

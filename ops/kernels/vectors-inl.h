@@ -9,6 +9,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -18,13 +19,18 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// The first `count` lanes from memory, zeros in the others. Reads nothing beyond them.
+/// The first `count` lanes from memory, zeros in the others. Reads nothing beyond them: by a mask where the target has
+/// one, for a copy costs more than an exponential.
 template <class D>
 HWY_INLINE hn::Vec<D> load_lanes(D d, const hn::TFromD<D>* from, std::int64_t count) {
   if (count == static_cast<std::int64_t>(hn::Lanes(d))) return hn::LoadU(d, from);
+#if HWY_MEM_OPS_MIGHT_FAULT
   HWY_ALIGN hn::TFromD<D> part[HWY_MAX_BYTES / sizeof(hn::TFromD<D>)] = {};
   std::copy_n(from, count, part);
   return hn::Load(d, part);
+#else
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(count)), d, from);
+#endif
 }
 
 /// Stores the first `count` lanes.
@@ -34,9 +40,13 @@ HWY_INLINE void store_lanes(hn::Vec<D> v, D d, hn::TFromD<D>* to, std::int64_t c
     hn::StoreU(v, d, to);
     return;
   }
+#if HWY_MEM_OPS_MIGHT_FAULT
   HWY_ALIGN hn::TFromD<D> part[HWY_MAX_BYTES / sizeof(hn::TFromD<D>)];
   hn::Store(v, d, part);
   std::copy_n(part, count, to);
+#else
+  hn::BlendedStore(v, hn::FirstN(d, static_cast<std::size_t>(count)), d, to);
+#endif
 }
 
 /// 0 in place of what is below the smallest normal number: denormals would slow down the product that follows.
