@@ -6,6 +6,8 @@
 
 #include "tally/autograd/numeric_derivative.h"
 
+namespace gradient_check_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -436,3 +438,5 @@ TEST_CASE("numeric derivatives carry an honest error", "[gradient_check]") {
   CHECK(bend.left == Approx(0).margin(1e-9));
   CHECK(bend.right == Approx(2));
 }
+
+}  // namespace gradient_check_test

@@ -4,6 +4,8 @@
 #include "tally/autograd/tape.h"
 #include "tally/ops/elementwise/elementwise.h"
 
+namespace second_derivatives_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -63,3 +65,5 @@ TEST_CASE("a tape that still records gives its own gradients", "[second_derivati
   const Var x = tape.input(Tensor::full({1}, 2, DType::f64));
   CHECK(tape.backward(cube(x))[x].item() == 12);
 }
+
+}  // namespace second_derivatives_test

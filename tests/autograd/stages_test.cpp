@@ -18,6 +18,8 @@
 #include "tally/ops/tensor/reduce.h"
 #include "tally/ops/tensor/shape.h"
 
+namespace stages_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -295,3 +297,5 @@ TEST_CASE("every tape of a step is configured", "[stages]") {
   };
   CHECK_THROWS_WITH(run_stages(stages, [](Tape& tape) { tape.trace_non_finite(true); }), Contains("[log]"));
 }
+
+}  // namespace stages_test

@@ -7,6 +7,8 @@
 #include "tally/autograd/checkpoint.h"
 #include "tally/core/memory.h"
 
+namespace tape_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -429,3 +431,5 @@ TEST_CASE("a watch is told of ops in their order, forward and back", "[tape]") {
   CHECK(watch.events ==
         std::vector<std::string>{"product 2 1", "product 2 1", "product 2 1", "backward", "d product", "d product"});
 }
+
+}  // namespace tape_test

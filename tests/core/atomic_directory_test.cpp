@@ -12,6 +12,8 @@
 #include "tests/support/temporary_directory.h"
 #include "tests/support/unprivileged.h"
 
+namespace atomic_directory_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -339,3 +341,5 @@ TEST_CASE("a process killed while it replaces a directory leaves a whole one", "
   CHECK(changes >= 10);
   CHECK(misplaced < changes);
 }
+
+}  // namespace atomic_directory_test

@@ -10,6 +10,8 @@
 #include "tests/core/expected_product.h"
 #include "tests/core/on_each_target.h"
 
+namespace band_product_test {
+
 using namespace tally;
 using blas::Band;
 using blas::Transpose;
@@ -209,3 +211,5 @@ TEMPLATE_TEST_CASE("gemm with a band agrees with plain loops and counts what the
     }
   }
 }
+
+}  // namespace band_product_test

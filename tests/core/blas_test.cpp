@@ -11,6 +11,8 @@
 #include "tally/core/random.h"
 #include "tests/core/expected_product.h"
 
+namespace blas_test {
+
 using namespace tally;
 using blas::Transpose;
 using test::Matrix;
@@ -213,3 +215,5 @@ TEST_CASE("who multiplies depends on kernels, CPU and sizes", "[blas]") {
   CHECK_FALSE(packed(k2, k2, 2048, 50, 50));
   CHECK_FALSE(packed(k2, k2, 1024, 1024, 1024));
 }
+
+}  // namespace blas_test

@@ -3,6 +3,8 @@
 #include <catch2/catch.hpp>
 #include <vector>
 
+namespace bytes_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -26,3 +28,5 @@ TEST_CASE("values written to bytes are read again", "[bytes]") {
   write_value(huge, ~std::uint64_t{0});  // a length that nothing could hold
   CHECK_THROWS_AS(ByteReader(huge, "sample").text(), IoError);
 }
+
+}  // namespace bytes_test

@@ -14,6 +14,8 @@
 #include "tests/support/temporary_directory.h"
 #include "tests/support/unprivileged.h"
 
+namespace directory_lock_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -254,3 +256,5 @@ TEST_CASE("what cannot be locked is refused with the reason", "[directory_lock]"
   REQUIRE(::mkfifo((parent / "far/.lock").c_str(), 0600) == 0);
   CHECK_THAT(message_of<IoError>([&] { DirectoryLock::inside(parent / "far"); }), Contains("a pipe"));
 }
+
+}  // namespace directory_lock_test

@@ -12,6 +12,8 @@
 #include "tests/support/file_size_limit.h"
 #include "tests/support/temporary_directory.h"
 
+namespace file_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -148,3 +150,5 @@ TEST_CASE("a writer killed at any moment leaves the old or the new file", "[file
   CHECK(saw_old);
   CHECK(saw_new);
 }
+
+}  // namespace file_test

@@ -4,6 +4,8 @@
 #include <set>
 #include <string>
 
+namespace fingerprint_test {
+
 using namespace tally;
 
 // As `xxhsum -H3` prints them. These values stand in files.
@@ -46,3 +48,5 @@ TEST_CASE("a fingerprint tells small changes and lengths apart", "[fingerprint]"
   for (std::size_t length = 0; length < 100; ++length, ++made) seen.insert(fingerprint(std::string(length, '\0')));
   CHECK(seen.size() == made);
 }
+
+}  // namespace fingerprint_test

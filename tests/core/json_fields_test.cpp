@@ -4,6 +4,8 @@
 
 #include "tests/support/temporary_directory.h"
 
+namespace json_fields_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -66,3 +68,5 @@ TEST_CASE("the nearest name is found by edits", "[json_fields]") {
   CHECK(nearest_name("", names).empty());
   CHECK(nearest_name("x", {}).empty());
 }
+
+}  // namespace json_fields_test

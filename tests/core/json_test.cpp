@@ -8,6 +8,8 @@
 
 #include "tests/support/temporary_directory.h"
 
+namespace json_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -183,3 +185,5 @@ TEST_CASE("json with flipped bytes is read or refused, never worse", "[json]") {
   CHECK(read > 100);
   CHECK(refused > 100);
 }
+
+}  // namespace json_test

@@ -11,6 +11,8 @@
 #include "tally/core/simd.h"
 #include "tests/core/on_each_target.h"
 
+namespace kernels_test {
+
 using namespace tally;
 using test::on_each_target;
 
@@ -265,3 +267,5 @@ TEST_CASE("an unknown SIMD target is refused and nothing changes", "[kernels]") 
   set_simd_target("");
   CHECK(simd_target() == simd_targets().front());
 }
+
+}  // namespace kernels_test

@@ -7,6 +7,8 @@
 
 #include "layers_checker.h"
 
+namespace layers_test {
+
 namespace fs = std::filesystem;
 using tally::layers::cycles;
 using tally::layers::violations;
@@ -157,3 +159,5 @@ TEST_CASE("the checker of rooms finds planted cycles of sub-rooms", "[layers]") 
     CHECK(cycles(tree).empty());
   }
 }
+
+}  // namespace layers_test

@@ -11,6 +11,8 @@
 #include "tally/core/io/gzip.h"
 #include "tests/support/temporary_directory.h"
 
+namespace line_reader_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -154,3 +156,5 @@ TEST_CASE("ten million lines are read whole", "[line_reader][slow]") {
   CHECK(bytes == text.size());
   CHECK(reader.line_number() == 10'000'000);
 }
+
+}  // namespace line_reader_test

@@ -11,6 +11,8 @@
 #include "tally/core/report/table.h"
 #include "tests/support/hostile_locale.h"
 
+namespace locale_test {
+
 using namespace tally;
 
 namespace {
@@ -58,3 +60,5 @@ TEST_CASE("what is read does not depend on locales", "[locale]") {
   CHECK_THROWS_AS(parse_json("1,5"), IoError);
   CHECK(detail::quota_in_cpus("150000 100000") == 2);
 }
+
+}  // namespace locale_test

@@ -4,6 +4,8 @@
 #include "tests/support/temporary_directory.h"
 #include "tests/support/well_formed.h"
 
+namespace markup_test {
+
 using namespace tally;
 
 TEST_CASE("markup escapes what is markup and what is no text", "[markup]") {
@@ -37,3 +39,5 @@ TEST_CASE("the check of well-formedness used by tests finds what is not", "[mark
     CHECK(malformed(text) != "");
   }
 }
+
+}  // namespace markup_test

@@ -9,6 +9,8 @@
 
 #include "tally/core/tensor.h"
 
+namespace memory_test {
+
 using namespace tally;
 
 namespace {
@@ -158,3 +160,5 @@ TEST_CASE("threads may allocate and free at once", "[memory]") {
   threads.clear();
   CHECK(memory_stats().active_bytes == active);
 }
+
+}  // namespace memory_test

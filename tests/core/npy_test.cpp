@@ -10,6 +10,8 @@
 #include "tally/core/memory.h"
 #include "tests/support/temporary_directory.h"
 
+namespace npy_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -194,3 +196,5 @@ TEST_CASE("npy files with flipped bytes are read or refused, never worse", "[npy
   CHECK(read > 500);
   CHECK(refused > 5000);
 }
+
+}  // namespace npy_test

@@ -6,6 +6,8 @@
 #include "tally/core/memory.h"
 #include "tests/support/temporary_directory.h"
 
+namespace npz_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -133,3 +135,5 @@ TEST_CASE("what an npz member cannot be is told", "[npz]") {
   for (std::size_t at = 0; (at = text.find("x.npy", at)) != std::string::npos; ++at) text.replace(at, 5, "x.txt");
   CHECK_THAT(refusal(text), Contains("'x.txt' is no npy file"));
 }
+
+}  // namespace npz_test

@@ -4,6 +4,8 @@
 #include "tally/core/options/option_tables.h"
 #include "tally/core/options/option_text.h"
 
+namespace options_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -287,3 +289,5 @@ TEST_CASE("options for people say type, domain, effect and former names", "[opti
              Contains("| `hairs` | `10` | integer, at least 2, an even number; with form flat | of the tip |\n") &&
                  !Contains("`form`"));
 }
+
+}  // namespace options_test

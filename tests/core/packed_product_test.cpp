@@ -11,6 +11,8 @@
 #include "tests/core/expected_product.h"
 #include "tests/core/on_each_target.h"
 
+namespace packed_product_test {
+
 using namespace tally;
 using blas::Transpose;
 using test::on_each_target;
@@ -256,3 +258,5 @@ TEST_CASE("a right operand that is kept gives the bits of gemm", "[packed]") {
     }
   }
 }
+
+}  // namespace packed_product_test

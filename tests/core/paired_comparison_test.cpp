@@ -7,6 +7,8 @@
 #include "tally/core/parallel.h"
 #include "tally/core/report/paired_comparison.h"
 
+namespace paired_comparison_test {
+
 using namespace tally;
 
 TEST_CASE("p-values of one and two degrees of freedom against closed forms", "[paired_comparison]") {
@@ -74,3 +76,5 @@ TEST_CASE("paired bootstrap agrees with the t-test on many pairs and is a functi
   const SerialScope serial;
   CHECK(paired_bootstrap(a, b, RngKey{7}, 4000).p_value == bootstrap.p_value);
 }
+
+}  // namespace paired_comparison_test

@@ -14,6 +14,8 @@
 #include "tally/core/error.h"
 #include "tally/core/parallel_backend.h"
 
+namespace parallel_test {
+
 using namespace tally;
 
 namespace {
@@ -254,3 +256,5 @@ TEST_CASE("block times end with their scope", "[parallel]") {
   parallel_for(2, 1, [](std::int64_t, std::int64_t) {});
   CHECK(outer.calls().size() == 1);
 }
+
+}  // namespace parallel_test

@@ -11,6 +11,8 @@
 #include "tests/support/temporary_directory.h"
 #include "tests/support/well_formed.h"
 
+namespace plot_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -220,3 +222,5 @@ TEST_CASE("figures as text", "[table]") {
   CHECK(format_p_value(0.0421) == "0.042");
   CHECK(format_p_value(2.34e-5) == "2e-05");
 }
+
+}  // namespace plot_test

@@ -4,6 +4,8 @@
 
 #include "tally/core/io/json.h"
 
+namespace printable_test {
+
 using namespace tally;
 
 TEST_CASE("no byte of printable text drives a terminal", "[printable]") {
@@ -30,3 +32,5 @@ TEST_CASE("printable JSON is the same JSON", "[printable]") {
   const Json json = Json::object({{"a\x1b", "\x7f\xC2\x9B\xC3\xA9\t\n"}});
   CHECK(parse_json(printable(json.dump(2), "\n\t")) == json);
 }
+
+}  // namespace printable_test

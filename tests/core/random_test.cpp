@@ -6,6 +6,8 @@
 
 #include "tally/core/simd.h"
 
+namespace random_test {
+
 using namespace tally;
 
 TEST_CASE("philox4x32-10 gives the published known answers", "[random]") {
@@ -104,3 +106,5 @@ TEST_CASE("a permutation holds every index once", "[random]") {
   CHECK(random_permutation(RngKey{9, 10}, 1000) != order);
   CHECK(random_permutation(RngKey{9, 9}, 0).empty());
 }
+
+}  // namespace random_test

@@ -11,6 +11,8 @@
 #include "tests/support/peak_memory.h"
 #include "tests/support/temporary_directory.h"
 
+namespace safetensors_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -337,3 +339,5 @@ TEST_CASE("a header of safetensors takes memory in proportion to itself", "[safe
     CHECK(most.value_or(0) < 12 * bytes.size());
   }
 }
+
+}  // namespace safetensors_test

@@ -2,7 +2,7 @@
 
 #include <catch2/catch.hpp>
 
-namespace tally {
+namespace tally::sha1_test {
 namespace {
 
 std::string sha1(const std::string& text) {
@@ -28,4 +28,4 @@ TEST_CASE("SHA-1 does not depend on how the bytes are cut", "[sha1]") {
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::sha1_test

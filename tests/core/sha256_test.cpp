@@ -2,7 +2,7 @@
 
 #include <catch2/catch.hpp>
 
-namespace tally {
+namespace tally::sha256_test {
 namespace {
 
 std::string sha256(const std::string& text) {
@@ -29,4 +29,4 @@ TEST_CASE("SHA-256 does not depend on how the bytes are cut", "[sha256]") {
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::sha256_test

@@ -6,6 +6,8 @@
 
 #include "tally/core/error.h"
 
+namespace shape_test {
+
 using namespace tally;
 
 TEST_CASE("shapes know their sizes", "[shape]") {
@@ -50,3 +52,5 @@ TEST_CASE("checked_multiply refuses overflow and negative factors", "[shape]") {
   CHECK_THROWS_AS(checked_multiply(INT64_MAX, 2), ShapeError);
   CHECK_THROWS_AS(checked_multiply(-1, 2), ShapeError);
 }
+
+}  // namespace shape_test

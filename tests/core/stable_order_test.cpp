@@ -6,6 +6,8 @@
 
 #include "tally/core/random.h"
 
+namespace stable_order_test {
+
 using namespace tally;
 
 TEST_CASE("a stable order is what std::stable_sort gives", "[stable_order]") {
@@ -30,3 +32,5 @@ TEST_CASE("a stable order is what std::stable_sort gives", "[stable_order]") {
     }
   }
 }
+
+}  // namespace stable_order_test

@@ -5,6 +5,8 @@
 #include <limits>
 #include <sstream>
 
+namespace tensor_test {
+
 using namespace tally;
 
 namespace {
@@ -235,3 +237,5 @@ TEST_CASE("tensors print type, shape and the first elements", "[tensor]") {
   many << Tensor::zeros({100}, DType::u8);
   CHECK_THAT(many.str(), Catch::EndsWith(", ...}"));
 }
+
+}  // namespace tensor_test

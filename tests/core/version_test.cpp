@@ -5,6 +5,8 @@
 #include <regex>
 #include <sstream>
 
+namespace version_test {
+
 using namespace tally;
 
 TEST_CASE("the version is the project's", "[version]") {
@@ -17,3 +19,5 @@ TEST_CASE("the version is the project's", "[version]") {
   CHECK(std::regex_match(revision(), std::regex("unknown|[0-9a-f]{7,40}(-dirty)?")));
   CHECK(std::regex_match(version_description(), std::regex(R"(\S+ \(\S+, (GCC|Clang) [0-9.]+\))")));
 }
+
+}  // namespace version_test

@@ -6,6 +6,8 @@
 #include "tally/core/random.h"
 #include "tests/fuzz/readers.h"
 
+namespace replay_test {
+
 using namespace tally;
 
 namespace {
@@ -58,3 +60,5 @@ TEST_CASE("readers take or refuse their seeds with bytes changed", "[fuzz]") {
     }
   }
 }
+
+}  // namespace replay_test

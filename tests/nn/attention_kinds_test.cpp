@@ -7,6 +7,8 @@
 #include "tally/ops/tensor/reduce.h"
 #include "tests/nn/attention_samples.h"
 
+namespace attention_kinds_test {
+
 using namespace tally;
 using namespace tally::attention_samples;
 using Catch::Matchers::Contains;
@@ -170,3 +172,5 @@ TEST_CASE("lightsans reads the interests of each row's own sequence", "[attentio
         none.shape());
   CHECK_THROWS_WITH(nn::make_attention(choice("lightsans"), settings(), RngKey{4}), Contains("has no causal form"));
 }
+
+}  // namespace attention_kinds_test

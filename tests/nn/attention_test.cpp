@@ -5,6 +5,8 @@
 
 #include "tests/nn/attention_samples.h"
 
+namespace attention_test {
+
 using namespace tally;
 using namespace tally::attention_samples;
 using Catch::Matchers::Contains;
@@ -112,3 +114,5 @@ TEST_CASE("a table of attentions is a value", "[attention]") {
   CHECK(nearby.as<nn::MultiHead<nn::SoftmaxCore>>()->attention.window == 2);
   CHECK_THROWS_WITH(nn::attention_kinds().at("nearby"), Contains("does not know \"nearby\""));
 }
+
+}  // namespace attention_test

@@ -5,6 +5,8 @@
 #include "tests/nn/dispatcher_definition.h"
 #include "tests/nn/module_gradients.h"
 
+namespace dispatcher_kind_test {
+
 using namespace tally;
 using namespace tally::testing;
 using Catch::Matchers::Contains;
@@ -160,3 +162,5 @@ TEST_CASE("shares that the last row reads make its output", "[dispatcher_kind]")
       kind.last_read(queries, source, kind.experts, {Offsets::from_lengths(std::vector<std::int64_t>{48, 0})}),
       Contains("needs rows in each sequence"));
 }
+
+}  // namespace dispatcher_kind_test

@@ -4,6 +4,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+namespace histogram_attention_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -121,3 +123,5 @@ TEST_CASE("soft queries where they mean nothing are refused", "[histogram_attent
     CHECK_THROWS_WITH(nn::HistogramSelfAttention::make(bad, {}), Contains("for soft queries"));
   }
 }
+
+}  // namespace histogram_attention_test

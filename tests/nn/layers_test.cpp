@@ -20,6 +20,8 @@
 #include "tests/nn/module_gradients.h"
 #include "tests/support/attention_choices.h"
 
+namespace layers_test {
+
 using namespace tally;
 using tally::testing::check_module;
 
@@ -272,3 +274,5 @@ TEST_CASE("drop path leaves out whole sequences, whatever shard they are in", "[
   CHECK(path(Var(ones), offsets, {}).value().to_doubles() == ones.to_doubles());
   CHECK_THROWS_WITH(nn::DropPath{1}(Var(ones), offsets, context), Catch::Matchers::Contains("a rate in [0, 1); got 1"));
 }
+
+}  // namespace layers_test

@@ -7,6 +7,8 @@
 #include "tally/nn/initializers.h"
 #include "tally/nn/serialize.h"
 
+namespace module_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -128,3 +130,5 @@ TEST_CASE("initial values have their distributions and depend on the key only", 
   CHECK(deviation(nn::he_normal({200, 100}, RngKey{1})) == Approx(std::sqrt(0.02)).epsilon(0.02));
   CHECK(identical(nn::normal({5}, 1, RngKey{1, 2}), nn::normal({5}, 1, RngKey{1, 2})));
 }
+
+}  // namespace module_test

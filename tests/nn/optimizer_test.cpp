@@ -8,6 +8,8 @@
 #include "tally/nn/layers.h"
 #include "tally/nn/optim/schedule.h"
 
+namespace optimizer_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -267,3 +269,5 @@ TEST_CASE("schedules", "[optim]") {
   const optim::Schedule wrong{.peak = 0};
   CHECK_THROWS_AS(wrong.at(0), ValueError);
 }
+
+}  // namespace optimizer_test

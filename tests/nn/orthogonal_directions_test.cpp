@@ -4,6 +4,8 @@
 #include "tally/nn/initializers.h"
 #include "tally/ops/attention/normalized_linear_attention.h"
 
+namespace orthogonal_directions_test {
+
 using namespace tally;
 using ops::AttentionMask;
 using ops::FeatureMap;
@@ -49,3 +51,5 @@ TEST_CASE("orthogonal directions are orthogonal in blocks and as long as normal 
   }
   CHECK(squares / count == Approx(16).margin(1));  // deviation of the mean: sqrt(32 / 400) = 0.28
 }
+
+}  // namespace orthogonal_directions_test

@@ -13,6 +13,8 @@
 #include "tally/ops/tensor/reduce.h"
 #include "tests/nn/module_gradients.h"
 
+namespace product_key_memory_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -288,3 +290,5 @@ TEST_CASE("a memory refuses what makes no sense, and takes nothing", "[product_k
   asking.mutable_data<float>()[3] = std::nanf("");
   CHECK_THROWS_AS(memory(asking, {}), ValueError);
 }
+
+}  // namespace product_key_memory_test

@@ -10,6 +10,8 @@
 #include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/tensor/reduce.h"
 
+namespace pytorch_layers_test {
+
 using namespace tally;
 
 namespace {
@@ -102,3 +104,5 @@ TEST_CASE("layers give PyTorch's results and gradients", "[layers][pytorch]") {
     cells.check([&](const Var& x) { return lstm(x, cells.offsets()).states; }, named(lstm));
   }
 }
+
+}  // namespace pytorch_layers_test

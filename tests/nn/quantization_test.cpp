@@ -10,6 +10,8 @@
 #include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/tensor/reduce.h"
 
+namespace quantization_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 using nn::CodebookScheme;
@@ -356,3 +358,5 @@ TEST_CASE("changes of some elements of a buffer", "[buffer_updates]") {
   CHECK_THROWS_AS(apply(Tensor::from<double>({1}, {1}), Tensor::from<std::int64_t>({1}, {1}), 0.5), ValueError);
   CHECK(means.to_doubles() == std::vector<double>{4, 2, 9});
 }
+
+}  // namespace quantization_test

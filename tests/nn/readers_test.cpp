@@ -11,6 +11,8 @@
 #include "tally/nn/readers/reader_kinds.h"
 #include "tests/nn/module_gradients.h"
 
+namespace readers_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -326,3 +328,5 @@ TEST_CASE("weights of positions are those of the definition", "[readers]") {
   CHECK(difference(rows_of(holder.reader(rows, queries, lookups, {}).value()),
                    by_definition(holder.reader, rows, queries, lookups)) < 2e-5);
 }
+
+}  // namespace readers_test

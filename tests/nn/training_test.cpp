@@ -12,6 +12,8 @@
 #include "tally/ops/tensor/reduce.h"
 #include "tests/support/temporary_directory.h"
 
+namespace training_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -377,3 +379,5 @@ TEST_CASE("changes of buffers are applied in order, each buffer kept once", "[tr
   const nn::BufferUpdates kept{.changes = {{count, Tensor::from<std::int64_t>({1}, {1}), 0.5}}, .means = {}};
   CHECK_THROWS_AS(kept.apply(), DTypeError);
 }
+
+}  // namespace training_test

@@ -15,6 +15,8 @@
 #include "tally/ops/sample_coverage.h"
 #include "tests/ops/references.h"
 
+namespace catalog_test {
+
 using namespace tally;
 using namespace tally::testing;
 using ops::Complaints;
@@ -277,3 +279,5 @@ TEST_CASE("an unknown op is refused with the nearest name", "[catalog]") {
   CHECK_THROWS_AS(standard_catalog().find("matmull"), ConfigError);
   CHECK_THROWS_WITH(standard_catalog().find("matmull"), Contains("matmull") && Contains("did you mean 'matmul'"));
 }
+
+}  // namespace catalog_test

@@ -11,6 +11,8 @@
 #include "tally/ops/recurrent/last_rows.h"
 #include "tally/ops/tensor/shape.h"
 
+namespace causal_conv1d_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 
@@ -182,3 +184,5 @@ TEST_CASE("gradients of a long causal convolution are the same bits on any numbe
   set_num_threads(threads);
   CHECK(all_finite(one.weight));
 }
+
+}  // namespace causal_conv1d_test

@@ -5,6 +5,8 @@
 #include "tally/core/memory.h"
 #include "tests/ops/dispatcher_cases.h"
 
+namespace causal_dispatcher_attention_test {
+
 using namespace tally;
 using namespace tally::testing;
 
@@ -119,3 +121,5 @@ TEST_CASE("a number that is none reaches the rows of causal dispatcher attention
   CHECK(all_finite(y.slice(0, 0, 64).contiguous()));
   for (const double value : y.slice(0, 70, 100).contiguous().to_doubles()) CHECK(std::isnan(value));
 }
+
+}  // namespace causal_dispatcher_attention_test

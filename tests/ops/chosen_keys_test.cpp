@@ -8,6 +8,8 @@
 #include "tally/ops/attention/sinkhorn_attention.h"
 #include "tests/ops/attention_cases.h"
 
+namespace chosen_keys_test {
+
 using namespace tally;
 using namespace tally::testing;
 using ops::AttentionMask;
@@ -205,3 +207,5 @@ TEST_CASE("attentions of linear time do twice the products for twice the rows", 
     CHECK(longer / shorter < 2.2);
   }
 }
+
+}  // namespace chosen_keys_test

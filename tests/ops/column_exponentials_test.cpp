@@ -9,7 +9,7 @@
 
 #include "tests/core/on_each_target.h"
 
-namespace tally {
+namespace tally::column_exponentials_test {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -102,4 +102,4 @@ TEST_CASE("what is upcoming changes no result and may end anywhere", "[column_ex
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::column_exponentials_test

@@ -7,7 +7,7 @@
 #include "tally/ops/losses/cross_entropy.h"
 #include "tally/ops/losses/mean_squared_error.h"
 
-namespace tally {
+namespace tally::composed_losses_test {
 namespace {
 
 struct Differentiated {
@@ -70,4 +70,4 @@ TEST_CASE("cross-entropy of confident rows keeps its digits, and of no row is 0"
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::composed_losses_test

@@ -9,6 +9,8 @@
 #include "tally/ops/tensor/reduce.h"
 #include "tests/ops/dispatcher_cases.h"
 
+namespace dispatcher_attention_test {
+
 using namespace tally;
 using namespace tally::testing;
 
@@ -103,3 +105,5 @@ TEST_CASE("dispatcher attention stores no map of positions and experts", "[dispa
   const Var output = kBidirectional(in.vars(), in.offsets);
   CHECK(scope.peak() - static_cast<std::int64_t>(output.value().bytes()) < 1200000);
 }
+
+}  // namespace dispatcher_attention_test

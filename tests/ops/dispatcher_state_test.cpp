@@ -6,6 +6,8 @@
 #include "tally/ops/attention/causal_dispatcher_attention.h"
 #include "tests/ops/dispatcher_cases.h"
 
+namespace dispatcher_state_test {
+
 using namespace tally;
 using namespace tally::testing;
 
@@ -112,3 +114,5 @@ TEST_CASE("a dispatcher state refuses what is not its own", "[dispatcher_state]"
   CHECK_THROWS_WITH(ops::DispatcherReader(broken, in.inputs[4], in.inputs[5], {.heads = 2}),
                     Contains("finite expert queries"));
 }
+
+}  // namespace dispatcher_state_test

@@ -6,6 +6,8 @@
 #include "tally/autograd/tape.h"
 #include "tally/core/simd.h"
 
+namespace dropout_test {
+
 using namespace tally;
 
 namespace {
@@ -89,3 +91,5 @@ TEST_CASE("a dropped NaN is gone", "[dropout]") {
   CHECK(nans > 100);
   CHECK(nans < 300);
 }
+
+}  // namespace dropout_test

@@ -10,7 +10,7 @@
 #include "tally/ops/kernels/elementwise.h"
 #include "tests/ops/elementwise_cases.h"
 
-namespace tally {
+namespace tally::elementwise_accuracy_test {
 namespace {
 
 using kernels::UnaryOp;
@@ -160,4 +160,4 @@ TEST_CASE("elementwise f32 functions are within their bounds at every float", "[
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::elementwise_accuracy_test

@@ -6,7 +6,7 @@
 #include "tally/ops/elementwise/elementwise.h"
 #include "tests/ops/elementwise_cases.h"
 
-namespace tally {
+namespace tally::elementwise_pairs_test {
 namespace {
 
 using testing::gradient_of;
@@ -96,4 +96,4 @@ TEST_CASE("+= adds to a Var and is differentiated, and leaves the tensor that it
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::elementwise_pairs_test

@@ -11,7 +11,7 @@
 #include "tally/ops/kernels/elementwise.h"
 #include "tests/ops/elementwise_cases.h"
 
-namespace tally {
+namespace tally::elementwise_test {
 namespace {
 
 using testing::gradient_of;
@@ -371,4 +371,4 @@ TEST_CASE("a cotangent that others hold is not overwritten by an elementwise bac
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::elementwise_test

@@ -4,6 +4,8 @@
 
 #include "tally/autograd/tape.h"
 
+namespace embedding_test {
+
 using namespace tally;
 
 TEST_CASE("the gradient of a table names the rows used, once each", "[embedding]") {
@@ -41,3 +43,5 @@ TEST_CASE("a table that was computed gets a dense gradient", "[embedding]") {
   const Tensor cotangents[] = {Tensor::from<double>({1, 10, 100, 1000}, {4, 1})};
   CHECK(tape.backward(outputs, cotangents)[leaf].to_doubles() == std::vector<double>{0, 1000, 111});
 }
+
+}  // namespace embedding_test

@@ -8,6 +8,8 @@
 #include "tally/core/parallel.h"
 #include "tally/ops/sample_coverage.h"
 
+namespace entry_checks_test {
+
 using namespace tally;
 using namespace tally::ops;
 
@@ -482,3 +484,5 @@ TEST_CASE("the catalog's own coverage fails when a sample is taken away", "[entr
   };
   CHECK_FALSE(check_coverage(without).empty());
 }
+
+}  // namespace entry_checks_test

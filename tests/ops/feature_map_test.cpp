@@ -5,6 +5,8 @@
 
 #include "tally/ops/catalog.h"
 
+namespace feature_map_test {
+
 using namespace tally;
 using ops::FeatureKind;
 
@@ -47,3 +49,5 @@ TEST_CASE("a row of zeros has features that are finite", "[feature_map]") {
     CHECK(all_finite(ops::feature_map(Var(Tensor::zeros({1, 4})), {.kind = kind}).value()));
   }
 }
+
+}  // namespace feature_map_test

@@ -9,6 +9,8 @@
 #include "tally/ops/catalog.h"
 #include "tally/ops/tensor/linear.h"
 
+namespace gru_test {
+
 using namespace tally;
 
 namespace {
@@ -143,3 +145,5 @@ TEST_CASE("gru step by step from the state before is the same bits as over the w
     CHECK(same_rows(whole, t, t + 1, state));
   }
 }
+
+}  // namespace gru_test

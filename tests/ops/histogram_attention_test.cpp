@@ -13,6 +13,8 @@
 #include "tally/ops/catalog.h"
 #include "tests/ops/references.h"
 
+namespace histogram_attention_test {
+
 using namespace tally;
 using ops::AttentionMask;
 using ops::CodewordAssignment;
@@ -309,3 +311,5 @@ TEST_CASE("operations and memory of histogram attention grow with the length, op
   const Cost softmax = cost([&] { ops::softmax_attention(x, x, x, Offsets::single(512)); });
   CHECK(histogram(512).operations < 0.5 * softmax.operations);
 }
+
+}  // namespace histogram_attention_test

@@ -7,6 +7,8 @@
 #include "tally/ops/attention/histogram_attention.h"
 #include "tally/ops/catalog.h"
 
+namespace histogram_state_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 using ops::HistogramLayout;
@@ -310,3 +312,5 @@ TEST_CASE("a state takes the same memory after any history", "[histogram_state]"
     CHECK(old.bytes() == young.bytes());
   }
 }
+
+}  // namespace histogram_state_test

@@ -9,7 +9,7 @@
 #include "tally/core/parallel.h"
 #include "tally/ops/catalog.h"
 
-namespace tally {
+namespace tally::item_cross_entropy_test {
 namespace {
 
 struct Expected {
@@ -213,4 +213,4 @@ TEST_CASE("item cross-entropy ignores what does not count, NaN included", "[item
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::item_cross_entropy_test

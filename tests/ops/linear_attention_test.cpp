@@ -9,6 +9,8 @@
 #include "tally/ops/tensor/shape.h"
 #include "tests/ops/attention_cases.h"
 
+namespace linear_attention_test {
+
 using namespace tally;
 using namespace tally::testing;
 using Catch::Matchers::Contains;
@@ -457,3 +459,5 @@ TEST_CASE("gradients of long linear attention are the same bits on any number of
     for (std::size_t i = 0; i < one.gradients.size(); ++i) CHECK(identical(one.gradients[i], eight.gradients[i]));
   }
 }
+
+}  // namespace linear_attention_test

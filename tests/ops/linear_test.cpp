@@ -9,6 +9,8 @@
 #include "tally/core/simd.h"
 #include "tally/ops/catalog.h"
 
+namespace linear_test {
+
 using namespace tally;
 using ops::Activation;
 
@@ -138,3 +140,5 @@ TEST_CASE("linear keeps no more than the slope needs", "[linear]") {
   CHECK(kept_bytes(Activation::gelu) < 1024 * 64 * 4 + 4096);
   CHECK(kept_bytes(Activation::gelu) >= 1024 * 64 * 4);
 }
+
+}  // namespace linear_test

@@ -14,6 +14,8 @@
 #include "tally/ops/tensor/shape.h"
 #include "tests/ops/attention_cases.h"
 
+namespace lookup_forms_test {
+
 using namespace tally;
 using tally::testing::largest_difference;
 
@@ -119,3 +121,5 @@ TEST_CASE("one row at a time gives what chunks give", "[lookup]") {
   const Tensor packed = ops::outer_sums(Var(in[1]), Var(in[2]), Var(in[3]), {}, inputs.offsets).value();
   CHECK(largest_difference(document.to_tensor().to(DType::f64), packed) < 1e-6);
 }
+
+}  // namespace lookup_forms_test

@@ -16,6 +16,8 @@
 #include "tally/ops/lookup/symmetric_lookup.h"
 #include "tests/ops/attention_cases.h"
 
+namespace lookup_test {
+
 using namespace tally;
 using namespace tally::testing;
 
@@ -481,3 +483,5 @@ TEST_CASE("work grows with the rows that are looked up, and half of a symmetric 
   CHECK(work < 0.65 * 2 * 4096 * 256 * 256);
   CHECK(work > 0.5 * 2 * 4096 * 256 * 256);
 }
+
+}  // namespace lookup_test

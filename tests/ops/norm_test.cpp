@@ -9,6 +9,8 @@
 #include "tally/ops/norms/residual_dropout_norm.h"
 #include "tally/ops/norms/rms_norm.h"
 
+namespace norm_test {
+
 using namespace tally;
 
 TEST_CASE("layer norm of published numbers", "[norm]") {
@@ -143,3 +145,5 @@ TEST_CASE("the fused form keeps neither the mask nor the branch", "[norm]") {
   CHECK(scope.change() <= rows + 512 * 3 * 4 + 4096);
   CHECK(scope.change() >= rows);
 }
+
+}  // namespace norm_test

@@ -4,6 +4,8 @@
 
 #include "tests/ops/attention_cases.h"
 
+namespace normalized_linear_attention_test {
+
 using namespace tally;
 using namespace tally::testing;
 using ops::AttentionMask;
@@ -130,3 +132,5 @@ TEST_CASE("a number that is none reaches the rows that see it", "[normalized_lin
     for (std::size_t i = 0; i < 24; ++i) CHECK(std::isnan(y[i]) == (i >= 8 && i % 4 < 2));
   }
 }
+
+}  // namespace normalized_linear_attention_test

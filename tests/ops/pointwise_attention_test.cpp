@@ -4,6 +4,8 @@
 
 #include "tests/ops/attention_cases.h"
 
+namespace pointwise_attention_test {
+
 using namespace tally;
 using namespace tally::testing;
 using ops::AttentionMask;
@@ -38,3 +40,5 @@ TEST_CASE("a row of pointwise attention that sees nothing like it stays near zer
     CHECK(std::abs(y) < 1e-30);
   }
 }
+
+}  // namespace pointwise_attention_test

@@ -5,6 +5,8 @@
 
 #include "tests/ops/attention_cases.h"
 
+namespace position_softmax_test {
+
 using namespace tally;
 using namespace tally::testing;
 using ops::AttentionMask;
@@ -100,3 +102,5 @@ TEST_CASE("the recurrent form of position softmax attention agrees with the para
   }
   CHECK_THROWS_AS(ops::position_softmax_state(1, 0, 2), ValueError);
 }
+
+}  // namespace position_softmax_test

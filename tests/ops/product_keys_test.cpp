@@ -10,6 +10,8 @@
 #include "tally/ops/memory/product_key_memory.h"
 #include "tally/ops/tensor/reduce.h"
 
+namespace product_keys_test {
+
 using namespace tally;
 
 namespace {
@@ -107,3 +109,5 @@ TEST_CASE("the gradient of a memory's values has the rows that were chosen", "[p
   CHECK(sum_squares(*gradients.find(queries.leaf_id())) > 0);
   CHECK(sum_squares(*gradients.find(keys.leaf_id())) > 0);
 }
+
+}  // namespace product_keys_test

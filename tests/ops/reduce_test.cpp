@@ -10,7 +10,7 @@
 #include "tally/core/random.h"
 #include "tally/ops/elementwise/elementwise.h"
 
-namespace tally {
+namespace tally::reduce_test {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -186,4 +186,4 @@ TEST_CASE("top_k: order, ties, NaN and gradient", "[reduce]") {
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::reduce_test

@@ -13,6 +13,8 @@
 #include "tally/ops/lookup/representation_collection.h"
 #include "tests/support/temporary_directory.h"
 
+namespace representation_test {
+
 using namespace tally;
 using namespace tally::ops;
 using tally::test::TemporaryDirectory;
@@ -352,3 +354,5 @@ TEST_CASE("a collection refuses what it cannot hold or read", "[representation]"
   CHECK_THROWS_AS(RepresentationCollection::open(directory.path() / "absent"), IoError);
   CHECK_THROWS_AS(RepresentationCollection::open(directory.path()), IoError);
 }
+
+}  // namespace representation_test

@@ -7,6 +7,8 @@
 #include "tally/autograd/tape.h"
 #include "tally/ops/catalog.h"
 
+namespace rotary_test {
+
 using namespace tally;
 
 namespace {
@@ -134,3 +136,5 @@ TEST_CASE("rotary positions: tables of the base's own angles are the base", "[ro
   const std::vector<double> by_base = ops::rotary(x, Offsets::single(40)).value().to_doubles();
   for (std::size_t i = 0; i < by_base.size(); ++i) CHECK(by_table[i] == Approx(by_base[i]).margin(1e-6));
 }
+
+}  // namespace rotary_test

@@ -12,7 +12,7 @@
 #include "tally/ops/losses/item_cross_entropy.h"
 #include "tally/ops/losses/sampled_softmax.h"
 
-namespace tally {
+namespace tally::sampled_losses_test {
 namespace {
 
 double largest_difference(const Tensor& a, const Tensor& b) {
@@ -241,4 +241,4 @@ TEST_CASE("products with chosen rows follow plain loops", "[table_rows]") {
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::sampled_losses_test

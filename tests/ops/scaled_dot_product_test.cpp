@@ -10,6 +10,8 @@
 #include "tally/ops/attention/scaled_dot_product_attention.h"
 #include "tally/ops/catalog.h"
 
+namespace scaled_dot_product_test {
+
 using namespace tally;
 using ops::AttentionMask;
 using ops::ScaledDotProductOptions;
@@ -184,3 +186,5 @@ TEST_CASE("scores are those that attention weighs values with", "[scaled_dot_pro
     CHECK(y.data<double>()[4 * 6 + 3 + c] == Approx(sum));
   }
 }
+
+}  // namespace scaled_dot_product_test

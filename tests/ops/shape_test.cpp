@@ -10,7 +10,7 @@
 #include "tally/ops/elementwise/elementwise.h"
 #include "tally/ops/tensor/reduce.h"
 
-namespace tally {
+namespace tally::shape_test {
 namespace {
 
 TEST_CASE("shape ops move integers and views too", "[shape]") {
@@ -146,4 +146,4 @@ TEST_CASE("tensors have up to eight dimensions", "[shape]") {
 }
 
 }  // namespace
-}  // namespace tally
+}  // namespace tally::shape_test

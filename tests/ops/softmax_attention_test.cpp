@@ -12,6 +12,8 @@
 #include "tally/ops/attention/softmax_attention_materialized.h"
 #include "tally/ops/catalog.h"
 
+namespace softmax_attention_test {
+
 using namespace tally;
 using ops::AttentionMask;
 using ops::AttentionOptions;
@@ -265,3 +267,5 @@ TEST_CASE("attention over a long sequence needs no memory for scores", "[softmax
   // Output, three gradients, two columns of sums, and tiles; the scores would be 16 MiB.
   CHECK(scope.peak() < std::int64_t{2} << 20);
 }
+
+}  // namespace softmax_attention_test

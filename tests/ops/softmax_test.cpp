@@ -7,6 +7,8 @@
 #include "tally/autograd/tape.h"
 #include "tally/ops/catalog.h"
 
+namespace softmax_test {
+
 using namespace tally;
 
 namespace {
@@ -69,3 +71,5 @@ TEST_CASE("softmax of long rows sums to one", "[softmax]") {
     CHECK(sum == Approx(1).epsilon(2e-7));
   }
 }
+
+}  // namespace softmax_test

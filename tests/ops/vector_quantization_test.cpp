@@ -11,6 +11,8 @@
 #include "tally/ops/tensor/reduce.h"
 #include "tests/ops/references.h"
 
+namespace vector_quantization_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 using ops::CodewordAssignment;
@@ -325,3 +327,5 @@ TEST_CASE("tables of another quantization are refused", "[vector_quantization]")
                     Contains("needs hard assignment"));
   CHECK_THROWS_AS(ops::encode_codes(in.x.to(DType::f32), independent, {.residual = false}), DTypeError);
 }
+
+}  // namespace vector_quantization_test

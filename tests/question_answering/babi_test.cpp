@@ -9,6 +9,8 @@
 #include "tally/core/io/gzip.h"
 #include "tests/support/temporary_directory.h"
 
+namespace babi_test {
+
 using namespace question_answering;
 using Catch::Matchers::Contains;
 using tally::test::message_of;
@@ -186,3 +188,5 @@ TEST_CASE("words and answers that were not learned are unknown", "[babi]") {
   std::filesystem::remove(directory / "qa7_made_train.txt");
   CHECK_THAT(refused({.directory = directory.path().string()}), Contains("leaves task 7 no story to learn from"));
 }
+
+}  // namespace babi_test

@@ -6,6 +6,8 @@
 #include "examples/question_answering/entity_cloze.h"
 #include "tests/support/temporary_directory.h"
 
+namespace drawn_sets_test {
+
 using namespace question_answering;
 using Catch::Matchers::Contains;
 using tally::test::message_of;
@@ -150,3 +152,5 @@ TEST_CASE("cloze documents are those of their key, and can be drawn or are refus
   CHECK_THAT(refused({.drawn = {.questions = 60}}), Contains("no more questions than sentences"));
   CHECK_THAT(refused({.least_fillers = 31}), Contains("least_fillers; got 31 and 30"));
 }
+
+}  // namespace drawn_sets_test

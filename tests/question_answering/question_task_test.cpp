@@ -10,6 +10,8 @@
 #include "tally/nn/training/trainer.h"
 #include "tests/support/temporary_directory.h"
 
+namespace question_task_test {
+
 using namespace question_answering;
 using Catch::Matchers::Contains;
 using tally::Json;
@@ -241,3 +243,5 @@ TEST_CASE("softmax and the linear readers learn to retrieve, and reading the las
   CHECK(softmax > none + 0.2);
   CHECK(linear > none);
 }
+
+}  // namespace question_task_test

@@ -4,6 +4,8 @@
 #include "examples/question_answering/study_report.h"
 #include "tests/support/temporary_directory.h"
 
+namespace study_test {
+
 using namespace question_answering;
 using Catch::Matchers::Contains;
 using tally::test::message_of;
@@ -234,3 +236,5 @@ TEST_CASE("a study's runs are trained once, and are not taken for others", "[stu
   CHECK(read_study_data(other).fingerprint != data.fingerprint);
   CHECK(read_study_data(config.data).fingerprint == data.fingerprint);
 }
+
+}  // namespace study_test

@@ -10,7 +10,7 @@
 #include "tally/recsys/data/statistics.h"
 #include "tally/recsys/evaluation/evaluate.h"
 
-namespace tally::recsys {
+namespace tally::recsys::anchors_test {
 namespace {
 
 const std::filesystem::path kData = TALLY_SOURCE_DIR "/../shared/data";
@@ -171,4 +171,4 @@ TEST_CASE("popularity among sampled negatives is what was published", "[data]") 
   }
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::anchors_test

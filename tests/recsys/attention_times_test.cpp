@@ -2,6 +2,8 @@
 
 #include "tally/recsys/models/sasrec.h"
 
+namespace attention_times_test {
+
 using namespace tally;
 using namespace tally::recsys;
 
@@ -40,3 +42,5 @@ TEST_CASE("an attention of one's own sees the times of events", "[sasrec]") {
   for (std::size_t i = 0; i < 8; ++i) CHECK(a[i] == b[i]);
   CHECK(a[9] != b[9]);
 }
+
+}  // namespace attention_times_test

@@ -6,6 +6,8 @@
 #include <set>
 #include <tuple>
 
+namespace batches_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -283,3 +285,5 @@ TEST_CASE("a sequence above the budget is a shard of its own", "[batches]") {
     CHECK((!shard.wide || shard.inputs.count() == 1));
   }
 }
+
+}  // namespace batches_test

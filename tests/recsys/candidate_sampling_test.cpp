@@ -11,7 +11,7 @@
 #include "tests/recsys/samples.h"
 #include "tests/support/temporary_directory.h"
 
-namespace tally::recsys {
+namespace tally::recsys::candidate_sampling_test {
 namespace {
 
 using Catch::Matchers::Contains;
@@ -232,4 +232,4 @@ TEST_CASE("sampled evaluation equals a loop over the drawn negatives", "[samplin
   }
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::candidate_sampling_test

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
+namespace check_model_test {
+
 using namespace tally;
 using namespace tally::recsys;
 
@@ -61,3 +63,5 @@ TEST_CASE("the check of a model sees an injected bug", "[sasrec]") {
   options.max_elements = 8;
   CHECK_FALSE(check_model_gradients(config, options).passed());
 }
+
+}  // namespace check_model_test

@@ -8,6 +8,8 @@
 #include "tally/recsys/study/study.h"
 #include "tests/support/temporary_directory.h"
 
+namespace config_keys_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -211,3 +213,5 @@ TEST_CASE("a key by a former name counts like today's, from a file, the command 
   config.model.set("mean_size", 12);
   CHECK(to_json(config).at("model").at("mean_width") == Json(12));
 }
+
+}  // namespace config_keys_test

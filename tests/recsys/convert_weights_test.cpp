@@ -7,6 +7,8 @@
 #include "tally/recsys/config/config.h"
 #include "tally/recsys/models/neural_ranker.h"
 
+namespace convert_weights_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -135,3 +137,5 @@ TEST_CASE("weights that do not fit are refused by name and leave the model alone
   convert_weights(*model, golden.items, more, allowing, golden.rows);
   check_scores(golden, *model);
 }
+
+}  // namespace convert_weights_test

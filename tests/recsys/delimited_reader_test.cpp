@@ -10,7 +10,7 @@
 #include "tally/recsys/data/titles.h"
 #include "tests/support/temporary_directory.h"
 
-namespace tally::recsys {
+namespace tally::recsys::delimited_reader_test {
 namespace {
 
 using Catch::Matchers::Contains;
@@ -331,4 +331,4 @@ TEST_CASE("titles of the shipped data set", "[data]") {
   CHECK_THAT(message_of<IoError>([&] { read_titles(twice); }), Contains(":3:1] gives a second title for '1'"));
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::delimited_reader_test

@@ -11,6 +11,8 @@
 #include "tests/support/file_size_limit.h"
 #include "tests/support/temporary_directory.h"
 
+namespace durable_sessions_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using namespace tally::test;
@@ -363,3 +365,5 @@ TEST_CASE("an event that the model throws at does not come back with the log", "
   sessions.evict_least_recent(0);
   loaded.load(parent / "state");
 }
+
+}  // namespace durable_sessions_test

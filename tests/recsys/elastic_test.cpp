@@ -10,6 +10,8 @@
 #include "tally/recsys/run/check_model.h"
 #include "tally/recsys/training/recommender_task.h"
 
+namespace elastic_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -160,3 +162,5 @@ TEST_CASE("settings of elastic that contradict each other are refused", "[elasti
   CHECK_THROWS_WITH(set({{"n_heads", 5}}), Contains("multiple of n_heads"));
   CHECK_THROWS_WITH(set({{"attention", "softmax"}, {"expert_sharing", "layer"}}), Contains("attention dispatcher"));
 }
+
+}  // namespace elastic_test

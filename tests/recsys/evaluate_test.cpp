@@ -13,7 +13,7 @@
 #include "tally/recsys/evaluation/top_k.h"
 #include "tests/recsys/samples.h"
 
-namespace tally::recsys {
+namespace tally::recsys::evaluate_test {
 namespace {
 
 using Catch::Matchers::Contains;
@@ -243,4 +243,4 @@ TEST_CASE("Markov orders by count, then by popularity", "[evaluation]") {
   }
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::evaluate_test

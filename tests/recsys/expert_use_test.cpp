@@ -9,9 +9,11 @@
 #include "tally/recsys/models/window.h"
 #include "tests/recsys/recurrent_samples.h"
 
+namespace expert_use_test {
+
 using namespace tally;
 using namespace tally::recsys;
-using namespace tally::recsys::test;
+using namespace tally::recsys::recurrent_samples;
 
 namespace {
 
@@ -152,3 +154,5 @@ TEST_CASE("codes that were chosen are counted where they have a weight", "[exper
   CHECK(use.chosen[0].read == Approx(0.2));
   CHECK(use.chosen[0].divergence == Approx(std::log(10) - std::log(2)));
 }
+
+}  // namespace expert_use_test

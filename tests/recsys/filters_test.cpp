@@ -8,7 +8,7 @@
 #include "tally/recsys/data/delimited_reader.h"
 #include "tests/recsys/samples.h"
 
-namespace tally::recsys {
+namespace tally::recsys::filters_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -196,4 +196,4 @@ TEST_CASE("MovieLens 1M as RecBole tunes on it: ratings of 3 and more, 10-core",
   check_size(filter_by_counts(data, at_least(10, Core::iterative)), 6033, 3123, 834449);
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::filters_test

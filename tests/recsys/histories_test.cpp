@@ -6,7 +6,7 @@
 #include "tally/recsys/data/file_forms.h"
 #include "tests/support/temporary_directory.h"
 
-namespace tally::recsys {
+namespace tally::recsys::histories_test {
 namespace {
 
 using Catch::Matchers::Contains;
@@ -187,4 +187,4 @@ TEST_CASE("bad histories are refused with file and line", "[recommend]") {
              Contains("/nonexistent/h.tsv"));
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::histories_test

@@ -12,7 +12,7 @@
 #include "tally/recsys/data/statistics.h"
 #include "tests/recsys/samples.h"
 
-namespace tally::recsys {
+namespace tally::recsys::interactions_test {
 namespace {
 
 IdMap ids(const std::vector<std::string>& names) {
@@ -234,4 +234,4 @@ TEST_CASE("histories are packed whole, and sliced", "[data]") {
   CHECK_THROWS_AS(Sequences::from({{3}}, 3), IndexError);
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::interactions_test

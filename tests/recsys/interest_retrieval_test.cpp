@@ -12,6 +12,8 @@
 #include "tally/recsys/run/check_model.h"
 #include "tally/recsys/training/recommender_task.h"
 
+namespace interest_retrieval_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -270,3 +272,5 @@ TEST_CASE("settings of retrieval that contradict each other are refused", "[inte
   CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"attention", "softmax"}, {"retrieval", "rows"}}),
                     Contains("needs attention dispatcher"));
 }
+
+}  // namespace interest_retrieval_test

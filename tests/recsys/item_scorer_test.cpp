@@ -5,7 +5,7 @@
 
 #include "tally/core/random.h"
 
-namespace tally::recsys {
+namespace tally::recsys::item_scorer_test {
 namespace {
 
 using Catch::Matchers::Contains;
@@ -122,4 +122,4 @@ TEST_CASE("what no scorer can be made of is refused", "[scorer]") {
   CHECK_THROWS_AS(scorer.score(row, std::span(scores).first(6)), ShapeError);
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::item_scorer_test

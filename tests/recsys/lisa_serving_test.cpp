@@ -11,7 +11,7 @@
 #include "tally/recsys/models/neural_ranker.h"
 #include "tests/support/temporary_directory.h"
 
-namespace tally::recsys {
+namespace tally::recsys::lisa_serving_test {
 namespace {
 
 using Catch::Matchers::Contains;
@@ -306,4 +306,4 @@ TEST_CASE("files that are no served LISA model are refused, whatever they hold",
   CHECK_THAT(with("{", "["), Contains("settings"));
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::lisa_serving_test

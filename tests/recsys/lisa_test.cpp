@@ -9,7 +9,7 @@
 #include "tally/ops/elementwise/elementwise.h"
 #include "tests/recsys/lisa_samples.h"
 
-namespace tally::recsys {
+namespace tally::recsys::lisa_test {
 namespace {
 
 using namespace lisa_samples;
@@ -259,4 +259,4 @@ TEST_CASE("LISA's hidden states depend on the past alone, and on the items that 
   }
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::lisa_test

@@ -11,7 +11,7 @@
 #include "tally/recsys/models/lisa.h"
 #include "tests/recsys/lisa_samples.h"
 
-namespace tally::recsys {
+namespace tally::recsys::lisa_training_test {
 
 using namespace lisa_samples;
 
@@ -273,4 +273,4 @@ TEST_CASE("LISA refuses options that mean nothing", "[lisa]") {
   }
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::lisa_training_test

@@ -15,6 +15,8 @@
 #include "tests/support/attention_choices.h"
 #include "tests/support/temporary_directory.h"
 
+namespace loss_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -448,3 +450,5 @@ TEST_CASE("a loss of one's own trains a recommender", "[loss][outside]") {
   CHECK(same_weights(*models[0], *models[1]));
   CHECK_FALSE(same_weights(*models[0], *tree.model));
 }
+
+}  // namespace loss_test

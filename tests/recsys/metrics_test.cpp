@@ -9,7 +9,7 @@
 #include "tally/core/error.h"
 #include "tally/core/random.h"
 
-namespace tally::recsys {
+namespace tally::recsys::metrics_test {
 
 using Catch::Matchers::Contains;
 
@@ -108,4 +108,4 @@ TEST_CASE("the mean rule is the average over all orders of tied items", "[metric
   }
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::metrics_test

@@ -7,6 +7,8 @@
 #include "tally/nn/buffer_updates.h"
 #include "tally/recsys/config/config.h"
 
+namespace model_config_test {
+
 using namespace tally;
 using namespace tally::recsys;
 
@@ -224,3 +226,5 @@ TEST_CASE("no key of a model's config is left out of that test", "[config]") {
     CHECK(tested.count(key) == 1);
   }
 }
+
+}  // namespace model_config_test

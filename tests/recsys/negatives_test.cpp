@@ -5,6 +5,8 @@
 #include <map>
 #include <set>
 
+namespace negatives_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -249,3 +251,5 @@ TEST_CASE("negatives that cannot be are refused", "[negatives]") {
   CHECK_THROWS_WITH(make({.count = kItems + 1, .scope = Scope::batch, .replacement = false}),
                     Contains("at most the 40 items"));
 }
+
+}  // namespace negatives_test

@@ -17,6 +17,8 @@
 #include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/training/training_step.h"
 
+namespace prepared_model_test {
+
 using namespace tally;
 using namespace tally::recsys;
 
@@ -264,3 +266,5 @@ TEST_CASE("inference prepares once for each state of the weights", "[prepared]")
   CHECK_FALSE(identical(before, after));
   CHECK(identical(after, make_ranker(model).score(histories)));
 }
+
+}  // namespace prepared_model_test

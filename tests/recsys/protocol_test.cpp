@@ -10,7 +10,7 @@
 #include "tests/recsys/samples.h"
 #include "tests/support/temporary_directory.h"
 
-namespace tally::recsys {
+namespace tally::recsys::protocol_test {
 namespace {
 
 using Catch::Matchers::Contains;
@@ -121,4 +121,4 @@ TEST_CASE("a sample of users is drawn once, whatever the training seed", "[proto
   CHECK(evaluated_targets(config, split, Part::test) == split.targets(Part::test));
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::protocol_test

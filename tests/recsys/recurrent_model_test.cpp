@@ -8,9 +8,11 @@
 #include "tests/recsys/recurrent_samples.h"
 #include "tests/support/temporary_directory.h"
 
+namespace recurrent_model_test {
+
 using namespace tally;
 using namespace tally::recsys;
-using namespace tally::recsys::test;
+using namespace tally::recsys::recurrent_samples;
 using tally::test::message_of;
 
 namespace {
@@ -239,3 +241,5 @@ TEST_CASE("layouts are words", "[recurrent]") {
   contains(lisa(lisa_options())->recurrent(), "activation relu");
   contains(lisa([](LisaOptions& o) { o.variant = LisaVariant::soft; })->recurrent(), "similarity bilinear");
 }
+
+}  // namespace recurrent_model_test

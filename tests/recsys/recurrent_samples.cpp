@@ -9,7 +9,7 @@
 #include "tally/recsys/models/sequence_model_of.h"
 #include "tests/support/attention_choices.h"
 
-namespace tally::recsys::test {
+namespace tally::recsys::recurrent_samples {
 
 LisaOptions lisa_options() {
   LisaOptions options;
@@ -233,4 +233,4 @@ std::vector<Streaming> all_models() {
   return models;
 }
 
-}  // namespace tally::recsys::test
+}  // namespace tally::recsys::recurrent_samples

@@ -13,7 +13,7 @@
 #include "tally/recsys/models/sequence_model.h"
 
 /// Small models that stream, with weights that are not small.
-namespace tally::recsys::test {
+namespace tally::recsys::recurrent_samples {
 
 constexpr std::int64_t kItems = 23, kWidth = 12, kWindow = 30;
 
@@ -66,4 +66,4 @@ std::vector<float> streamed(const RecurrentModel& model, std::span<const std::in
 /// The largest difference, relative to the largest element of b; infinity where sizes differ.
 double difference(std::span<const float> a, std::span<const float> b);
 
-}  // namespace tally::recsys::test
+}  // namespace tally::recsys::recurrent_samples

@@ -6,9 +6,11 @@
 #include "tests/recsys/recurrent_samples.h"
 #include "tests/support/temporary_directory.h"
 
+namespace recurrent_state_test {
+
 using namespace tally;
 using namespace tally::recsys;
-using namespace tally::recsys::test;
+using namespace tally::recsys::recurrent_samples;
 using tally::test::message_of;
 
 TEST_CASE("a state is a plain value, saved and restored", "[recurrent]") {
@@ -172,3 +174,5 @@ TEST_CASE("saved bytes that are damaged are refused", "[recurrent]") {
     }
   }
 }
+
+}  // namespace recurrent_state_test

@@ -6,6 +6,8 @@
 #include "tests/support/temporary_directory.h"
 #include "tests/support/well_formed.h"
 
+namespace report_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -138,3 +140,5 @@ TEST_CASE("breakdowns count every user once", "[report]") {
   CHECK(distribution.back().label() == "not ranked");
   CHECK(by_history_length({{"a", {1, 1}, -1}}, "HR@1", RankTies::mean).empty());
 }
+
+}  // namespace report_test

@@ -9,6 +9,8 @@
 #include "tally/recsys/run/check_model.h"
 #include "tally/recsys/training/recommender_task.h"
 
+namespace retrieval_before_window_test {
+
 using namespace tally;
 using namespace tally::recsys;
 
@@ -226,3 +228,5 @@ TEST_CASE("a causal model that retrieves trains on windows, and its gradients ar
     }
   }
 }
+
+}  // namespace retrieval_before_window_test

@@ -8,7 +8,7 @@
 #include "tally/recsys/run/data_report.h"
 #include "tests/support/temporary_directory.h"
 
-namespace tally::recsys {
+namespace tally::recsys::run_data_test {
 namespace {
 
 using Catch::Matchers::Contains;
@@ -347,4 +347,4 @@ TEST_CASE("items that filters took out do not change the order of the others in 
   }
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::run_data_test

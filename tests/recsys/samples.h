@@ -7,11 +7,12 @@
 #include "tally/core/random.h"
 #include "tally/recsys/data/interactions.h"
 
-namespace tally::recsys::test {
+namespace tally::test {
 
 /// Interactions of the given item indices; users are called u0, u1, ... and items i0, i1, ...
-inline Interactions interactions_of(const std::vector<std::vector<std::int32_t>>& sequences, std::int64_t num_items) {
-  Interactions data;
+inline recsys::Interactions interactions_of(const std::vector<std::vector<std::int32_t>>& sequences,
+                                            std::int64_t num_items) {
+  recsys::Interactions data;
   for (std::int64_t i = 0; i < num_items; ++i) data.items.add("i" + std::to_string(i));
   for (const std::vector<std::int32_t>& sequence : sequences) {
     data.users.add("u" + std::to_string(data.num_users()));
@@ -22,7 +23,8 @@ inline Interactions interactions_of(const std::vector<std::vector<std::int32_t>>
 }
 
 /// Sequences of random items (repeats included) with lengths from 0 to `longest`.
-inline Interactions random_interactions(RngKey key, std::int64_t users, std::int64_t num_items, std::int64_t longest) {
+inline recsys::Interactions random_interactions(RngKey key, std::int64_t users, std::int64_t num_items,
+                                                std::int64_t longest) {
   std::vector<std::vector<std::int32_t>> sequences(static_cast<std::size_t>(users));
   for (std::uint64_t user = 0; user < sequences.size(); ++user) {
     const std::uint64_t length = uniform_below(key, user, 0, static_cast<std::uint64_t>(longest) + 1);
@@ -34,4 +36,4 @@ inline Interactions random_interactions(RngKey key, std::int64_t users, std::int
   return interactions_of(sequences, num_items);
 }
 
-}  // namespace tally::recsys::test
+}  // namespace tally::test

@@ -16,6 +16,8 @@
 #include "tests/recsys/session_samples.h"
 #include "tests/support/temporary_directory.h"
 
+namespace sessions_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -341,3 +343,5 @@ TEST_CASE("a save that is killed half-way leaves the one before", "[sessions]") 
   }
   CHECK(killed == 25);
 }
+
+}  // namespace sessions_test

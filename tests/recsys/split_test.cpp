@@ -6,7 +6,7 @@
 #include "tally/core/error.h"
 #include "tests/recsys/samples.h"
 
-namespace tally::recsys {
+namespace tally::recsys::split_test {
 namespace {
 
 using Items = std::vector<std::int32_t>;
@@ -78,4 +78,4 @@ TEST_CASE("every target is as likely to be drawn", "[data]") {
   for (const int count : drawn) CHECK(std::abs(count - 1200) < 5 * 29);
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::split_test

@@ -7,6 +7,8 @@
 #include "tally/recsys/study/study_tables.h"
 #include "tests/support/temporary_directory.h"
 
+namespace study_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -194,3 +196,5 @@ TEST_CASE("runs are compared by user over the seeds that both finished", "[study
   CHECK(std::filesystem::exists(output / "plot-1.svg"));
   CHECK_THAT(read_file(output / "study.csv"), Contains("a,HR@10,2,0.375,0.176776"));
 }
+
+}  // namespace study_test

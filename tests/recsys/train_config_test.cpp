@@ -2,6 +2,8 @@
 
 #include "tally/recsys/run/run_training.h"
 
+namespace train_config_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -89,3 +91,5 @@ TEST_CASE("parameters with rates of their own", "[config]") {
   refused("[1]", "[train.parameter_groups[0]] needs an object; got 1");
   refused("{}", "[train.parameter_groups] needs a list of objects; got {}");
 }
+
+}  // namespace train_config_test

@@ -6,7 +6,7 @@
 #include "tally/recsys/models/sequence_model_of.h"
 #include "tally/recsys/training/training_step.h"
 
-namespace tally::recsys {
+namespace tally::recsys::training_memory_test {
 
 TEST_CASE("a step over 54,542 items stays under 64 MB beyond parameters, gradients and optimizer", "[training][slow]") {
   constexpr std::int64_t kItems = 54542, kUsers = 128, kWindow = 50;
@@ -35,4 +35,4 @@ TEST_CASE("a step over 54,542 items stays under 64 MB beyond parameters, gradien
   CHECK(beyond > 0);
 }
 
-}  // namespace tally::recsys
+}  // namespace tally::recsys::training_memory_test

@@ -13,6 +13,8 @@
 #include "tests/support/attention_choices.h"
 #include "tests/support/temporary_directory.h"
 
+namespace training_test {
+
 using namespace tally;
 using namespace tally::recsys;
 using Catch::Matchers::Contains;
@@ -377,3 +379,5 @@ TEST_CASE("positions count from either end of the window", "[sasrec]") {
   CHECK(positions(offsets, 5, PositionAlignment::end).to_doubles() == std::vector<double>{3, 4, 2, 3, 4});
   CHECK_THROWS_AS(positions(offsets, 2, PositionAlignment::start), ShapeError);
 }
+
+}  // namespace training_test

@@ -4,6 +4,8 @@
 
 #include "tests/support/run_command.h"
 
+namespace bench_products_test {
+
 using namespace tally;
 
 TEST_CASE("bench products times both kernels at each shape", "[command]") {
@@ -15,3 +17,5 @@ TEST_CASE("bench products times both kernels at each shape", "[command]") {
   CHECK(text.find("512 x 3416 x 64    nt") != std::string::npos);
   CHECK(test::run_command(TALLY_COMMAND, {"bench", "products", "--rounds", "0"}).exit_code == 2);
 }
+
+}  // namespace bench_products_test

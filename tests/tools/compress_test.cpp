@@ -6,6 +6,8 @@
 #include "tally/recsys/models/lisa_serving.h"
 #include "tests/tools/small_runs.h"
 
+namespace compress_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -110,3 +112,5 @@ TEST_CASE("tally compress refuses models without hard codes", "[compress]") {
   check_refused(tally_command({"compress", files / "none", "--output", files / "served"}), 1, {"none"});
   CHECK_FALSE(fs::exists(files / "served"));
 }
+
+}  // namespace compress_test

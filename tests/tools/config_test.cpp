@@ -3,6 +3,8 @@
 
 #include "tests/tools/small_runs.h"
 
+namespace config_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -80,3 +82,5 @@ TEST_CASE("a key without effect is refused before anything is read", "[config]")
   check_refused(workshop.train({"--train_samples=shifted", "--window_stride=3"}), 2, {"[train.window_stride]"});
   CHECK_FALSE(std::filesystem::exists(workshop.output()));
 }
+
+}  // namespace config_test

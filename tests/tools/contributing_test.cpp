@@ -22,6 +22,8 @@ using namespace tally;
 
 #include "contributing_recipes.h"
 
+namespace contributing_test {
+
 }  // namespace
 
 TEST_CASE("the recipe of an op keeps the contract", "[contributing]") {
@@ -75,3 +77,5 @@ TEST_CASE("the recipe of a command is one more subcommand", "[contributing]") {
   CHECK(out.str() == "hello tally\n");
   CHECK(exit_code == 0);
 }
+
+}  // namespace contributing_test

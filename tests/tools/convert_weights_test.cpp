@@ -6,6 +6,8 @@
 #include "tally/core/io/safetensors.h"
 #include "tests/tools/small_runs.h"
 
+namespace convert_weights_test {
+
 using namespace tally;
 using namespace tally::test;
 
@@ -51,3 +53,5 @@ TEST_CASE("a run is made of weights by name", "[convert_weights]") {
   check_refused(convert("less.npz", "other"), 1, {"[weights] are not those of sasrec; missing: norm.weight"});
   CHECK_FALSE(is_there(workshop.files() / "other"));
 }
+
+}  // namespace convert_weights_test

@@ -7,6 +7,8 @@
 #include "tally/core/io/file.h"
 #include "tests/tools/small_runs.h"
 
+namespace data_command_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -248,3 +250,5 @@ TEST_CASE("version and training warn of kernels for older CPUs", "[version]") {
     CHECK(log.find(warning) < log.find("epoch   1"));
   }
 }
+
+}  // namespace data_command_test

@@ -4,6 +4,8 @@
 #include "tests/support/well_formed.h"
 #include "tests/tools/small_runs.h"
 
+namespace experts_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -46,3 +48,5 @@ TEST_CASE("tally experts writes how a run reads its experts", "[experts][slow]")
   CHECK_THAT(said({"recommend", run.string(), "--user", "1"}), Contains("item_id"));
   check_refused(tally_command({"experts", finished().run().string()}), 2, {"needs a run of model elastic"});
 }
+
+}  // namespace experts_test

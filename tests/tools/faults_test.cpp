@@ -12,6 +12,8 @@
 #include "tests/support/process.h"
 #include "tests/tools/small_runs.h"
 
+namespace faults_test {
+
 using namespace tally;
 using namespace tally::test;
 
@@ -228,3 +230,5 @@ TEST_CASE("each call of a training that goes on fails", "[.][every_fault]") { re
 TEST_CASE("each call of a stream fails", "[.][every_fault]") { stream_with_faults(kAll); }
 
 #endif
+
+}  // namespace faults_test

@@ -8,6 +8,8 @@
 #include "tests/tools/small_runs.h"
 #include "tests/tools/stream_process.h"
 
+namespace finished_run_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -247,3 +249,5 @@ TEST_CASE("a config given by a relative path can be resumed and evaluated from e
   REQUIRE(result.exit_code == 0);
   CHECK(tally_command({"evaluate", workshop.run()}).exit_code == 0);
 }
+
+}  // namespace finished_run_test

@@ -11,6 +11,8 @@
 #include "tally/core/memory.h"
 #include "tests/support/run_command.h"
 
+namespace length_benchmark_test {
+
 using namespace tally;
 using namespace tally::tools;
 using Catch::Matchers::Contains;
@@ -254,3 +256,5 @@ TEST_CASE("bench lengths writes its figures, and what a layer was given and gave
   CHECK(tensors.tensors.contains("histogram.gradient.quantizer.codebooks"));
   CHECK(test::run_command(TALLY_COMMAND, {"bench", "lengths", "--layers", "--blocks", "1"}).exit_code == 2);
 }
+
+}  // namespace length_benchmark_test

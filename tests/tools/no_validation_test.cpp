@@ -4,6 +4,8 @@
 #include "tally/core/io/file.h"
 #include "tests/tools/small_runs.h"
 
+namespace no_validation_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -24,3 +26,5 @@ TEST_CASE("without a validation part the last epoch's weights are tested", "[tra
   CHECK(report.find("best_validation") == nullptr);
   CHECK(std::filesystem::exists(workshop.run() / "checkpoints" / "best"));
 }
+
+}  // namespace no_validation_test

@@ -9,6 +9,8 @@
 #include "tests/support/run_command.h"
 #include "tools/option_json.h"
 
+namespace onnx_cases_test {
+
 using namespace tally;
 
 namespace {
@@ -132,3 +134,5 @@ TEST_CASE("cases of ONNX's node suite that are several ops", "[command][onnx]") 
     }
   }
 }
+
+}  // namespace onnx_cases_test

@@ -14,6 +14,8 @@
 #include "tests/support/hostile_locale.h"
 #include "tests/support/run_command.h"
 
+namespace op_commands_test {
+
 using namespace tally;
 using Catch::Matchers::Contains;
 using tally::test::CommandResult;
@@ -363,3 +365,5 @@ TEST_CASE("with little address space there is a sentence, and never a crash or a
     }
   }
 }
+
+}  // namespace op_commands_test

@@ -10,6 +10,8 @@
 #include "tally/ops/losses/mean_squared_error.h"
 #include "tools/option_json.h"
 
+namespace pytorch_ops_test {
+
 using namespace tally;
 
 namespace {
@@ -85,3 +87,5 @@ TEST_CASE("ops give PyTorch's results and gradients", "[pytorch]") {
   CHECK(cases.members().size() == 152);
   CHECK(compared.size() == 68);
 }
+
+}  // namespace pytorch_ops_test

@@ -6,7 +6,7 @@
 
 #include "tests/support/temporary_directory.h"
 
-namespace tally::tools {
+namespace tally::tools::reading_benchmark_test {
 namespace {
 
 using tally::test::TemporaryDirectory;
@@ -43,4 +43,4 @@ TEST_CASE("ten million rows are read in less than 1 GB", "[data][slow]") {
 #endif
 }
 
-}  // namespace tally::tools
+}  // namespace tally::tools::reading_benchmark_test

@@ -4,6 +4,8 @@
 #include "tests/support/well_formed.h"
 #include "tests/tools/small_runs.h"
 
+namespace report_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -23,3 +25,5 @@ TEST_CASE("a finished run has its report, and tally report writes it again", "[r
   CHECK(read_file(page) == written);
   check_refused(tally_command({"report", workshop.output()}), 1, {"is no run directory"});
 }
+
+}  // namespace report_test

@@ -10,6 +10,8 @@
 #include "tests/support/process.h"
 #include "tests/tools/small_runs.h"
 
+namespace resume_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -160,3 +162,5 @@ TEST_CASE("a run without room for its checkpoint keeps the last one and goes on 
   REQUIRE(tally_command({"train", "--resume", workshop.run()}).exit_code == 0);
   check_as_uninterrupted(workshop.run());
 }
+
+}  // namespace resume_test

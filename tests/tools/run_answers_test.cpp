@@ -9,6 +9,8 @@
 #include "tally/core/io/safetensors.h"
 #include "tests/tools/small_runs.h"
 
+namespace run_answers_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -136,3 +138,5 @@ TEST_CASE("vectors of items and users come with their ids, and their products ar
   fs::create_directory(files / "taken");
   check_refused(tally_command({"embed", run, "--output", files / "taken"}), 2, {"--output", "taken"});
 }
+
+}  // namespace run_answers_test

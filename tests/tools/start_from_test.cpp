@@ -4,6 +4,8 @@
 #include "tally/core/io/file.h"
 #include "tests/tools/small_runs.h"
 
+namespace start_from_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -83,3 +85,5 @@ TEST_CASE("a run of a study starts from an earlier one, wherever the study lies"
   CHECK(again.exit_code == 0);
   CHECK_THAT(again.out, Contains("[4 of 4] second-seed2: finished before"));
 }
+
+}  // namespace start_from_test

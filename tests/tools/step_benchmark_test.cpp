@@ -9,6 +9,8 @@
 #include "tally/core/parallel.h"
 #include "tests/support/run_command.h"
 
+namespace step_benchmark_test {
+
 using namespace tally;
 using namespace tally::tools;
 using Catch::Matchers::Contains;
@@ -118,3 +120,5 @@ TEST_CASE("bench sessions takes the name of an attention", "[command]") {
     CHECK_THAT(result.out, Contains(attention + " of 1 heads"));
   }
 }
+
+}  // namespace step_benchmark_test

@@ -12,6 +12,8 @@
 #include "tests/support/process.h"
 #include "tests/tools/small_runs.h"
 
+namespace stop_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -149,3 +151,5 @@ TEST_CASE("a training stopped early or late goes on to the same bytes", "[stop][
   while (stops_and_goes_on(nth)) nth += 1 + nth / 6;
   CHECK(nth > 20);
 }
+
+}  // namespace stop_test

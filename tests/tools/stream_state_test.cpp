@@ -11,6 +11,8 @@
 
 #include "tests/tools/stream_process.h"
 
+namespace stream_state_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -270,3 +272,5 @@ TEST_CASE("files of others in a stream's state survive its saves", "[stream]") {
   CHECK(read_file(state / "notes.txt") == "mine");
   CHECK(read_file(state / "backup/users.bin") == "mine too");
 }
+
+}  // namespace stream_state_test

@@ -6,6 +6,8 @@
 
 #include "tests/tools/stream_process.h"
 
+namespace stream_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -239,3 +241,5 @@ TEST_CASE("names with control characters are bad lines of a stream", "[stream]")
   CHECK(Stream::split(end.out).size() == 2);
   CHECK_THAT(end.error, Contains("6 bad lines"));
 }
+
+}  // namespace stream_test

@@ -6,6 +6,8 @@
 #include "tests/support/well_formed.h"
 #include "tests/tools/small_runs.h"
 
+namespace study_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -145,3 +147,5 @@ TEST_CASE("a study of MovieLens ratings", "[study][slow]") {
   CHECK_THAT(text, Contains("| popularity              |      - | 0.0393 |"));
   CHECK(malformed(read_file(files / "out/plot-1.svg")) == "");
 }
+
+}  // namespace study_test

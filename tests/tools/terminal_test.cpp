@@ -4,6 +4,8 @@
 #include "tally/core/io/file.h"
 #include "tests/tools/small_runs.h"
 
+namespace terminal_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -66,3 +68,5 @@ TEST_CASE("commands speak through one function", "[terminal]") {
     CHECK_THAT(source, !Contains("std::cout <<") && !Contains("std::cerr <<") && !Contains("printf("));
   }
 }
+
+}  // namespace terminal_test

@@ -7,6 +7,8 @@
 #include "tally/core/io/gzip.h"
 #include "tests/tools/small_runs.h"
 
+namespace train_errors_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -154,3 +156,5 @@ TEST_CASE("epochs, batches and numbers of items of any size do not overflow", "[
   CHECK(many.error == "");
   CHECK(many.exit_code == 0);
 }
+
+}  // namespace train_errors_test

@@ -11,6 +11,8 @@
 #include "tests/support/process.h"
 #include "tests/tools/small_runs.h"
 
+namespace trusted_run_test {
+
 using namespace tally;
 using namespace tally::test;
 using Catch::Matchers::Contains;
@@ -347,3 +349,5 @@ TEST_CASE("of two resumes at once one goes on to the end and one is refused", "[
     CHECK(working.wait().exit_code == 128 + SIGTERM);
   }
 }
+
+}  // namespace trusted_run_test
