@@ -38,6 +38,8 @@ target_compile_options(tally_flags INTERFACE
 if(TALLY_UNITY)  # true of every private struct once its source is included by another
   target_compile_options(tally_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
 endif()
+# What ccache needs of sources with a precompiled header.
+target_compile_options(tally_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 if(TALLY_WARNINGS_AS_ERRORS)
   target_compile_options(tally_flags INTERFACE -Werror)
 endif()
@@ -53,5 +55,4 @@ endif()
 # optimises for long, and nobody waits for.
 add_library(tally_light_flags INTERFACE)
 target_link_libraries(tally_light_flags INTERFACE tally_flags)
-target_compile_options(tally_light_flags INTERFACE $<$<CONFIG:Release,RelWithDebInfo>:-O1>
-  $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+target_compile_options(tally_light_flags INTERFACE $<$<CONFIG:Release,RelWithDebInfo>:-O1>)
