@@ -38,6 +38,8 @@ target_compile_options(tally_flags INTERFACE
 if(TALLY_UNITY)  # true of every private struct once its source is included by another
   target_compile_options(tally_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
 endif()
+# Kernels are compiled for AVX-512, AVX2, SSE4 and scalar code; CPUs of before 2010 make do with the last.
+target_compile_definitions(tally_flags INTERFACE HWY_DISABLED_TARGETS=HWY_SSSE3)
 # What ccache needs of sources with a precompiled header.
 target_compile_options(tally_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 if(TALLY_WARNINGS_AS_ERRORS)

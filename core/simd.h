@@ -5,7 +5,7 @@
 
 namespace tally {
 
-/// Names of the SIMD targets this binary holds and this CPU can run, best first (e.g. AVX3, AVX2, SSE4, SSSE3).
+/// Names of the SIMD targets this binary holds and this CPU can run, best first (e.g. AVX3, AVX2, SSE4, SCALAR).
 std::vector<std::string> simd_targets();
 /// Name of the target in use.
 std::string simd_target();

@@ -153,7 +153,7 @@ TEST_CASE("elementwise f32 functions are within their bounds where rounding erro
 
 // An hour of a core, by hand.
 TEST_CASE("elementwise f32 functions are within their bounds at every float", "[.][every_float]") {
-  // The scalar target computes what one lane of SSSE3 does, and would take longer than all others.
+  // The scalar target computes what one lane of SSE4 does, and would take longer than all others.
   std::vector<std::string> targets = simd_targets();
   std::erase(targets, "SCALAR");
   for (const Accuracy& accuracy : kAccuracies) check_accuracy(accuracy, targets, 1, std::uint64_t{1} << 32);
