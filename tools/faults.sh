@@ -4,7 +4,7 @@
 # the end must be the bytes of one that nothing happened to, with nothing left over. By hand: hundreds of trainings; a few
 # of each are slow tests.
 #   tools/faults.sh [start|training|resume|stream ...]      all four without one
-# JOBS: cores to build on.
+# JOBS: cores to build on. TALLY_FAULTS_FROM=write:120: where a part that was stopped goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
