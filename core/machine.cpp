@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <vector>
 
 #include "tally/core/blas.h"
 #include "tally/core/parallel.h"
+#include "tally/core/tensor.h"
 
 namespace tally {
 
@@ -14,12 +14,11 @@ double measure_sgemm_rate(double seconds) {
   constexpr std::int64_t n = 384;  // three matrices of 0.6 MB: second-level cache
   constexpr double kOperations = 2.0 * n * n * n;
   const int threads = num_threads();
-  std::vector<std::vector<float>> a, b, c;
-  for (int t = 0; t < threads; ++t) {
-    a.emplace_back(n * n, 1.0f);
-    b.emplace_back(n * n, 0.5f);
-    c.emplace_back(n * n, 0.0f);
-  }
+  // Tensors, whose memory is kept: blocks of malloc's would have the heap cut and grow again in what is measured beside.
+  const Tensor a = Tensor::full({threads, n, n}, 1.0), b = Tensor::full({threads, n, n}, 0.5);
+  Tensor c({threads, n, n});
+  const float *pa = a.data<float>(), *pb = b.data<float>();
+  float* pc = c.mutable_data<float>();
   double best = 0;
   const auto start = Clock::now();
   // The best of several rounds: others may use the machine too.
@@ -27,10 +26,10 @@ double measure_sgemm_rate(double seconds) {
     constexpr int kRepeats = 4;
     const auto round = Clock::now();
     parallel_for(threads, 1, [&](std::int64_t t, std::int64_t) {
-      const auto i = static_cast<std::size_t>(t);
+      const std::int64_t own = t * n * n;
       for (int r = 0; r < kRepeats; ++r) {
-        blas::gemm(blas::Transpose::no, blas::Transpose::no, n, n, n, 1.0f, a[i].data(), n, b[i].data(), n, 0.0f,
-                   c[i].data(), n);
+        blas::gemm(blas::Transpose::no, blas::Transpose::no, n, n, n, 1.0f, pa + own, n, pb + own, n, 0.0f, pc + own,
+                   n);
       }
     });
     const double elapsed = std::chrono::duration<double>(Clock::now() - round).count();
