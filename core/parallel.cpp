@@ -108,6 +108,20 @@ double BlockTimes::seconds_on(int threads) const {
   return total;
 }
 
+void BlockTimes::keep_fastest(const BlockTimes& repetition) {
+  const auto& other = repetition.calls_;
+  const auto as_many = [](const std::vector<double>& a, const std::vector<double>& b) { return a.size() == b.size(); };
+  if (!std::equal(calls_.begin(), calls_.end(), other.begin(), other.end(), as_many)) {
+    if (repetition.seconds() < seconds()) calls_ = other;
+    return;
+  }
+  for (std::size_t call = 0; call < calls_.size(); ++call) {
+    for (std::size_t block = 0; block < calls_[call].size(); ++block) {
+      calls_[call][block] = std::min(calls_[call][block], other[call][block]);
+    }
+  }
+}
+
 void parallel_for(std::int64_t n, std::int64_t grain, detail::BlockBody body) {
   check<ValueError>(grain >= 1, "parallel_for", "needs a grain of at least 1; got ", grain);
   const std::int64_t blocks = block_count(n, grain);

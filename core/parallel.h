@@ -70,6 +70,9 @@ class BlockTimes {
   double seconds() const { return seconds_on(1); }
   /// Seconds of the calls on so many threads, of which each takes the next block when it is free.
   double seconds_on(int threads) const;
+  /// From a repetition of the same work: the shorter time of each block, so that what disturbed one of them once does not
+  /// count; where the repetition was cut otherwise, all times of the faster one.
+  void keep_fastest(const BlockTimes& repetition);
 
  private:
   friend void parallel_for(std::int64_t n, std::int64_t grain, detail::BlockBody body);

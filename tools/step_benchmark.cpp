@@ -190,25 +190,25 @@ void profile(StepWork& work, int rounds, StepFigures& figures) {
   }
 }
 
-/// What more threads would gain, from the fastest of some steps.
+/// What more threads would gain, from the fastest time of each block in some steps.
 StepBlocks count_blocks(StepWork& work, int rounds) {
   StepBlocks result;
-  double fastest = 0;
-  for (int round = 0; round < rounds; ++round) {
+  BlockTimes fastest;
+  const double first = seconds_of([&] { work.step(); });
+  result.serial = first - fastest.seconds();
+  for (int round = 1; round < rounds; ++round) {
     const BlockTimes times;
     const double seconds = seconds_of([&] { work.step(); });
-    if (round > 0 && seconds >= fastest) continue;
-    fastest = seconds;
-    result = {};
-    result.serial = seconds - times.seconds();
-    for (const std::vector<double>& call : times.calls()) {
-      ++result.calls;
-      result.blocks += static_cast<std::int64_t>(call.size());
-      result.longest = std::max(result.longest, *std::max_element(call.begin(), call.end()));
-    }
-    for (const int threads : kCountedThreads) {
-      result.speedup[threads] = seconds / (result.serial + times.seconds_on(threads));
-    }
+    result.serial = std::min(result.serial, seconds - times.seconds());
+    fastest.keep_fastest(times);
+  }
+  for (const std::vector<double>& call : fastest.calls()) {
+    ++result.calls;
+    result.blocks += static_cast<std::int64_t>(call.size());
+    result.longest = std::max(result.longest, *std::max_element(call.begin(), call.end()));
+  }
+  for (const int threads : kCountedThreads) {
+    result.speedup[threads] = (result.serial + fastest.seconds()) / (result.serial + fastest.seconds_on(threads));
   }
   return result;
 }

@@ -1,6 +1,7 @@
 #include "tally/recsys/training/batches.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <set>
 
@@ -116,6 +117,23 @@ std::int64_t TrainingBatches::shards_of(std::int64_t rows) const {
   return std::clamp(rows / kShortestShard, least, whole_rounds);
 }
 
+std::vector<TrainingBatches::Sample> TrainingBatches::spread(std::vector<Sample> samples) {
+  std::stable_sort(samples.begin(), samples.end(),
+                   [](const Sample& a, const Sample& b) { return a.rows() < b.rows(); });
+  // The place among the lengths with its bits reversed: of 2^k neighbours, each comes from another 2^k-th of the lengths.
+  const std::size_t places = std::bit_ceil(samples.size());
+  std::vector<Sample> order;
+  order.reserve(samples.size());
+  std::size_t reversed = 0;
+  for (std::size_t place = 0; place < places; ++place) {
+    if (reversed < samples.size()) order.push_back(samples[reversed]);
+    std::size_t bit = places / 2;
+    for (; (reversed & bit) != 0; bit /= 2) reversed ^= bit;
+    reversed |= bit;
+  }
+  return order;
+}
+
 std::vector<std::vector<TrainingBatches::Sample>> TrainingBatches::cut(const std::vector<Sample>& samples) const {
   const auto into = [&](std::int64_t budget) {
     std::vector<std::vector<Sample>> shards;
@@ -184,7 +202,7 @@ TrainingBatch TrainingBatches::batch(std::int64_t epoch, std::int64_t index) con
     samples.push_back(samples_[static_cast<std::size_t>(order_[static_cast<std::size_t>(i)])]);
   }
   TrainingBatch batch;
-  for (const std::vector<Sample>& together : cut(samples)) {
+  for (const std::vector<Sample>& together : cut(spread(std::move(samples)))) {
     TrainingShard shard = shard_of(together, batch.rows);
     const std::int64_t rows = shard.targets.numel();
     batch.targets += options_.samples == TrainingSamples::prefix ? shard.inputs.count() : rows;

@@ -48,8 +48,8 @@ const char* name_of(TrainingSamples samples);
 /// Cuts the training part of each user's sequence into samples, and the samples, in an order drawn by (key, epoch),
 /// into batches: every sample once an epoch. A batch is `batch_size` samples, cut evenly into shards of whole sequences
 /// up to `shard_tokens` rows: into a multiple of 16 where that leaves shards of 512 rows, so that 16 cores share it.
-/// Cuts depend on sizes only, and the order of a batch's rows not even on them. Users with fewer than two training
-/// items have no samples.
+/// Cuts depend on sizes only, and the order of a batch's rows on the lengths of its samples alone: another budget changes
+/// no more than the rounding of sums. Users with fewer than two training items have no samples.
 class TrainingBatches {
  public:
   struct Options {
@@ -98,6 +98,8 @@ class TrainingBatches {
 
   /// Into how many shards so many rows are cut, at least.
   std::int64_t shards_of(std::int64_t rows) const;
+  /// A batch's samples in another order, in which any run of them has about its share of the rows.
+  static std::vector<Sample> spread(std::vector<Sample> samples);
   /// A batch's samples, in their order, as shards.
   std::vector<std::vector<Sample>> cut(const std::vector<Sample>& samples) const;
   TrainingShard shard_of(const std::vector<Sample>& samples, std::int64_t first_row) const;

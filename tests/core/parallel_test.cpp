@@ -244,6 +244,38 @@ TEST_CASE("block times count the calls outside others, and what more threads wou
   CHECK_THROWS_AS(times.seconds_on(0), ValueError);
 }
 
+TEST_CASE("block times of repetitions keep the shorter of each block", "[parallel]") {
+  const auto work = [](const std::vector<std::int64_t>& milliseconds) {
+    parallel_for(static_cast<std::int64_t>(milliseconds.size()), 1, [&](std::int64_t block, std::int64_t) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds[static_cast<std::size_t>(block)]));
+    });
+  };
+  BlockTimes times;
+  work({1, 200, 1});
+  {
+    const BlockTimes again;
+    work({200, 1, 1});
+    times.keep_fastest(again);
+  }
+  REQUIRE(times.calls().size() == 1);
+  CHECK(times.calls()[0].size() == 3);
+  CHECK(times.seconds() >= 0.003);
+  CHECK(times.seconds() < 0.200);
+  {
+    const BlockTimes slower;
+    work({100, 200});
+    times.keep_fastest(slower);
+  }
+  CHECK(times.calls()[0].size() == 3);
+  {
+    const BlockTimes faster;
+    work({1, 1});
+    const double seconds = faster.seconds();
+    times.keep_fastest(faster);
+    CHECK((times.calls()[0].size() == 2 || times.seconds() <= seconds));
+  }
+}
+
 TEST_CASE("block times end with their scope", "[parallel]") {
   const Threads threads(2);
   const BlockTimes outer;
