@@ -236,6 +236,6 @@ TEST_CASE("each call of a training fails", "[.][every_fault]") { train_with_faul
 TEST_CASE("each call of a training that goes on fails", "[.][every_fault]") { resume_with_faults(kAll); }
 TEST_CASE("each call of a stream fails", "[.][every_fault]") { stream_with_faults(kAll); }
 
-#endif
-
 }  // namespace faults_test
+
+#endif
