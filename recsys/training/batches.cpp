@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <numeric>
 #include <set>
 
@@ -26,8 +27,10 @@ TrainingBatches::TrainingBatches(std::vector<std::span<const std::int32_t>> hist
   check<ConfigError>(options.prefixes_per_user >= 0 && options.events_before >= 0, "batches",
                      "needs no negative number of prefixes, or of events before a sample; got ",
                      options.prefixes_per_user, " and ", options.events_before);
+  // Samples count in int32; no history is longer.
+  options_.window = std::min<std::int64_t>(options.window, std::numeric_limits<std::int32_t>::max());
   const bool pieces = options.samples == TrainingSamples::pieces;
-  const std::int64_t largest = pieces ? longest_piece(options.window) : options.window;
+  const std::int64_t largest = pieces ? longest_piece(options_.window) : options_.window;
   if (options_.stride == 0) options_.stride = largest;
   check<ConfigError>(options_.stride >= (pieces ? 2 : 1) && options_.stride <= largest, "batches", "needs a stride of ",
                      pieces ? "2 to " : "1 to ", largest, " with a window of ", options.window,
@@ -68,7 +71,7 @@ void TrainingBatches::add_samples(std::int32_t user, std::int32_t items) {
       break;
     case TrainingSamples::pieces:
       for (std::int32_t end = items; end >= 2;) {
-        const bool last = 10 * end <= 11 * stride;
+        const bool last = std::int64_t{10} * end <= std::int64_t{11} * stride;
         const std::int32_t begin = last ? 0 : end - stride;
         samples_.push_back({user, begin, end - 1});
         end = begin;
@@ -103,8 +106,9 @@ std::vector<TrainingBatches::Sample> TrainingBatches::drawn_prefixes(std::int64_
 
 void TrainingBatches::begin_epoch(std::int64_t epoch) const {
   if (epoch_ == epoch) return;
-  if (draws_prefixes()) samples_ = drawn_prefixes(epoch);
+  std::vector<Sample> samples = draws_prefixes() ? drawn_prefixes(epoch) : std::vector<Sample>();
   order_ = random_permutation(key_.fold_in(static_cast<std::uint64_t>(epoch)), samples_per_epoch_);
+  if (draws_prefixes()) samples_ = std::move(samples);
   epoch_ = epoch;
 }
 
@@ -120,7 +124,8 @@ std::int64_t TrainingBatches::shards_of(std::int64_t rows) const {
 std::vector<TrainingBatches::Sample> TrainingBatches::spread(std::vector<Sample> samples) {
   std::stable_sort(samples.begin(), samples.end(),
                    [](const Sample& a, const Sample& b) { return a.rows() < b.rows(); });
-  // The place among the lengths with its bits reversed: of 2^k neighbours, each comes from another 2^k-th of the lengths.
+  // The place among the lengths with its bits reversed: of 2^k neighbours, each comes from another 2^k-th of the
+  // lengths.
   const std::size_t places = std::bit_ceil(samples.size());
   std::vector<Sample> order;
   order.reserve(samples.size());
@@ -150,7 +155,8 @@ std::vector<std::vector<TrainingBatches::Sample>> TrainingBatches::cut(const std
   };
   std::int64_t rows = 0;
   for (const Sample& sample : samples) rows += sample.rows();
-  // The smallest budget that makes no more shards than wanted: then the longest of them is as short as can be.
+  // The smallest budget that makes no more shards than wanted, or as few as the largest makes: then the longest of them
+  // is as short as can be.
   const auto wanted = static_cast<std::size_t>(shards_of(rows));
   std::int64_t least = rows / static_cast<std::int64_t>(wanted), most = options_.shard_tokens;
   while (least < most) {

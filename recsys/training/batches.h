@@ -48,8 +48,8 @@ const char* name_of(TrainingSamples samples);
 /// Cuts the training part of each user's sequence into samples, and the samples, in an order drawn by (key, epoch),
 /// into batches: every sample once an epoch. A batch is `batch_size` samples, cut evenly into shards of whole sequences
 /// up to `shard_tokens` rows: into a multiple of 16 where that leaves shards of 512 rows, so that 16 cores share it.
-/// Cuts depend on sizes only, and the order of a batch's rows on the lengths of its samples alone: another budget changes
-/// no more than the rounding of sums. Users with fewer than two training items have no samples.
+/// Cuts depend on sizes only, and the order of a batch's rows on the lengths of its samples alone: another budget
+/// changes no more than the rounding of sums. Users with fewer than two training items have no samples.
 class TrainingBatches {
  public:
   struct Options {
@@ -60,7 +60,7 @@ class TrainingBatches {
     /// Of prefix samples: how many of a user's prefixes are drawn each epoch; 0, or more than there are, takes all.
     std::int64_t prefixes_per_user = 0;
     /// Of window samples: inputs between the ends of two windows, at most `window`. Of pieces: items in each, at most
-    /// longest_piece(window). 0 is the largest.
+    /// longest_piece(window); where one item is left over, the first, it is in no sample. 0 is the largest.
     std::int64_t stride = 0;
     /// How many of the user's events before a sample come with it, at most: Sequences::before.
     std::int64_t events_before = 0;

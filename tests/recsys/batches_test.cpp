@@ -290,6 +290,27 @@ TEST_CASE("sequences of all lengths make even shards", "[batches]") {
   }
 }
 
+TEST_CASE("a window or a stride longer than any history takes all of it", "[batches]") {
+  const auto data = counting({2, 40, 7, 12});
+  for (const TrainingSamples samples :
+       {TrainingSamples::shifted, TrainingSamples::prefix, TrainingSamples::window, TrainingSamples::pieces}) {
+    const auto batch_of = [&](std::int64_t window) {
+      const TrainingBatches::Options options{.batch_size = 100, .window = window, .samples = samples};
+      return TrainingBatches({data.begin(), data.end()}, options, RngKey{3, 0}).batch(0, 0);
+    };
+    const TrainingBatch expected = batch_of(50);
+    REQUIRE(expected.shards.size() == 1);
+    for (const std::int64_t window : {std::int64_t{300'000'000}, std::int64_t{2'147'483'647}, std::int64_t{1} << 32,
+                                      std::numeric_limits<std::int64_t>::max()}) {
+      INFO(name_of(samples) << ", window " << window);
+      const TrainingBatch batch = batch_of(window);
+      REQUIRE(batch.shards.size() == 1);
+      CHECK(identical(batch.shards[0].inputs.items, expected.shards[0].inputs.items));
+      CHECK(identical(batch.shards[0].targets, expected.shards[0].targets));
+    }
+  }
+}
+
 TEST_CASE("a sequence above the budget is a shard of its own", "[batches]") {
   const auto data = counting({31, 4, 101, 5, 6});
   const TrainingBatches batches({data.begin(), data.end()}, {.batch_size = 5, .window = 200, .shard_tokens = 20},
