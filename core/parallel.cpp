@@ -11,6 +11,7 @@
 #include <fstream>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "tally/core/error.h"
 #include "tally/core/parallel_backend.h"
@@ -60,7 +61,10 @@ int default_num_threads() {
   }
   cpu_set_t cpus;
   CPU_ZERO(&cpus);
-  const int allowed = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+  // It fails where there are more CPUs than a cpu_set_t holds.
+  const int allowed = sched_getaffinity(0, sizeof(cpus), &cpus) == 0
+                          ? CPU_COUNT(&cpus)
+                          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   std::string cpu_max;
   std::getline(std::ifstream("/sys/fs/cgroup/cpu.max"), cpu_max);
   const int quota = quota_in_cpus(cpu_max);
@@ -130,7 +134,8 @@ void parallel_for(std::int64_t n, std::int64_t grain, detail::BlockBody body) {
     const std::int64_t begin = block * grain;
     body(begin, n - begin > grain ? begin + grain : n);
   };
-  if (block_times != nullptr && !detail::inside_parallel_region()) {
+  // A lone block is not a region: what it calls is shared out, and counts.
+  if (block_times != nullptr && blocks > 1 && !detail::inside_parallel_region()) {
     using Clock = std::chrono::steady_clock;
     const SerialScope serial;
     std::vector<double> seconds;
