@@ -79,7 +79,7 @@ class Allocator {
     {
       const std::lock_guard lock(mutex_);
       const auto size = static_cast<std::int64_t>(target.bytes);
-      if (limit_ > 0 && stats_.active_bytes + size > limit_) throw std::bad_alloc();
+      if (limit_ > 0 && stats_.active_bytes + coming_ + size > limit_) throw std::bad_alloc();
       ++stats_.allocations;
       void* reused = nullptr;
       if (cached) {
@@ -95,15 +95,18 @@ class Allocator {
         count(size);
         return reused;
       }
+      coming_ += size;
     }
     void* fresh = fresh_block(target.bytes);
     if (fresh == nullptr) {
       release();
       fresh = fresh_block(target.bytes);
-      if (fresh == nullptr) throw std::bad_alloc();
     }
     const std::lock_guard lock(mutex_);
-    count(static_cast<std::int64_t>(target.bytes));
+    const auto size = static_cast<std::int64_t>(target.bytes);
+    coming_ -= size;
+    if (fresh == nullptr) throw std::bad_alloc();
+    count(size);
     return fresh;
   }
 
@@ -204,6 +207,7 @@ class Allocator {
   MemoryStats stats_;
   std::int64_t cache_limit_ = std::int64_t{1} << 30;
   std::int64_t limit_ = 0;
+  std::int64_t coming_ = 0;  // bytes asked of malloc at this moment, which the limit counts
 };
 
 }  // namespace

@@ -441,9 +441,11 @@ struct Free {
 /// Kept by the thread, so that a small product pays no allocation and no fresh pages.
 Buffers thread_buffers() {
   constexpr std::int64_t kRight = std::max(kRightBlock, kRightColumns * kDepth);
-  thread_local const std::unique_ptr<float[], Free> memory(
-      static_cast<float*>(std::aligned_alloc(64, (kLeftBlock + kRight) * sizeof(float))));
-  if (memory == nullptr) throw std::bad_alloc();
+  thread_local const std::unique_ptr<float[], Free> memory = [] {
+    auto* block = static_cast<float*>(std::aligned_alloc(64, (kLeftBlock + kRight) * sizeof(float)));
+    if (block == nullptr) throw std::bad_alloc();  // not made: the next product tries again
+    return std::unique_ptr<float[], Free>(block);
+  }();
   return {memory.get(), memory.get() + kLeftBlock};
 }
 

@@ -28,7 +28,7 @@ struct Product {
   float* c = nullptr;
   std::int64_t c_stride = 0;
   const float* bias = nullptr;  ///< [n], added to every row; null: none
-  blas::Band left = {};         ///< outside of which op(A) counts as zero; most of the rest is not read
+  blas::Band left = {};         ///< outside of which op(A) holds zeros; most of them are not read
   blas::Band result = {};       ///< outside of which C may be left as it was
 };
 

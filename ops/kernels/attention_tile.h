@@ -27,7 +27,8 @@ struct TileDropout {
 /// One step of the running softmax (Milakov & Gimelshein, arXiv 1805.02867). In: scores, the maximum and the sum of
 /// exponentials of every row over earlier tiles (-infinity and 0 at first). Out: scores become exp(score - maximum),
 /// dropped after they were summed, 0 where not visible; maximum and sum include this tile; rescale[r] is what
-/// multiplies the row's earlier results, exp(old maximum - new maximum). Returns whether any of them is not 1.
+/// multiplies the row's earlier results, exp(old maximum - new maximum). `maximum` and `rescale` have room for a whole
+/// number of vectors of rows. Returns whether any of them is not 1.
 bool softmax_tile(float* scores, std::int64_t stride, std::int64_t rows, std::int64_t columns, TileBand band,
                   const TileDropout& dropout, float* maximum, double* sum, float* rescale);
 bool softmax_tile(double* scores, std::int64_t stride, std::int64_t rows, std::int64_t columns, TileBand band,

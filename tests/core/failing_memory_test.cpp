@@ -5,9 +5,11 @@
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <new>
+#include <thread>
 
 #include "tally/core/error.h"
 #include "tally/core/io/json.h"
+#include "tally/core/packed_product.h"
 #include "tally/ops/options.h"
 
 using namespace tally;
@@ -15,6 +17,7 @@ using namespace tally;
 namespace {
 
 thread_local long allocations_left = -1;  // before one fails; -1: none does
+thread_local bool aligned_fails = false;
 
 }  // namespace
 
@@ -23,8 +26,32 @@ void* operator new(std::size_t size) {
   if (void* place = std::malloc(size)) return place;
   throw std::bad_alloc();
 }
+extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
+  void* place = nullptr;
+  return !aligned_fails && posix_memalign(&place, alignment, size) == 0 ? place : nullptr;
+}
 void operator delete(void* place) noexcept { std::free(place); }
 void operator delete(void* place, std::size_t) noexcept { std::free(place); }
+
+TEST_CASE("a thread that found no memory for its products' buffer finds it later", "[packed]") {
+  bool thrown = false;
+  float product = 0;
+  std::thread([&] {
+    const float a = 3, b = 5;
+    const packed::Product task{
+        .m = 1, .n = 1, .k = 1, .alpha = 1, .a = {&a, 1}, .b = {&b, 1}, .c = &product, .c_stride = 1};
+    aligned_fails = true;
+    try {
+      packed::multiply(task);
+    } catch (const std::bad_alloc&) {
+      thrown = true;
+    }
+    aligned_fails = false;
+    packed::multiply(task);
+  }).join();
+  CHECK(thrown);
+  CHECK(product == 15);
+}
 
 TEST_CASE("a copy of JSON that memory ends in throws, and nothing is broken", "[json]") {
   const std::string text(50, 'x');

@@ -1,5 +1,6 @@
 #include "tally/core/memory.h"
 
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <new>
@@ -93,6 +94,31 @@ TEST_CASE("requests beyond the limit fail and leave nothing behind", "[memory]")
   CHECK_NOTHROW(Tensor({2 * kMiB}, DType::u8));
   CHECK_THROWS_AS(Tensor({std::int64_t{1} << 61}, DType::u8), std::bad_alloc);
   CHECK(memory_stats().active_bytes == active + 3 * kMiB);
+}
+
+TEST_CASE("threads that ask at once keep the limit together", "[memory]") {
+  const Limits restore;
+  release_memory_cache();
+  set_memory_limit(memory_stats().active_bytes + 100 * kMiB);
+  for (int round = 0; round < 50; ++round) {
+    std::atomic<int> granted = 0, asked = 0;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+      threads.emplace_back([&] {
+        Tensor kept;
+        try {
+          kept = Tensor({90 * kMiB}, DType::u8);
+          ++granted;
+        } catch (const std::bad_alloc&) {
+        }
+        ++asked;
+        while (asked < 4) std::this_thread::yield();  // nobody gives back before all have asked
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    REQUIRE(granted == 1);
+    release_memory_cache();
+  }
 }
 
 TEST_CASE("freed blocks are used again up to the limit of the cache", "[memory]") {
