@@ -11,7 +11,10 @@ std::atomic<int> received_signal{0};
 
 void on_signal(int number) {
   received_signal = number;
-  for (const int each : kStopSignals) std::signal(each, SIG_DFL);
+  for (const int each : kStopSignals) {
+    struct sigaction now {};
+    if (sigaction(each, nullptr, &now) == 0 && now.sa_handler == on_signal) std::signal(each, SIG_DFL);
+  }
 }
 
 }  // namespace

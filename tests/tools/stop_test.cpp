@@ -108,6 +108,17 @@ TEST_CASE("a signal that was ignored stays so", "[stop]") {
   CHECK(process.wait().exit_code == 0);
 }
 
+TEST_CASE("a signal that was ignored stays so while another stops a training", "[stop]") {
+  const Workshop workshop;
+  std::string command = "trap '' HUP; exec " TALLY_COMMAND;
+  for (const std::string& word : workshop.train_arguments()) command += " '" + word + "'";
+  Process process("/bin/sh", {"-c", command});
+  REQUIRE(process.wait_until([&] { return !workshop.run().empty(); }));
+  process.signal(SIGTERM);
+  for (int again = 0; again < 50; ++again) process.signal(SIGHUP);
+  CHECK(process.wait().exit_code == 128 + SIGTERM);
+}
+
 namespace {
 
 /// Trains in a workshop, stopped at the n-th time that it asks whether it should, and goes on. Returns whether it asked
