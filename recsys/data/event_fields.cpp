@@ -15,11 +15,6 @@
 namespace tally::recsys {
 namespace {
 
-bool is_control(char c) {
-  const auto byte = static_cast<unsigned char>(c);
-  return byte < 0x20 || byte == 0x7f;
-}
-
 constexpr std::string_view kNoNumber = "that is a finite number";
 
 /// The number that the whole field is, or nothing. `Number` is integral or floating.
@@ -60,8 +55,11 @@ bool holds_digits(double value, std::string_view number) {
 std::string_view fault_of_id(std::string_view id) {
   const bool plain = std::all_of(id.begin(), id.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
   if (plain) return "";
-  if (std::any_of(id.begin(), id.end(), is_control)) return "without control characters, tabs and line breaks";
+  constexpr std::string_view kNoControl = "without control characters, tabs and line breaks";
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  if (std::any_of(id.begin(), id.end(), is_control)) return kNoControl;
   if (find_invalid_utf8(id) != std::string_view::npos) return "in UTF-8";
+  if (printable(id) != id) return kNoControl;  // those from U+0080 on
   if (without_byte_order_mark(id).size() != id.size()) return "without a byte order mark";
   return "";
 }

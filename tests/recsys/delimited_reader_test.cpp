@@ -268,6 +268,11 @@ TEST_CASE("ids that lines, cells and JSON could not hold are refused where they 
   }
   for (const char* bad : {"\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xff\xfe", "caf\xe9"})
     CHECK(fault_of_id(bad) == "in UTF-8");
+  for (const char* control : {"A\xc2\x9b"
+                              "31m",
+                              "b\xc2\x85", "\xc2\x80"}) {
+    CHECK(fault_of_id(control) == "without control characters, tabs and line breaks");
+  }
   CHECK(fault_of_id("\xEF\xBB\xBFz") == "without a byte order mark");
 
   const std::string header = kHeader;
