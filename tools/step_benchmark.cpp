@@ -109,6 +109,9 @@ class StepWork {
     const std::int64_t length = drawn.length > 0 ? drawn.length : model_->window() + 1;
     const RngKey key = key_.fold_in("histories");
     std::vector<std::span<const std::int32_t>> histories;
+    constexpr std::int64_t kMostEvents = std::int64_t{1} << 32;
+    check<ValueError>(length <= kMostEvents / std::max<std::int64_t>(users, 1), "bench step", "needs at most ",
+                      kMostEvents, " events in all; got ", users, " users of ", length);
     drawn_.resize(static_cast<std::size_t>(users * length));
     for (std::int64_t u = 0; u < users; ++u) {
       std::int32_t* events = drawn_.data() + u * length;

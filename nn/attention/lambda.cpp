@@ -26,8 +26,8 @@ LambdaKind LambdaKind::make(const LambdaOptions& options, const AttentionSetting
                   .output = projection("output", width),
                   .query_norm = {},
                   .value_norm = {},
-                  .positions = Parameter(normal({causal ? options.window : 2 * options.window - 1, d}, deviation,
-                                                key.fold_in("positions"))),
+                  .positions = Parameter(normal({causal ? options.window : checked_multiply(2, options.window) - 1, d},
+                                                deviation, key.fold_in("positions"))),
                   .heads = settings.heads,
                   .mask = settings.mask};
   if (options.norm == LambdaNorm::rms) kind.query_norm = kind.value_norm = RmsNorm::make({.width = d});

@@ -39,7 +39,7 @@ FrequentCodes most_frequent(const Tensor& codes, std::int64_t codewords, const O
 
 CodeRouting CodeRouting::make(const RoutingOptions& options, std::int64_t experts, std::int64_t width, double deviation,
                               RngKey key) {
-  const std::int64_t all = options.codebooks * options.codewords;
+  const std::int64_t all = checked_multiply(options.codebooks, options.codewords);
   check<ValueError>(experts >= 1 && experts <= all, "CodeRouting", "needs 1 to ", all, " experts; got ", experts);
   return {
       .quantizer = nn::VectorQuantizer::make({.codebooks = options.codebooks,

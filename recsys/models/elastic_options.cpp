@@ -25,10 +25,10 @@ void ElasticOptions::check(const std::string& section) const {
   tally::check<ConfigError>(attention.name == "dispatcher", key("retrieval"), "needs attention dispatcher; got ",
                             attention.name);
   const nn::ProductKeyMemoryOptions& memory = retrieval.memory;
-  const std::int64_t all = memory.sub_keys * memory.sub_keys,
+  const std::int64_t all = checked_multiply(memory.sub_keys, memory.sub_keys),
                      experts = layers.attention.options.as<nn::DispatcherOptions>().experts;
   if (retrieval.retrieval == Retrieval::rows && retrieval.routing.routing == Routing::codes) {
-    const std::int64_t codes = retrieval.routing.codebooks * retrieval.routing.codewords;
+    const std::int64_t codes = checked_multiply(retrieval.routing.codebooks, retrieval.routing.codewords);
     tally::check<ConfigError>(experts <= codes, key("experts"), "needs at most as many as there are codewords, ", codes,
                               "; got ", experts);
   } else if (retrieval.retrieval == Retrieval::rows) {

@@ -254,6 +254,8 @@ TEST_CASE("settings of retrieval that contradict each other are refused", "[inte
                     Contains("model.experts] needs a multiple of memory_heads 3"));
   CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"memory_sub_keys", 5}}),
                     Contains("at most 25 slots"));
+  CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"memory_sub_keys", 3'037'000'500}}),
+                    Contains("below 2^63; got 3037000500 x 3037000500"));
   CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "pooled"}, {"memory_sub_keys", 2}}),
                     Contains("model.memory_slots] needs at most 4"));
   CHECK_THROWS_WITH(set({{"mask", "bidirectional"}, {"retrieval", "rows"}, {"memory_gate", "scalar"}}),

@@ -108,6 +108,11 @@ TEST_CASE("bench step writes its figures, and compares two files of them", "[ben
   CHECK_THAT(other.error, Contains("is no result of tally bench step"));
   CHECK(test::run_command(TALLY_COMMAND, {"bench", "step", "--rounds", "0"}).exit_code == 2);
   CHECK(test::run_command(TALLY_COMMAND, {"bench", "step", "--items", "0"}).exit_code == 2);
+  for (const char* length : {"576460752303423488", "9223372036854775807"}) {
+    const auto long_ones = test::run_command(TALLY_COMMAND, {"bench", "step", "--length", length});
+    CHECK(long_ones.exit_code == 1);
+    CHECK_THAT(long_ones.error, Contains("[bench step] needs at most 4294967296 events in all"));
+  }
 }
 
 TEST_CASE("bench sessions takes the name of an attention", "[command]") {
