@@ -93,11 +93,12 @@ struct ClampOptions {
 Var clamp(const Var& x, const ClampOptions& options);
 
 // ---- Comparisons: u8 masks as `where` takes them, 1 where it holds and 0 elsewhere. Shapes broadcast; a and b are of
-// one type, whichever. Nothing but inequality holds of NaN, so all give 0 there. Constants: nothing is recorded. Throw
-// ShapeError, DTypeError.
+// one type, whichever. Of NaN only not_equal holds. Constants: nothing is recorded. Throw ShapeError, DTypeError.
 
 /// a = b; 0 equals -0.
 Tensor equal(const Var& a, const Var& b);
+/// Not a = b.
+Tensor not_equal(const Var& a, const Var& b);
 /// a < b.
 Tensor less(const Var& a, const Var& b);
 /// a <= b.

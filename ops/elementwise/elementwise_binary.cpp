@@ -207,6 +207,7 @@ Var minimum(const Var& a, const Var& b) { return apply_binary<BinaryOp::minimum>
 Var power(const Var& base, const Var& exponent) { return apply_binary<BinaryOp::power>(base, exponent); }
 
 Tensor equal(const Var& a, const Var& b) { return compare("equal", kernels::CompareOp::equal, a, b); }
+Tensor not_equal(const Var& a, const Var& b) { return compare("not_equal", kernels::CompareOp::not_equal, a, b); }
 Tensor less(const Var& a, const Var& b) { return compare("less", kernels::CompareOp::less, a, b); }
 Tensor less_equal(const Var& a, const Var& b) { return compare("less_equal", kernels::CompareOp::less_equal, a, b); }
 Tensor greater(const Var& a, const Var& b) { return compare("greater", kernels::CompareOp::less, b, a); }
@@ -374,6 +375,7 @@ void entries::add_elementwise_binary(Catalog& catalog) {
              {"minimum", "The smaller of a and b, half of the gradient to each of equals", minimum, false, true});
   add_binary(catalog, {"tensor_power", "a^b, as std::pow in double", power, true});
   add_comparison(catalog, "equal", "a = b", equal);
+  add_comparison(catalog, "not_equal", "a other than b", not_equal);
   add_comparison(catalog, "less", "a < b", less);
   add_comparison(catalog, "less_equal", "a <= b", less_equal);
   add_comparison(catalog, "greater", "a > b", greater);

@@ -87,7 +87,7 @@ void binary_backward_rows(BinaryOp op, bool by_second, const float* g, const Row
 void binary_backward_rows(BinaryOp op, bool by_second, const double* g, const RowOperand<double>& a,
                           const RowOperand<double>& b, double* y, std::int64_t rows, std::int64_t n);
 
-enum class CompareOp { equal, less, less_equal };
+enum class CompareOp { equal, not_equal, less, less_equal };
 
 /// y[i n + j] = 1 where op(a(i, j), b(i, j)) holds, else 0.
 template <class T>
@@ -102,6 +102,8 @@ void compare_rows(CompareOp op, const RowOperand<T>& a, const RowOperand<T>& b, 
   switch (op) {
     case CompareOp::equal:
       return each([](T left, T right) { return left == right; });
+    case CompareOp::not_equal:
+      return each([](T left, T right) { return left != right; });
     case CompareOp::less:
       return each([](T left, T right) { return left < right; });
     case CompareOp::less_equal:

@@ -65,6 +65,7 @@ TEST_CASE("comparisons of integers give masks that where takes", "[elementwise]"
   const std::int64_t large = (std::int64_t{1} << 53) + 1;  // no double tells it from its neighbour
   const Tensor ids = Tensor::from({large, large - 1, std::int64_t{-3}}, {3}), id = Tensor::from({large}, {1});
   CHECK(ops::equal(ids, id).to_doubles() == std::vector<double>{1, 0, 0});
+  CHECK(ops::not_equal(ids, id).to_doubles() == std::vector<double>{0, 1, 1});
   CHECK(ops::less(ids, id).to_doubles() == std::vector<double>{0, 1, 1});
   CHECK(ops::greater_equal(ids, id).to_doubles() == std::vector<double>{1, 0, 0});
   const Tensor a = Tensor::from({1.0f, 2.0f, 3.0f}, {3});

@@ -95,6 +95,8 @@ void add_elementwise_references(References& references) {
     return v[1] == 0 ? 1 : v[0] == 0 ? (v[1] < 0 ? HUGE_VAL : 0) : std::exp2(v[1] * std::log2(v[0]));
   });
   references["equal"] = comparison([](double a, double b) { return a == b; });
+  references["not_equal"] =
+      comparison([](double a, double b) { return a < b || a > b || std::isnan(a) || std::isnan(b); });
   references["less"] = comparison([](double a, double b) { return a < b; });
   references["less_equal"] = comparison([](double a, double b) { return a <= b; });
   references["greater"] = comparison([](double a, double b) { return a > b; });
