@@ -62,16 +62,16 @@ struct TrainOptions {
 
 /// Readers times learning rates times seeds: every rate with the first `rate_seeds` seeds, the best of them with all.
 struct StudyConfig {
-  std::string name;
+  std::string name = {};
   std::string output = "question_answering";
   DataOptions data;
   QuestionModelOptions model;
   TrainOptions train;
-  std::vector<ReaderSetting> readers;
+  std::vector<ReaderSetting> readers = {};
   std::vector<double> learning_rates = {1e-3, 3e-3, 1e-2};
   std::vector<std::int64_t> seeds = {1, 2, 3};
   std::int64_t rate_seeds = 1;
-  std::vector<GapSetting> gaps;
+  std::vector<GapSetting> gaps = {};
   static void keys(auto& o, auto&& key) {
     key("name", o.name, "title of tables and plots");
     key("output", o.output, "directory of runs, tables and plots");

@@ -20,7 +20,7 @@ enum class RowPolicy {
 
 /// Parameters that are treated in another way than the rest: those whose path matches (nn::matches).
 struct ParameterGroup {
-  std::string pattern;
+  std::string pattern = {};
   double learning_rate_factor = 1;          ///< times the learning rate of the step
   std::optional<double> weight_decay = {};  ///< in place of the optimizer's
   bool frozen = false;                      ///< values and state stay as they are

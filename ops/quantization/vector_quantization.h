@@ -43,7 +43,7 @@ struct VectorQuantizationTables {
   Var bias;  ///< [B * W] -||c||^2 for squared distance; else [0]
   /// [B * W] i32: the lowest word of its codebook that equals each codeword. Absent when all differ. Products round
   /// equal codewords differently by where they stand, so that comparing similarities does not tell the lowest of them.
-  Tensor first_equal;
+  Tensor first_equal = {};
   static constexpr void fields(auto& self, auto&& visit) {
     visit("codebooks", self.codebooks);
     visit("projected", self.projected);

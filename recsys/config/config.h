@@ -17,15 +17,15 @@ namespace tally::recsys {
 struct RunConfig {
   explicit RunConfig(const Tables& tables = standard());
 
-  Tables tables;         ///< what its names stand for
-  std::string protocol;  ///< of the tables, whose values stand where the config says nothing; empty: none
+  Tables tables;              ///< what its names stand for
+  std::string protocol = {};  ///< of the tables, whose values stand where the config says nothing; empty: none
   DataConfig data;
   ModelConfig model;
   TrainConfig train;
   EvaluationConfig evaluation;
   std::string output = "runs";
   bool keep_histories = true;
-  std::string show_user;
+  std::string show_user = {};
 
   static void keys(auto& o, auto&& key) {
     key("protocol", o.protocol, "published protocol whose values stand where the config says nothing; empty: none");

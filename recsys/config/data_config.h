@@ -17,23 +17,23 @@ namespace tally::recsys {
 struct DataConfig {
   ChoiceTable<FileForm> readers = standard_readers();  ///< what `format` names
 
-  std::string path;
+  std::string path = {};
   std::string format = "auto";
-  std::string separator;
-  std::vector<std::string> columns;
+  std::string separator = {};
+  std::vector<std::string> columns = {};
   std::string user_column = "user_id";
   std::string item_column = "item_id";
-  std::string rating_column;
+  std::string rating_column = {};
   std::string order_column = "auto";
   TieRule tie_rule = TieRule::file_order;
   std::int64_t tie_seed = 0;
   Duplicates duplicates = Duplicates::keep;
-  std::optional<double> min_rating;
-  std::string user_inter_num_interval;
-  std::string item_inter_num_interval;
+  std::optional<double> min_rating = {};
+  std::string user_inter_num_interval = {};
+  std::string item_inter_num_interval = {};
   Core core = Core::iterative;
   BadRows bad_rows = BadRows::error;
-  std::string titles;
+  std::string titles = {};
   std::string split = "leave_one_out";
   std::int64_t min_length = 3;
   ShortUsers short_users = ShortUsers::train;

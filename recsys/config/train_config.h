@@ -18,7 +18,7 @@ struct TrainConfig {
   double learning_rate = 1e-3;
   double clip_grad_norm = 0;
   std::int64_t accumulate_batches = 1;
-  std::vector<optim::ParameterGroup> parameter_groups;
+  std::vector<optim::ParameterGroup> parameter_groups = {};
   std::int64_t warmup_steps = 0;
   Choice<ScheduleRow> decay;
   TrainingSamples train_samples = TrainingSamples::shifted;
@@ -30,7 +30,7 @@ struct TrainConfig {
   std::string valid_metric = "NDCG@10";
   std::int64_t checkpoint_steps = 0;
   std::int64_t seed = 42;
-  std::string start_from;
+  std::string start_from = {};
   bool flush_denormals = true;
   bool detect_anomaly = false;
 

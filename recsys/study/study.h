@@ -23,10 +23,10 @@ struct StudyRun {
 
 /// A plot over the runs: a figure against a key of the config.
 struct StudyPlot {
-  std::string x;       ///< a key, dotted or bare; "length" for MAX_ITEM_LIST_LENGTH, or "run"
-  std::string y;       ///< a metric, or one of figure_names()
-  std::string series;  ///< a key, or "run"; empty: one series
-  std::string title;
+  std::string x = {};       ///< a key, dotted or bare; "length" for MAX_ITEM_LIST_LENGTH, or "run"
+  std::string y = {};       ///< a metric, or one of figure_names()
+  std::string series = {};  ///< a key, or "run"; empty: one series
+  std::string title = {};
   bool log_x = false, log_y = false;
 };
 
