@@ -2,7 +2,6 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -10,6 +9,7 @@
 #include "tally/core/parallel.h"
 #include "tally/core/random.h"
 #include "tests/core/expected_product.h"
+#include "tests/support/same_bits.h"
 
 namespace blas_test {
 
@@ -83,12 +83,12 @@ TEMPLATE_TEST_CASE("parallel_gemm agrees with plain loops and gives the same bit
             set_num_threads(threads);
             const auto many =
                 check_product<TestType>(Kind::parallel, ta, tb, s.m, s.n, s.k, TestType(1.5), beta, false);
-            CHECK(std::memcmp(one.data(), many.data(), one.size() * sizeof(TestType)) == 0);
+            CHECK(test::same_bits(one, many));
           }
           const SerialScope nested;
           const auto inside =
               check_product<TestType>(Kind::parallel, ta, tb, s.m, s.n, s.k, TestType(1.5), beta, false);
-          CHECK(std::memcmp(one.data(), inside.data(), one.size() * sizeof(TestType)) == 0);
+          CHECK(test::same_bits(one, inside));
         }
       }
     }

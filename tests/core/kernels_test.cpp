@@ -10,6 +10,7 @@
 #include "tally/core/random.h"
 #include "tally/core/simd.h"
 #include "tests/core/on_each_target.h"
+#include "tests/support/same_bits.h"
 
 namespace kernels_test {
 
@@ -45,10 +46,6 @@ int count_wrong(const std::vector<float>& got, double ulps, Expected&& expected,
     if (!(error <= ulps * kEpsilon * magnitude(i))) ++wrong;
   }
   return wrong;
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
 double wide(float x) { return static_cast<double>(x); }
@@ -145,7 +142,7 @@ TEST_CASE("exp_and_sum is accurate over its whole range", "[kernels]") {
       CHECK(std::abs(total - sum) <= 20 * kEpsilon * sum);
       std::vector<float> in_place = x;
       kernels::exp_and_sum(in_place.data(), in_place.data(), 1.0f, 0.0f, n);
-      CHECK(same_bits(in_place, y));
+      CHECK(test::same_bits(in_place, y));
     }
     const std::vector<float> x = draws(1000, 6, -20, 20);
     std::vector<float> y(x.size());
@@ -199,11 +196,11 @@ TEST_CASE("an element's result does not depend on where it stands", "[kernels]")
         kernels::axpy(paxpy.data(), 0.3f, px.data(), count);
         kernels::exp_and_sum(pexp.data(), pexp.data(), 0.5f, 0.1f, count);
         kernels::adam_update(pw.data(), pm.data(), pv.data(), px.data(), count, step);
-        REQUIRE(same_bits(paxpy, part(axpy)));
-        REQUIRE(same_bits(pexp, part(exp)));
-        REQUIRE(same_bits(pw, part(aw)));
-        REQUIRE(same_bits(pm, part(am)));
-        REQUIRE(same_bits(pv, part(av)));
+        REQUIRE(test::same_bits(paxpy, part(axpy)));
+        REQUIRE(test::same_bits(pexp, part(exp)));
+        REQUIRE(test::same_bits(pw, part(aw)));
+        REQUIRE(test::same_bits(pm, part(am)));
+        REQUIRE(test::same_bits(pv, part(av)));
       }
     }
   });

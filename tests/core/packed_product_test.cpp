@@ -10,6 +10,7 @@
 #include "tally/core/right_operand.h"
 #include "tests/core/expected_product.h"
 #include "tests/core/on_each_target.h"
+#include "tests/support/same_bits.h"
 
 namespace packed_product_test {
 
@@ -37,10 +38,6 @@ packed::Product product_of(const Expected& e, const Matrix& a, const Matrix& b, 
           c.stride};
 }
 
-bool same_bits(const std::vector<float>& x, const std::vector<float>& y) {
-  return x.size() == y.size() && (x.empty() || std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0);
-}
-
 /// On each target: the product against the double loop, the gaps of C, and a kept operand against a fresh one. What
 /// stands between the rows of A and B is NaN: it must not be used.
 void check_product(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha = 1,
@@ -60,7 +57,7 @@ void check_product(Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, s
     CHECK(expected.keeps_gaps(c));
     const packed::PackedMatrix kept({b.values.data(), b.stride, tb}, k, n);
     packed::multiply(product_of(expected, a, {0, 0, 0, 2}, of_kept), kept);
-    CHECK(same_bits(c.values, of_kept.values));
+    CHECK(test::same_bits(c.values, of_kept.values));
   });
 }
 
@@ -123,7 +120,7 @@ TEST_CASE("the bits of a packed product depend on row and column alone", "[packe
       moved_b.insert(moved_b.end(), b.values.begin(), b.values.end());
       packed::multiply(
           {m, n, k, 1, {moved_a.data() + shift, k}, {moved_b.data() + 16 - shift, n}, 0, moved_c.data() + shift, n});
-      CHECK(same_bits({moved_c.begin() + static_cast<std::ptrdiff_t>(shift), moved_c.end()}, whole));
+      CHECK(test::same_bits({moved_c.begin() + static_cast<std::ptrdiff_t>(shift), moved_c.end()}, whole));
     }
     // Any part of the rows and columns.
     for (const std::int64_t row : {0, 1, 7, 299}) {
@@ -226,10 +223,8 @@ TEST_CASE("a right operand that is kept gives the bits of gemm", "[packed]") {
     const std::uint64_t before = blas::operations();
     operand.multiply(ta, m, T{2}, a.values.data(), a.stride, T{0.5}, kept.values.data(), kept.stride);
     CHECK(blas::operations() - before == static_cast<std::uint64_t>(2 * m * n * k));
-    const auto same = [&] {
-      return std::memcmp(once.values.data(), kept.values.data(), once.values.size() * sizeof(T));
-    };
-    CHECK(same() == 0);
+    const auto same = [&] { return test::same_bits(once.values, kept.values); };
+    CHECK(same());
     // Parts of its columns, whether a panel begins with them or not; and a bias, which is added last.
     const test::Matrix<T> bias(1, n, 0, 4);
     for (std::int64_t i = 0; i < m; ++i) {
@@ -242,7 +237,7 @@ TEST_CASE("a right operand that is kept gives the bits of gemm", "[packed]") {
                                  kept.values.data() + first, kept.stride, bias.values.data() + first);
       }
       // Narrow parts may be products of another library, or of other kernels of the same.
-      if (part >= 64 || part == n) CHECK(same() == 0);
+      if (part >= 64 || part == n) CHECK(same());
       CHECK(close(once, kept));
     }
   };
