@@ -98,11 +98,20 @@ TEST_CASE("a second signal of any kind ends a program that waits", "[stop]") {
   }
 }
 
-TEST_CASE("a signal that was ignored stays so", "[stop]") {
-  const Workshop workshop;
+namespace {
+
+/// A shell's command that trains with SIGHUP ignored, as nohup does.
+std::string train_without_hangups(const Workshop& workshop) {
   std::string command = "trap '' HUP; exec " TALLY_COMMAND;
   for (const std::string& word : workshop.train_arguments()) command += " '" + word + "'";
-  Process process("/bin/sh", {"-c", command});
+  return command;
+}
+
+}  // namespace
+
+TEST_CASE("a signal that was ignored stays so", "[stop]") {
+  const Workshop workshop;
+  Process process("/bin/sh", {"-c", train_without_hangups(workshop)});
   REQUIRE(process.wait_until([&] { return !workshop.run().empty(); }));
   process.signal(SIGHUP);
   CHECK(process.wait().exit_code == 0);
@@ -110,9 +119,7 @@ TEST_CASE("a signal that was ignored stays so", "[stop]") {
 
 TEST_CASE("a signal that was ignored stays so while another stops a training", "[stop]") {
   const Workshop workshop;
-  std::string command = "trap '' HUP; exec " TALLY_COMMAND;
-  for (const std::string& word : workshop.train_arguments()) command += " '" + word + "'";
-  Process process("/bin/sh", {"-c", command});
+  Process process("/bin/sh", {"-c", train_without_hangups(workshop)});
   REQUIRE(process.wait_until([&] { return !workshop.run().empty(); }));
   process.signal(SIGTERM);
   for (int again = 0; again < 50; ++again) process.signal(SIGHUP);
