@@ -352,6 +352,7 @@ TEST_CASE("commands in a program with a decimal comma read and write points", "[
   if (locale.has_c_locale()) CHECK(std::string(std::localeconv()->decimal_point) == ",");
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which take terabytes of addresses
 TEST_CASE("with little address space there is a sentence, and never a crash or a hang", "[commands]") {
   for (const char* threads : {"1", "2"}) {
     // Below 120,000 the loader may not get the libraries in, which is its own sentence and exit code.
@@ -365,5 +366,6 @@ TEST_CASE("with little address space there is a sentence, and never a crash or a
     }
   }
 }
+#endif
 
 }  // namespace op_commands_test
