@@ -14,7 +14,7 @@ double measure_sgemm_rate(double seconds) {
   constexpr std::int64_t n = 384;  // three matrices of 0.6 MB: second-level cache
   constexpr double kOperations = 2.0 * n * n * n;
   const int threads = num_threads();
-  // Tensors, whose memory is kept: blocks of malloc's would have the heap cut and grow again in what is measured beside.
+  // Tensors' memory is kept. With blocks of malloc's the heap is cut, and grows again in what is measured beside.
   const Tensor a = Tensor::full({threads, n, n}, 1.0), b = Tensor::full({threads, n, n}, 0.5);
   Tensor c({threads, n, n});
   const float *pa = a.data<float>(), *pb = b.data<float>();

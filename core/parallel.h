@@ -70,7 +70,7 @@ class BlockTimes {
   double seconds() const { return seconds_on(1); }
   /// Seconds of the calls on so many threads, of which each takes the next block when it is free.
   double seconds_on(int threads) const;
-  /// From a repetition of the same work: the shorter time of each block, so that what disturbed one of them once does not
+  /// From a repetition of the same work: the shorter time of each block, so that one disturbance does not
   /// count; where the repetition was cut otherwise, all times of the faster one.
   void keep_fastest(const BlockTimes& repetition);
 

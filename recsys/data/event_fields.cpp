@@ -55,11 +55,8 @@ bool holds_digits(double value, std::string_view number) {
 std::string_view fault_of_id(std::string_view id) {
   const bool plain = std::all_of(id.begin(), id.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
   if (plain) return "";
-  constexpr std::string_view kNoControl = "without control characters, tabs and line breaks";
-  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
-  if (std::any_of(id.begin(), id.end(), is_control)) return kNoControl;
   if (find_invalid_utf8(id) != std::string_view::npos) return "in UTF-8";
-  if (printable(id) != id) return kNoControl;  // those from U+0080 on
+  if (printable(id) != id) return "without control characters, tabs and line breaks";
   if (without_byte_order_mark(id).size() != id.size()) return "without a byte order mark";
   return "";
 }
