@@ -351,6 +351,8 @@ def main():
     parser.add_argument("--eager-only", action="store_true", help="leave out torch.compile")
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
+    if not os.access(options.tally, os.X_OK):
+        sys.exit(f"compare_pytorch: --tally: there is no program {options.tally}; build it, or say where it is")
     torch.set_num_threads(options.threads)
     os.environ["TALLY_NUM_THREADS"] = str(options.threads)
     print(f"PyTorch {torch.__version__}, {options.threads} thread{'s' if options.threads > 1 else ''}, "
