@@ -38,14 +38,6 @@ void random_bits(RngKey key, std::uint64_t row, std::uint64_t first_column, std:
 /// n and the next multiple of 8 is written too.
 void random_bits(RngKey key, std::uint64_t first_row, std::int64_t rows, std::uint64_t first_column, std::int64_t n,
                  std::uint16_t* out, std::int64_t stride);
-/// The same by halves of words, for masks, at half the cost: out[i] is bits 16 h ... 16 h + 15 of the word at (row, c),
-/// where 2 c + h = first_column + i. Columns must be below 2^35.
-void random_bits(RngKey key, std::uint64_t row, std::uint64_t first_column, std::int64_t n, std::uint16_t* out);
-/// Columns [first_column, first_column + n) of rows [first_row, first_row + rows), a row's `stride` numbers after those
-/// of the row before: faster than row by row where rows are short. first_column is a multiple of 8; what stands between
-/// n and the next multiple of 8 is written too.
-void random_bits(RngKey key, std::uint64_t first_row, std::int64_t rows, std::uint64_t first_column, std::int64_t n,
-                 std::uint16_t* out, std::int64_t stride);
 
 /// Uniform in the open interval (0, 1), with 32 bits.
 double uniform(RngKey key, std::uint64_t row, std::uint64_t column);
