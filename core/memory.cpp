@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -33,6 +34,9 @@ constexpr std::size_t kSmallest = 4096;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 // Size classes: eight per power of two, so rounding wastes at most 12.5 %.
 constexpr int kClasses = 8 * 52;
+// A request takes a free block of up to so many classes above its own, half as large again, before malloc is asked:
+// batches of ragged data have other sizes each time, and would go on to meet classes that nothing was kept of.
+constexpr int kReach = 4;
 
 struct SizeClass {
   int index;
@@ -81,17 +85,8 @@ class Allocator {
       const auto size = static_cast<std::int64_t>(target.bytes);
       if (limit_ > 0 && stats_.active_bytes + coming_ + size > limit_) throw std::bad_alloc();
       ++stats_.allocations;
-      void* reused = nullptr;
-      if (cached) {
-        auto& list = free_[static_cast<std::size_t>(target.index)];
-        if (!list.empty()) {
-          reused = list.back();
-          list.pop_back();
-          stats_.cached_bytes -= size;
-          ++stats_.cache_hits;
-        }
-      }
-      if (reused != nullptr) {
+      if (void* reused = cached ? take(target.index) : nullptr) {
+        ++stats_.cache_hits;
         count(size);
         return reused;
       }
@@ -116,12 +111,12 @@ class Allocator {
     const SizeClass target = cached ? size_class(bytes) : SizeClass{-1, round_up(bytes)};
     {
       const std::lock_guard lock(mutex_);
-      const auto size = static_cast<std::int64_t>(target.bytes);
-      stats_.active_bytes -= size;
-      if (cached && !TALLY_BYPASS_CACHE && make_room(size, target.index)) {
+      stats_.active_bytes -= static_cast<std::int64_t>(target.bytes);
+      const int index = cached ? class_of(pointer, target.index) : -1;
+      if (cached && !TALLY_BYPASS_CACHE && make_room(class_bytes(index), index)) {
         try {
-          free_[static_cast<std::size_t>(target.index)].push_back(pointer);
-          stats_.cached_bytes += size;
+          free_[static_cast<std::size_t>(index)].push_back(pointer);
+          stats_.cached_bytes += class_bytes(index);
           return;
         } catch (const std::bad_alloc&) {
           // No room even for the list entry: give the block back instead.
@@ -187,6 +182,33 @@ class Allocator {
     for (std::int64_t* peak : watched_peaks_) *peak = std::max(*peak, stats_.active_bytes);
   }
 
+  /// A free block for requests of class `wanted`, or null.
+  void* take(int wanted) {
+    for (int index = wanted; index <= std::min(wanted + kReach, kClasses - 1); ++index) {
+      auto& list = free_[static_cast<std::size_t>(index)];
+      if (list.empty()) continue;
+      void* block = list.back();
+      try {
+        if (index != wanted) lent_.emplace(block, index);
+      } catch (const std::bad_alloc&) {
+        return nullptr;  // no room even to note whose it is
+      }
+      list.pop_back();
+      stats_.cached_bytes -= class_bytes(index);
+      return block;
+    }
+    return nullptr;
+  }
+
+  /// The class of a block that comes back from a request of class `wanted`.
+  int class_of(void* block, int wanted) {
+    const auto lent = lent_.find(block);
+    if (lent == lent_.end()) return wanted;
+    const int index = lent->second;
+    lent_.erase(lent);
+    return index;
+  }
+
   /// Releases cached blocks of class `smallest` and above, largest first, until `size` more bytes fit into the cache;
   /// false when they cannot.
   bool make_room(std::int64_t size, int smallest) {
@@ -203,6 +225,7 @@ class Allocator {
 
   std::mutex mutex_;
   std::array<std::vector<void*>, kClasses> free_;
+  std::unordered_map<void*, int> lent_;  // blocks in use by requests of smaller classes, and their own class
   std::vector<std::int64_t*> watched_peaks_;
   MemoryStats stats_;
   std::int64_t cache_limit_ = std::int64_t{1} << 30;

@@ -155,6 +155,33 @@ TEST_CASE("freed blocks are used again up to the limit of the cache", "[memory]"
   CHECK(memory_stats().cached_bytes == 0);
 }
 
+TEST_CASE("ragged sizes are served from larger blocks, which keep their own size", "[memory]") {
+  if (!kCacheInUse) return;
+  release_memory_cache();
+  const auto fresh = [] { return memory_stats().allocations - memory_stats().cache_hits; };
+  {
+    const Tensor a({3 * kMiB}, DType::u8), b({3 * kMiB}, DType::u8), c({3 * kMiB}, DType::u8);
+    CHECK(memory_stats().cached_bytes == 0);
+  }
+  CHECK(memory_stats().cached_bytes == 9 * kMiB);
+  const std::int64_t before = fresh();
+  for (std::int64_t size = 2 * kMiB; size <= 3 * kMiB; size += 37171) {
+    const MemoryScope scope;
+    {
+      const Tensor a({size}, DType::u8), b({5 * kMiB - size}, DType::u8);
+      const Tensor c({size - kMiB / 8 + 1}, DType::u8);
+      CHECK(memory_stats().cached_bytes == 0);
+      CHECK(scope.change() <= (5 * kMiB + size) * 9 / 8);  // of what was asked for, not of the blocks
+      CHECK(scope.change() >= 5 * kMiB + size - kMiB / 8 + 1);
+    }
+    CHECK(memory_stats().cached_bytes == 9 * kMiB);
+  }
+  CHECK(fresh() == before);
+  { const Tensor smaller({2 * kMiB - kMiB / 8}, DType::u8); }  // less than two thirds of what is free
+  CHECK(fresh() == before + 1);
+  release_memory_cache();
+}
+
 TEST_CASE("every size comes aligned, writable and at most an eighth larger", "[memory]") {
   for (std::size_t exponent = 0; exponent <= 22; ++exponent) {
     for (const std::size_t around : {-1, 0, 1}) {
