@@ -37,7 +37,7 @@ macro(tally_room_sources target flags)
   if(ROOM_PRECOMPILE AND TALLY_UNITY)
     target_precompile_headers(${target} PRIVATE ${ROOM_PRECOMPILE})
     # ccache may take a comment's change for none and give back a header precompiled before it, in which `#pragma once`
-    # then does not know the file again. Not where it goes by the bytes of what was included.
+    # then does not know the file again. CCACHE_DEPEND has it go by the bytes of what was included.
     if(CMAKE_CXX_COMPILER_LAUNCHER MATCHES "ccache")
       set_property(TARGET ${target} PROPERTY CXX_COMPILER_LAUNCHER
         ${CMAKE_COMMAND} -E env CCACHE_DEPEND=1 ${CMAKE_CXX_COMPILER_LAUNCHER})

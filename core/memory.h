@@ -5,10 +5,10 @@
 
 namespace tally {
 
-/// Figures of the tensor allocator since the start of the program, over all threads.
+/// Figures of the tensor allocator since the start of the program, over all threads. Active bytes are of the size
+/// classes asked for: requests rounded up to 64 bytes, or from 4 KiB on by at most an eighth.
 struct MemoryStats {
-  std::int64_t active_bytes = 0;  ///< asked for and not yet given back, in size classes: rounded up by 63 bytes, from 4 KiB
-                                  ///< on by an eighth at most
+  std::int64_t active_bytes = 0;  ///< asked for and not yet given back
   std::int64_t peak_bytes = 0;    ///< largest active_bytes since the last reset_peak_memory()
   std::int64_t cached_bytes = 0;  ///< of blocks given back and kept for reuse
   std::int64_t allocations = 0;   ///< number of requests
