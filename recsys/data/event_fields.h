@@ -11,7 +11,7 @@
 namespace tally::recsys {
 
 /// Why a text cannot be the id of a user or an item, to follow "needs an id "; empty when it can be one: text in UTF-8
-/// without control characters (bytes below 0x20, and 0x7f), which tables of lines and cells and JSON can hold as it is,
+/// without control characters (below U+0020, U+007F to U+009F), which lines, cells of tables and JSON can hold as it is,
 /// and without a byte order mark at its beginning, which would make two users of one that no screen tells apart.
 std::string_view fault_of_id(std::string_view id);
 
