@@ -20,7 +20,7 @@ std::optional<SamplingMode> sampling_mode(const std::string& mode) {
 
 TextDomain EvaluationConfig::modes() {
   return {"full, uniN or popN (uni100: among 100 uniform negatives)",
-          [](const std::string& mode) { return mode == "full" || sampling_mode(mode).has_value(); }};
+          [](const std::string& text) { return text == "full" || sampling_mode(text).has_value(); }};
 }
 
 std::optional<SamplingMode> parse_mode(const std::string& mode) {

@@ -11,8 +11,6 @@
 namespace tally::recsys {
 namespace {
 
-using Scope = NegativeSampling::Scope;
-
 /// Above this size of the item table (in elements), a gradient of cross-entropy per shard costs more than a batch
 /// stage.
 constexpr std::int64_t kLargestShardTable = 1 << 20;
@@ -31,14 +29,14 @@ class FunctionLoss final : public Loss {
 };
 
 /// [T, K] from what is shared by sequences, or by all.
-Tensor for_each_position(const Tensor& negatives, const TrainingShard& shard, Scope scope) {
-  if (scope == Scope::position) return negatives;
+Tensor for_each_position(const Tensor& negatives, const TrainingShard& shard, NegativeSampling::Scope scope) {
+  if (scope == NegativeSampling::Scope::position) return negatives;
   const std::int64_t count = negatives.dim(-1);
   Tensor own({shard.targets.numel(), count}, DType::i32);
   const auto* in = negatives.data<std::int32_t>();
   auto* out = own.mutable_data<std::int32_t>();
   for (std::int64_t s = 0; s < shard.inputs.count(); ++s) {
-    const auto* row = scope == Scope::sequence ? in + s * count : in;
+    const auto* row = scope == NegativeSampling::Scope::sequence ? in + s * count : in;
     for (std::int64_t i = 0; i < shard.inputs.offsets.length(s); ++i) out = std::copy_n(row, count, out);
   }
   return own;
@@ -88,7 +86,7 @@ std::string LossOptions::description() const {
     text += " uniform";
   }
   text += negatives.count == 1 ? " negative for each " : " negatives for each ";
-  text += negatives.scope == Scope::position ? "position" : negatives.scope == Scope::sequence ? "sequence" : "batch";
+  text += word_of(negatives.scope);
   if (!negatives.replacement) text += ", without replacement";
   if (negatives.exclude == NegativeSampling::Exclude::target) text += ", outside the target";
   if (negatives.exclude == NegativeSampling::Exclude::history) text += ", outside the user's training items";
@@ -159,7 +157,7 @@ Tensor TrainingLoss::log_probabilities(const Tensor& items) const {
 Var TrainingLoss::softmax(const LossRows& rows) const {
   const Tensor positives = rows.table_rows(rows.shard.targets);
   const Tensor log_q_positives = log_probabilities(rows.shard.targets);
-  if (options_.negatives.scope != Scope::sequence) {
+  if (options_.negatives.scope != NegativeSampling::Scope::sequence) {
     return ops::sampled_softmax(rows.hidden, rows.table, positives, rows.table_rows(rows.negatives),
                                 {.log_q_positives = log_q_positives,
                                  .log_q_negatives = log_probabilities(rows.negatives),
