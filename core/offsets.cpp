@@ -11,7 +11,7 @@ Offsets::Offsets(Tensor bounds) : bounds_(std::move(bounds)), data_(nullptr) {
   check<DTypeError>(bounds_.defined() && bounds_.dtype() == DType::i64, "offsets", "needs i64");
   check<ShapeError>(bounds_.rank() == 1 && bounds_.numel() >= 1, "offsets", "needs shape [sequences + 1]; got ",
                     bounds_.shape());
-  bounds_ = bounds_.contiguous();
+  bounds_ = bounds_.unique() ? bounds_.contiguous() : bounds_.clone();
   data_ = bounds_.data<std::int64_t>();
   check<ValueError>(data_[0] == 0, "offsets", "needs 0 at position 0; got ", data_[0]);
   for (std::int64_t i = 0; i < count(); ++i) {

@@ -11,7 +11,8 @@ class Offsets {
  public:
   /// No sequence.
   Offsets();
-  /// `bounds` i64 [N + 1] must begin with 0 and never fall. Throws ValueError (naming the position) or DTypeError.
+  /// `bounds` i64 [N + 1] must begin with 0 and never fall. They are copied unless moved in and held by nobody else:
+  /// what was checked stays so. Throws ValueError (naming the position) or DTypeError.
   explicit Offsets(Tensor bounds);
   static Offsets from_lengths(std::span<const std::int64_t> lengths);
   /// One sequence of `rows` rows.

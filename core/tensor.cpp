@@ -167,6 +167,13 @@ Tensor Tensor::clone() const {
   return result;
 }
 
+Tensor Tensor::contiguous() const {
+  if (!is_contiguous()) return clone();
+  Tensor result = *this;
+  result.strides_ = contiguous_strides(shape_);
+  return result;
+}
+
 Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return *this;
   const Tensor source = contiguous();
@@ -187,6 +194,7 @@ Tensor Tensor::reshape(std::initializer_list<std::int64_t> sizes) const {
   std::int64_t known = 1;
   std::int64_t* inferred = nullptr;
   for (auto& size : resolved) {
+    check<ShapeError>(size >= -1, "reshape", "needs sizes of at least 0, or -1 for one that is inferred; got ", size);
     if (size == -1) {
       check<ShapeError>(inferred == nullptr, "reshape", "needs at most one inferred size (-1)");
       inferred = &size;
@@ -203,6 +211,7 @@ Tensor Tensor::reshape(std::initializer_list<std::int64_t> sizes) const {
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
+  check_defined();
   check<ShapeError>(shape.numel() == numel(), "reshape", "needs as many elements as before; got ", shape_, " to ",
                     shape);
   Tensor result = contiguous();
@@ -212,6 +221,7 @@ Tensor Tensor::reshape(const Shape& shape) const {
 }
 
 Tensor Tensor::transpose(int a, int b) const {
+  check_defined();
   a = shape_.normalize(a);
   b = shape_.normalize(b);
   Tensor result = *this;
@@ -222,6 +232,7 @@ Tensor Tensor::transpose(int a, int b) const {
 }
 
 Tensor Tensor::slice(int dim, std::int64_t begin, std::int64_t end) const {
+  check_defined();
   dim = shape_.normalize(dim);
   check<IndexError>(0 <= begin && begin <= end && end <= shape_[dim], "slice",
                     "needs 0 <= begin <= end <= ", shape_[dim], " along dimension ", dim, " of ", shape_, "; got [",
@@ -233,6 +244,7 @@ Tensor Tensor::slice(int dim, std::int64_t begin, std::int64_t end) const {
 }
 
 Tensor Tensor::expand(const Shape& shape) const {
+  check_defined();
   const int added = shape.rank() - rank();
   check<ShapeError>(added >= 0, "expand", "needs at least ", rank(), " dimensions; got ", shape, " for ", shape_);
   Tensor result = *this;
@@ -254,6 +266,10 @@ Tensor Tensor::expand(const Shape& shape) const {
 void Tensor::fill(double value) {
   dispatch_all(dtype_, [&]<class T>(T) {
     const T element = convert<T>(value);
+    if constexpr (std::is_same_v<T, float>) {
+      check<ValueError>(std::isfinite(element) || !std::isfinite(value), "tensor",
+                        "needs values within the range of f32; got ", value);
+    }
     T* out = mutable_data<T>();
     std::fill(out, out + numel(), element);
   });
@@ -267,8 +283,12 @@ void Tensor::copy_from(const Tensor& source) {
   dispatch_all(dtype_, [&]<class T>(T) { copy_elements(from, mutable_data<T>()); });
 }
 
-void Tensor::check_dtype(DType wanted) const {
+void Tensor::check_defined() const {
   check<ValueError>(defined(), "tensor", "is undefined: it was never given a value");
+}
+
+void Tensor::check_dtype(DType wanted) const {
+  check_defined();
   check<DTypeError>(dtype_ == wanted, "tensor", "of shape ", shape_, " holds ", dtype_, "; accessed as ", wanted);
 }
 

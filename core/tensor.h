@@ -129,8 +129,9 @@ class Tensor {
 
   /// A copy with storage of its own, contiguous.
   Tensor clone() const;
-  /// This tensor when it is contiguous, else a copy.
-  Tensor contiguous() const { return is_contiguous() ? *this : clone(); }
+  /// This tensor when it is contiguous, else a copy. Strides are those of the shape, also along dimensions of size 1,
+  /// where those of a view may be anything.
+  Tensor contiguous() const;
   /// This tensor when it has the type already, else a converted copy. Conversion to integers truncates toward zero and
   /// throws ValueError for an element that does not fit, NaN included.
   Tensor to(DType dtype) const;
@@ -150,6 +151,7 @@ class Tensor {
   void copy_from(const Tensor& source);
 
  private:
+  void check_defined() const;
   void check_dtype(DType wanted) const;
   void check_access(DType wanted) const;
 

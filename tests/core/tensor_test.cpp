@@ -4,6 +4,9 @@
 #include <cmath>
 #include <limits>
 #include <sstream>
+#include <utility>
+
+#include "tally/core/offsets.h"
 
 namespace tensor_test {
 
@@ -108,6 +111,26 @@ TEST_CASE("views have the strides and elements of their definition", "[tensor]")
   CHECK_THROWS_AS(a.slice(3, 0, 1), ShapeError);
 }
 
+TEST_CASE("what is made contiguous has the strides of its shape, along sizes of 1 too", "[tensor]") {
+  const Tensor column = counting({8, 1});
+  for (const Tensor& row : {column.transpose(0, 1), column.reshape({8}).expand({1, 8})}) {
+    CHECK(row.is_contiguous());
+    CHECK(row.contiguous().stride(0) == 8);
+    CHECK(row.contiguous().shares_storage_with(column));
+    CHECK(row.contiguous().to_doubles() == column.to_doubles());
+  }
+  CHECK(counting({1, 8}).transpose(0, 1).contiguous().stride(1) == 1);
+  CHECK_FALSE(Tensor().contiguous().defined());
+}
+
+TEST_CASE("no view is made of nothing", "[tensor]") {
+  CHECK_THROWS_AS(Tensor().reshape({1}), ValueError);
+  CHECK_THROWS_AS(Tensor().reshape(Shape{}), ValueError);
+  CHECK_THROWS_AS(Tensor().expand({2}), ValueError);
+  CHECK_THROWS_AS(Tensor().transpose(0, 0), ValueError);
+  CHECK_THROWS_AS(Tensor().slice(0, 0, 0), ValueError);
+}
+
 TEST_CASE("elements are read by index, of views too, and refused outside", "[tensor]") {
   const Tensor x = Tensor::from({1, 2, 3, 4, 5, 6}, {2, 3}), view = x.transpose(0, 1).slice(0, 1, 3);
   for (int i = 0; i < 2; ++i) {
@@ -132,6 +155,8 @@ TEST_CASE("reshape keeps elements in order and refuses other counts", "[tensor]"
   CHECK_THROWS_AS(a.reshape({-1, -1}), ShapeError);
   CHECK_THROWS_AS(a.reshape({0, -1}), ShapeError);
   CHECK_THROWS_AS(a.reshape({-2, -6}), ShapeError);
+  CHECK_THROWS_WITH(a.reshape({-2, 6}),
+                    Catch::Contains("[reshape] needs sizes of at least 0") && Catch::Contains("got -2"));
   CHECK_THROWS_AS(a.reshape({13}), ShapeError);
   CHECK_THROWS_WITH(a.reshape({13}), Catch::Contains("[2, 6]") && Catch::Contains("[13]"));
 }
@@ -201,6 +226,9 @@ TEST_CASE("conversion truncates toward zero and refuses what does not fit", "[te
   CHECK_THROWS_AS(Tensor::scalar(-1, DType::i64).to(DType::u8), ValueError);
   CHECK_THROWS_AS(Tensor::scalar(256, DType::i64).to(DType::u8), ValueError);
   CHECK_THROWS_AS(Tensor::full({2}, 300, DType::u8), ValueError);
+  CHECK_THROWS_WITH(Tensor::full({2}, 1e39), Catch::Contains("needs values within the range of f32; got 1e+39"));
+  CHECK(Tensor::full({2}, -kInfinity).to_doubles() == Doubles(2, -kInfinity));
+  CHECK(Tensor::full({1}, 3.4028234663852886e38).item() == 3.4028234663852886e38);
 }
 
 TEST_CASE("identical compares bit patterns", "[tensor]") {
@@ -236,6 +264,17 @@ TEST_CASE("tensors print type, shape and the first elements", "[tensor]") {
   std::ostringstream many;
   many << Tensor::zeros({100}, DType::u8);
   CHECK_THAT(many.str(), Catch::EndsWith(", ...}"));
+}
+
+TEST_CASE("offsets stay what they were when they were checked", "[tensor]") {
+  Tensor bounds = Tensor::from<std::int64_t>({0, 2, 3}, {3});
+  const Offsets offsets(bounds), part(bounds.slice(0, 0, 2));
+  bounds.mutable_data<std::int64_t>()[1] = 100;
+  CHECK(offsets.at(1) == 2);
+  CHECK(part.at(1) == 2);
+  const std::int64_t* const place = bounds.data<std::int64_t>();
+  bounds.mutable_data<std::int64_t>()[1] = 1;
+  CHECK(Offsets(std::move(bounds)).bounds().data() == place);
 }
 
 }  // namespace tensor_test
