@@ -99,7 +99,8 @@ std::vector<OpSample> attention_samples() {
   std::vector<OpSample> samples;
   samples.push_back({"odd", attention_inputs(lengths, 6, 10, 1), two_heads});
   samples.push_back({"one head", attention_inputs(lengths, 5, 5, 4)});
-  samples.push_back({"one row", attention_inputs({1}, 1, 1, 7)});
+  samples.push_back({"one", attention_inputs({1}, 1, 1, 7)});
+  samples.push_back({"one row", attention_inputs({1}, 6, 10, 301), two_heads});
   samples.push_back({"empty", attention_inputs({}, 4, 2, 8), two_heads});
   samples.push_back({"empty sequences", attention_inputs({0, 0}, 4, 2, 9), two_heads});
   samples.push_back({"window one", attention_inputs(lengths, 6, 4, 10), with({{"window", std::int64_t{1}}})});

@@ -48,7 +48,8 @@ std::vector<OpSample> samples() {
   all.push_back({"odd", inputs_of({.lengths = lengths}, 1), heads(2)});
   all.push_back({"one head", inputs_of({.lengths = lengths, .heads = 1}, 11)});
   all.push_back({"three heads", inputs_of({.lengths = {4, 2}, .heads = 3, .d = 1, .e = 3}, 21), heads(3)});
-  all.push_back({"one row", inputs_of({.lengths = {1}, .experts = 1, .heads = 1, .d = 1, .e = 1, .r = 1, .o = 1}, 31)});
+  all.push_back({"one", inputs_of({.lengths = {1}, .experts = 1, .heads = 1, .d = 1, .e = 1, .r = 1, .o = 1}, 31)});
+  all.push_back({"one row", inputs_of({.lengths = {1}}, 301), heads(2)});
   all.push_back({"one expert", inputs_of({.lengths = lengths, .experts = 1}, 41), heads(2)});
   all.push_back({"empty", inputs_of({.lengths = {}}, 51), heads(2)});
   all.push_back({"empty sequences", inputs_of({.lengths = {0, 0}}, 61), heads(2)});

@@ -127,6 +127,7 @@ std::vector<OpSample> samples() {
     all.push_back({gains ? "one sum, gains" : "one sum", inputs, both});
     all.push_back({gains ? "no state, gains" : "no state", inputs, options(4, UpdateRule::linear)});
   }
+  for (const auto& [word, rule] : words(UpdateRule())) add("one row", {{1}, 4, 2, 3, 5}, rule, {1, 2});
   return all;
 }
 

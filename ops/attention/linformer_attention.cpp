@@ -115,6 +115,7 @@ void entries::add_linformer_attention(Catalog& catalog) {
             std::vector<OpSample> samples;
             samples.push_back({"odd", sample_inputs({3, 0, 1, 5}, 6, 10, {3, 7}, 1), two});
             samples.push_back({"one", sample_inputs({1}, 1, 1, {1, 1}, 6)});
+            samples.push_back({"one row", sample_inputs({1}, 6, 10, {1, 1}, 301), two});
             samples.push_back({"empty", sample_inputs({}, 4, 2, {2, 3}, 11), two});
             samples.push_back({"empty sequences", sample_inputs({0, 0}, 4, 2, {2, 0}, 16), two});
             samples.push_back({"scale", sample_inputs({4, 2}, 3, 2, {5, 4}, 21), {{"scale", 0.3}}});

@@ -77,6 +77,7 @@ std::vector<OpSample> samples() {
     short_chunks.set("chunk", std::int64_t{2});
     all.push_back({"odd", sample_inputs(lengths, 6, 10, {1, 2, 3}, 1), two});
     all.push_back({"one", sample_inputs({1}, 2, 2, {1, 1, 1}, 5), two});
+    all.push_back({"one row", sample_inputs({1}, 6, 10, {1, 2, 3}, 301), two});
     all.push_back({"empty", sample_inputs({}, 4, 2, {1, 2, 2}, 9), two});
     all.push_back({"empty sequences", sample_inputs({0, 0}, 4, 2, {1, 2, 2}, 13), two});
     all.push_back({"short chunks", sample_inputs({17, 6}, 6, 4, {1, 1, 3}, 17), short_chunks});

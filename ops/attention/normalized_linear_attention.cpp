@@ -227,6 +227,7 @@ std::vector<OpSample> samples() {
     random.set("feature_map", std::string("positive_random"));
     all.push_back({"odd", sample_inputs(lengths, 6, 10, 1), elu});
     all.push_back({"one", sample_inputs({1}, 2, 2, 5), elu});
+    all.push_back({"one row", sample_inputs({1}, 6, 10, 301), elu});
     all.push_back({"empty", sample_inputs({}, 4, 2, 9), elu});
     all.push_back({"empty sequences", sample_inputs({0, 0}, 4, 2, 13), elu});
     all.push_back({"random features", sample_inputs(lengths, 6, 4, 17, {5, 3}), random});

@@ -86,6 +86,7 @@ std::vector<OpSample> samples() {
     const OpOptions two{{"heads", std::int64_t{2}}, {"mask", std::string(mask)}}, one{{"mask", std::string(mask)}};
     all.push_back({"odd", detail::attention_inputs({3, 0, 1, 5}, 6, 10, 1), two});
     all.push_back({"one", detail::attention_inputs({1}, 2, 2, 5), two});
+    all.push_back({"one row", detail::attention_inputs({1}, 6, 10, 301), two});
     all.push_back({"empty", detail::attention_inputs({}, 4, 2, 9), two});
     all.push_back({"empty sequences", detail::attention_inputs({0, 0}, 4, 2, 13), two});
     // Several blocks of rows and tiles of keys; then one that is parallel inside.

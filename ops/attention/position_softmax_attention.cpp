@@ -148,6 +148,7 @@ std::vector<OpSample> samples() {
     all.push_back({"grouped", inputs_of({3, 0, 1, 5}, 18, 6, 4, 5), grouped});
     all.push_back({"one head of keys", inputs_of({70, 3}, 9, 3, 2, 9), shared});
     all.push_back({"one", inputs_of({1}, 2, 2, 2, 13), two});
+    all.push_back({"one row", inputs_of({1}, 6, 6, 10, 301), two});
     all.push_back({"empty", inputs_of({}, 4, 4, 2, 17), two});
     all.push_back({"empty sequences", inputs_of({0, 0}, 4, 4, 2, 21), two});
     all.push_back({"long", inputs_of({150, 1, 70}, 2, 2, 3, 25), one});

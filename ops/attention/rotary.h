@@ -35,7 +35,8 @@ struct RotaryOptions {
 /// x [T, heads * width]   positions i64 [T], at most 2^40 in size, or in [0, P) with cosines and sines
 ///
 /// Returns [T, heads * width]. The gradient is turned back (by the transposed map); keeps positions alone, and the
-/// tables. Angles are reduced to one turn before they are rounded, so that position 10^9 is as accurate as 1.
+/// tables. Angles are reduced to one turn in double: in f32 position 10^9 is as accurate as 1, in f64 errors grow with
+/// the position, to 1e-10 at 10^9.
 /// Throws ShapeError, DTypeError; ValueError for options that fit no head and positions that are too large; IndexError
 /// for positions outside the tables.
 Var rotary(const Var& x, const Tensor& positions, const RotaryOptions& options = {});

@@ -95,6 +95,8 @@ std::vector<OpSample> general_samples() {
   add("wide", {{6, 0, 3}, {4, 1, 3}, 134, 134, 66}, {{"heads", whole(2)}});
   add("extreme", {{6, 70}, {70, 6}, 8, 8, 2, {2, 2, 70, 70}, {}, {}, 100}, {{"heads", whole(2)}, {"scale", 1.0}},
       false);
+  add("one row", {{2}, {1}, 6, 6, 10}, {{"heads", whole(2)}});
+  add("one query", {{1}, {3}, 6, 6, 10}, {{"heads", whole(2)}});
   return samples;
 }
 

@@ -82,6 +82,7 @@ std::vector<OpSample> samples() {
     };
     all.push_back({"odd", sample_inputs({7, 0, 1, 4}, 6, 10, 2, 4, 1), with(2)});
     all.push_back({"one", sample_inputs({1}, 2, 2, 3, 1, 5), with(3)});
+    all.push_back({"one row", sample_inputs({1}, 6, 10, 3, 1, 301), with(3)});
     all.push_back({"empty", sample_inputs({}, 4, 2, 2, 0, 9), with(2)});
     all.push_back({"empty sequences", sample_inputs({0, 0}, 4, 2, 2, 3, 13), with(2)});
     all.push_back({"blocks of one row", sample_inputs({5}, 4, 2, 1, 7, 17), with(1)});

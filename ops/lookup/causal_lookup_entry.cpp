@@ -49,6 +49,7 @@ std::vector<OpSample> samples() {
   // Documents that are empty, of one row, and never looked up; places in any order, and one twice.
   add("odd", inputs_of({3, 0, 1, 5, 2}, {8, 0, 3, 8, 2, 5}, {3, 5}, 0.5, 1));
   add("one", inputs_of({1}, {0}, {1, 1}, 1, 6));
+  add("one row", inputs_of({1}, {0}, {3, 5}, 1, 301));
   add("empty", inputs_of({}, {}, {4, 2}, 1, 11));
   add("empty documents", inputs_of({0, 0}, {}, {4, 2}, 1, 16));
   add("no lookups", inputs_of({4, 2}, {}, {3, 2}, 1, 21));

@@ -95,6 +95,7 @@ std::vector<OpSample> samples() {
   };
   add("odd", inputs_of({3, 0, 1, 5}, 5, 0.5, 1));
   add("one", inputs_of({1}, 1, 1, 5));
+  add("one row", inputs_of({1}, 5, 1, 301));
   add("empty", inputs_of({}, 4, 1, 9));
   add("empty documents", inputs_of({0, 0}, 3, 1, 13));
   add("long", inputs_of({130, 1, 300}, 3, 0.01, 17));

@@ -102,6 +102,7 @@ std::vector<OpSample> samples() {
   // Documents that are empty, of one row, and never looked up; places in any order, and one twice.
   all.push_back({"odd", inputs_of({3, 0, 1, 5, 2}, {8, 0, 3, 8, 2, 5}, 3, 5, 1), {{"scale", 0.7}}});
   all.push_back({"one", inputs_of({1}, {0}, 1, 1, 4)});
+  all.push_back({"one row", inputs_of({1}, {0}, 3, 5, 301)});
   all.push_back({"empty", inputs_of({}, {}, 4, 2, 7)});
   all.push_back({"empty documents", inputs_of({0, 0}, {}, 4, 2, 10)});
   all.push_back({"no lookups", inputs_of({4, 2}, {}, 3, 2, 13)});

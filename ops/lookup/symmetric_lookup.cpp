@@ -95,6 +95,7 @@ void entries::add_symmetric_lookup(Catalog& catalog) {
             // Documents without queries, with a few, with so many that they go by products, and in several blocks.
             return std::vector<OpSample>{{"odd", inputs_of({3, 0, 1, 5}, 5, 1)},
                                          {"one", inputs_of({1}, 1, 3)},
+                                         {"one row", inputs_of({1}, 5, 301)},
                                          {"empty", inputs_of({}, 4, 5)},
                                          {"no queries", inputs_of({0, 0}, 3, 7)},
                                          {"few and many", inputs_of({4, 5, 2, 9}, 3, 9)},
