@@ -39,6 +39,12 @@ class OpOptions {
   std::int64_t integer(const std::string& name, std::int64_t otherwise) const {
     return get(name, otherwise, "an integer");
   }
+  /// An integer that names a dimension. Throws ConfigError for one that no int holds.
+  int dimension(const std::string& name, int otherwise) const {
+    const std::int64_t value = integer(name, otherwise);
+    check<ConfigError>(std::in_range<int>(value), "option", "'", name, "' needs a dimension; got ", value);
+    return static_cast<int>(value);
+  }
   std::string text(const std::string& name, const std::string& otherwise) const {
     return get(name, otherwise, "a string");
   }

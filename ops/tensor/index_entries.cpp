@@ -7,7 +7,6 @@ namespace tally::ops {
 namespace {
 
 OpOptions along(std::int64_t dim) { return {{"dim", dim}}; }
-int dim_of(const OpOptions& options) { return static_cast<int>(options.integer("dim", 0)); }
 
 void add_gather_along(Catalog& catalog) {
   catalog.add({
@@ -17,7 +16,7 @@ void add_gather_along(Catalog& catalog) {
       .options = {{"dim", std::int64_t{0}, "dimension"}},
       .outputs = {{"y", "[...] as indices"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-        return {gather_along(in[0], dim_of(options), in[1].value())};
+        return {gather_along(in[0], options.dimension("dim", 0), in[1].value())};
       },
       .samples =
           [] {
@@ -63,7 +62,7 @@ void add_scatter_add(Catalog& catalog) {
       .options = {{"dim", std::int64_t{0}, "dimension"}},
       .outputs = {{"y", "[...] as x"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-        return {scatter_add(in[0], dim_of(options), in[1].value(), in[2])};
+        return {scatter_add(in[0], options.dimension("dim", 0), in[1].value(), in[2])};
       },
       .samples =
           [] {

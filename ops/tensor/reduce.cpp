@@ -10,6 +10,7 @@
 #include "tally/ops/entries.h"
 #include "tally/ops/kernels/elementwise.h"
 #include "tally/ops/kernels/reduce.h"
+#include "tally/ops/tensor/dimension.h"
 #include "tally/ops/tensor/shape.h"
 
 namespace tally::ops {
@@ -169,7 +170,7 @@ struct CumulativeSumRule {
 };
 
 /// Calls body(row) for the rows along the last dimension, in parallel blocks; `body(begin, end)`.
-void for_rows(const Shape& shape, detail::BlockBody body) {
+void for_rows(const Shape& shape, tally::detail::BlockBody body) {
   const std::int64_t n = std::max<std::int64_t>(1, shape[-1]);
   parallel_for(shape.without(-1).numel(), std::max<std::int64_t>(1, kElementGrain / n), std::move(body));
 }
@@ -298,8 +299,9 @@ TopK top_k(const Var& x, std::int64_t k) {
 
 TopK top_k(const Var& x, std::int64_t k, int dim) {
   if (dim == -1 || dim + 1 == x.rank()) return top_k(x, k);
-  const TopK best = top_k(transpose(x, dim, -1), k);
-  return {transpose(best.values, dim, -1), transpose(best.indices, dim, -1).value()};
+  const int axis = detail::checked_dim("top_k", x.shape(), dim);
+  const TopK best = top_k(transpose(x, axis, -1), k);
+  return {transpose(best.values, axis, -1), transpose(best.indices, axis, -1).value()};
 }
 
 }  // namespace tally::ops

@@ -98,8 +98,7 @@ void add_place(Catalog& catalog, const std::string& name, const std::string& sum
                   {"keepdims", false, "keep it with size 1"}},
       .outputs = {{"indices", "[...] without the dimension, i64"}},
       .call = [call](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-        return {call(
-            in[0], {.dim = static_cast<int>(options.integer("dim", -1)), .keepdims = options.flag("keepdims", false)})};
+        return {call(in[0], {.dim = options.dimension("dim", -1), .keepdims = options.flag("keepdims", false)})};
       },
       .samples =
           [] {
@@ -152,7 +151,7 @@ void entries::add_reduce(Catalog& catalog) {
       .options = {{"dim", std::int64_t{0}, "dimension; negative ones count from the end"}},
       .outputs = {{"y", "[...]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-        return {cumulative_sum(in[0], static_cast<int>(options.integer("dim", 0)))};
+        return {cumulative_sum(in[0], options.dimension("dim", 0))};
       },
       .samples =
           [] {
@@ -225,7 +224,7 @@ void entries::add_reduce(Catalog& catalog) {
                   {"dim", std::int64_t{-1}, "dimension; negative ones count from the end"}},
       .outputs = {{"values", "[..., k]"}, {"indices", "i64 [..., k]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-        TopK top = top_k(in[0], options.integer("k", 1), static_cast<int>(options.integer("dim", -1)));
+        TopK top = top_k(in[0], options.integer("k", 1), options.dimension("dim", -1));
         return {top.values, Var(top.indices)};
       },
       .samples =

@@ -10,15 +10,16 @@
 #include "tally/ops/elementwise/broadcast.h"
 #include "tally/ops/kernels/copy.h"
 #include "tally/ops/kernels/reduce.h"
+#include "tally/ops/tensor/dimension.h"
 
 namespace tally::ops {
 namespace {
 
-int checked_dim(std::string_view op, const Shape& shape, int dim) {
-  const int rank = shape.rank();
-  check<ShapeError>(dim >= -rank && dim < rank, op, "needs a dimension in [", -rank, ", ", rank, ") for shape ", shape,
-                    "; got ", dim);
-  return shape.normalize(dim);
+using detail::checked_dim;
+
+/// Of ops that need not read their input: without a dimension to turn or to widen.
+void check_given(std::string_view op, const Var& x) {
+  check<ValueError>(x.defined(), op, "needs x; got one that is undefined");
 }
 
 /// Elements before and after a dimension.
@@ -332,6 +333,7 @@ Var permute(const Var& x, std::initializer_list<std::int64_t> dims) {
 }
 
 Var reverse(const Var& x, std::span<const std::int64_t> dims) {
+  check_given("reverse", x);
   std::vector<int> axes = checked_dims("reverse", x.shape(), dims);
   Tensor y = reversed(x.value(), axes);
   return record(ReverseRule{std::move(axes)}, {&x}, std::move(y));
@@ -342,6 +344,7 @@ Var reverse(const Var& x, std::initializer_list<std::int64_t> dims) {
 }
 
 Var pad(const Var& x, const PadOptions& options) {
+  check_given("pad", x);
   const auto fits = [&](const std::vector<std::int64_t>& sizes) {
     return static_cast<int>(sizes.size()) == x.rank() &&
            std::all_of(sizes.begin(), sizes.end(), [](std::int64_t size) { return size >= 0; });
@@ -352,6 +355,10 @@ Var pad(const Var& x, const PadOptions& options) {
   for (int d = 0; d < x.rank(); ++d) {
     const auto at = static_cast<std::size_t>(d);
     if (options.before[at] == 0 && options.after[at] == 0) continue;
+    const std::int64_t room = std::numeric_limits<std::int64_t>::max() - y.dim(d);
+    check<ShapeError>(options.before[at] <= room && options.after[at] <= room - options.before[at], "pad",
+                      "needs a size below 2^63 of dimension ", d, " of x ", x.shape(), "; got ", options.before[at],
+                      " before and ", options.after[at], " after it");
     Shape shape = y.shape();
     shape.set(d, options.before[at] + y.dim(d) + options.after[at]);
     Tensor wider = Tensor::full(Shape(shape.sizes()), options.value, y.dtype());

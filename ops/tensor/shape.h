@@ -16,7 +16,8 @@ namespace tally::ops {
 Var reshape(const Var& x, const Shape& shape);
 Var reshape(const Var& x, std::initializer_list<std::int64_t> sizes);
 
-/// Dimensions a and b exchanged (negative: from the end); a copy, row-major. Throws ShapeError.
+/// Dimensions a and b exchanged (negative: from the end), row-major; shares the storage of x where no element moves.
+/// Throws ShapeError.
 Var transpose(const Var& x, int a, int b);
 
 /// Dimensions in another order: dimension d of the result is dimension dims[d] of x (negative: from the end), as
@@ -58,8 +59,8 @@ Var stack(std::initializer_list<Var> inputs, int dim);
 std::vector<Var> split(const Var& x, std::span<const std::int64_t> sizes, int dim);
 std::vector<Var> split(const Var& x, std::initializer_list<std::int64_t> sizes, int dim);
 
-/// Sizes of 1 and missing leading dimensions repeated to reach `shape`; a copy. The gradient is summed back.
-/// Throws ShapeError.
+/// Sizes of 1 and missing leading dimensions repeated to reach `shape`; shares the storage of x where nothing repeats.
+/// The gradient is summed back. Throws ShapeError.
 Var expand(const Var& x, const Shape& shape);
 
 /// Rows of x [N, ...] by index: y[i] = x[indices[i]]. `indices` i32 or i64 of any shape; y has their shape and then

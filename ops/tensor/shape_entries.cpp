@@ -12,7 +12,6 @@ OpOptions dims(std::int64_t a, std::int64_t b) { return {{"a", a}, {"b", b}}; }
 OpOptions range(std::int64_t dim, std::int64_t begin, std::int64_t end) {
   return {{"dim", dim}, {"begin", begin}, {"end", end}};
 }
-int dimension(const OpOptions& options, const std::string& name) { return static_cast<int>(options.integer(name, 0)); }
 
 void add_reshape(Catalog& catalog) {
   catalog.add({
@@ -52,7 +51,7 @@ void add_transpose(Catalog& catalog) {
       .options = {{"a", std::int64_t{0}, "a dimension"}, {"b", std::int64_t{0}, "the other"}},
       .outputs = {{"y", "[...]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-        return {transpose(in[0], dimension(options, "a"), dimension(options, "b"))};
+        return {transpose(in[0], options.dimension("a", 0), options.dimension("b", 0))};
       },
       .samples =
           [] {
@@ -203,8 +202,8 @@ void add_stack(Catalog& catalog) {
       .options = {{"dim", std::int64_t{0}, "the new dimension"}},
       .outputs = {{"y", "[..., inputs, ...]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-        if (!in[1].defined()) return {stack({in[0]}, dimension(options, "dim"))};
-        return {stack({in[0], in[1]}, dimension(options, "dim"))};
+        if (!in[1].defined()) return {stack({in[0]}, options.dimension("dim", 0))};
+        return {stack({in[0], in[1]}, options.dimension("dim", 0))};
       },
       .samples =
           [] {
@@ -239,7 +238,7 @@ void add_split(Catalog& catalog) {
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
         const Sizes sizes = options.integers("sizes", {});
         check<ShapeError>(sizes.size() == 3, "split", "needs three sizes here; got ", sizes.size());
-        return split(in[0], sizes, dimension(options, "dim"));
+        return split(in[0], sizes, options.dimension("dim", 0));
       },
       .samples =
           [] {
@@ -275,7 +274,7 @@ void add_slice(Catalog& catalog) {
                   {"end", std::int64_t{0}, "one past the last"}},
       .outputs = {{"y", "[...]"}},
       .call = [](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-        return {slice(in[0], dimension(options, "dim"), options.integer("begin", 0), options.integer("end", 0))};
+        return {slice(in[0], options.dimension("dim", 0), options.integer("begin", 0), options.integer("end", 0))};
       },
       .samples =
           [] {
@@ -318,7 +317,7 @@ void add_concat(Catalog& catalog) {
         for (const Var& input : in) {
           if (input.defined()) given.push_back(input);
         }
-        return {concat(given, dimension(options, "dim"))};
+        return {concat(given, options.dimension("dim", 0))};
       },
       .samples =
           [] {

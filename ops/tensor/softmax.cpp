@@ -9,6 +9,7 @@
 #include "tally/core/parallel.h"
 #include "tally/ops/entries.h"
 #include "tally/ops/kernels/softmax_rows.h"
+#include "tally/ops/tensor/dimension.h"
 #include "tally/ops/tensor/shape.h"
 
 namespace tally::ops {
@@ -81,9 +82,10 @@ std::vector<OpSample> softmax_samples() {
 }
 
 /// A function of the last dimension, of dimension `dim`.
-Var over(const Var& x, int dim, Var (*function)(const Var&)) {
+Var over(std::string_view op, const Var& x, int dim, Var (*function)(const Var&)) {
   if (dim == -1 || dim + 1 == x.rank()) return function(x);
-  return transpose(function(transpose(x, dim, -1)), dim, -1);
+  const int axis = detail::checked_dim(op, x.shape(), dim);
+  return transpose(function(transpose(x, axis, -1)), axis, -1);
 }
 
 OpEntry entry(std::string name, std::string summary, Var (*function)(const Var&, int)) {
@@ -94,7 +96,7 @@ OpEntry entry(std::string name, std::string summary, Var (*function)(const Var&,
   entry.options = {{"dim", std::int64_t{-1}, "dimension; negative ones count from the end"}};
   entry.outputs = {{"y", "[...]"}};
   entry.call = [function](std::span<const Var> in, const OpOptions& options) -> std::vector<Var> {
-    return {function(in[0], static_cast<int>(options.integer("dim", -1)))};
+    return {function(in[0], options.dimension("dim", -1))};
   };
   entry.samples = softmax_samples;
   entry.errors = [] {
@@ -128,8 +130,8 @@ Var log_softmax(const Var& x) {
   return record(std::move(rule), {&x}, std::move(y));
 }
 
-Var softmax(const Var& x, int dim) { return over(x, dim, softmax); }
-Var log_softmax(const Var& x, int dim) { return over(x, dim, log_softmax); }
+Var softmax(const Var& x, int dim) { return over("softmax", x, dim, softmax); }
+Var log_softmax(const Var& x, int dim) { return over("log_softmax", x, dim, log_softmax); }
 
 void entries::add_softmax(Catalog& catalog) {
   catalog.add(entry("softmax", "exp(x - max x) / sum exp(x - max x) over a dimension.", softmax));

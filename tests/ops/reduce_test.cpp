@@ -185,5 +185,9 @@ TEST_CASE("top_k: order, ties, NaN and gradient", "[reduce]") {
   }
 }
 
+TEST_CASE("top_k names itself where there is no such dimension", "[reduce]") {
+  CHECK_THROWS_WITH(ops::top_k(Tensor({2, 3}), 1, 2), Catch::Contains("[top_k] needs a dimension in [-2, 2)"));
+}
+
 }  // namespace
 }  // namespace tally::reduce_test

@@ -36,6 +36,15 @@ TEST_CASE("what permutes, reverses, pads, stacks, splits and gathers moves integ
   CHECK(ops::pad(view, {.before = {0, 1}, .after = {1, 0}, .value = 9}).value().to_doubles() ==
         Values{9, 1, 4, 9, 2, 5, 9, 3, 6, 9, 9, 9});
   CHECK_THROWS_AS(ops::pad(ids, {.before = {0, 1}, .after = {0, 0}, .value = 1e10}), ValueError);
+  // Sums that wrap around, to a size of at least 0 or below it.
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  for (const std::int64_t after : {kMost, std::int64_t{1}}) {
+    CHECK_THROWS_WITH(ops::pad(ids, {.before = {0, kMost}, .after = {0, after}}),
+                      Catch::Contains("[pad] needs a size below 2^63 of dimension 1 of x [2, 3]"));
+  }
+  CHECK_THROWS_AS(ops::pad(Var(), {}), ValueError);
+  CHECK_THROWS_AS(ops::reverse(Var(), {}), ValueError);
+  CHECK_THROWS_AS(ops::expand(Var(), {2}), ValueError);
   const Var stacked = ops::stack({Var(ids), Var(ids), Var(ids)}, -1);
   CHECK(stacked.shape() == Shape{2, 3, 3});
   CHECK(stacked.value().slice(0, 1, 2).to_doubles() == Values{4, 4, 4, 5, 5, 5, 6, 6, 6});

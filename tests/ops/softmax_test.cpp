@@ -72,4 +72,20 @@ TEST_CASE("softmax of long rows sums to one", "[softmax]") {
   }
 }
 
+TEST_CASE("a dimension that is not there is refused by the op that was called", "[softmax]") {
+  const Tensor x({2, 3});
+  using Catch::Matchers::Contains;
+  CHECK_THROWS_WITH(ops::softmax(x, 2), Contains("[softmax] needs a dimension in [-2, 2) for shape [2, 3]; got 2"));
+  CHECK_THROWS_WITH(ops::log_softmax(x, -3), Contains("[log_softmax] needs a dimension in [-2, 2)"));
+  // Nor is one cut to an int, which would be dimension 0.
+  const Tensor places = Tensor::zeros({2, 3}, DType::i64);
+  for (const char* name : {"softmax", "log_softmax", "argmax", "cumulative_sum", "top_k", "gather_along", "slice"}) {
+    const ops::OpEntry& entry = ops::standard_catalog().find(name);
+    std::vector<Var> inputs(entry.inputs.size(), Var(x));
+    if (inputs.size() > 1) inputs[1] = Var(places);
+    CHECK_THROWS_WITH(entry.call(inputs, {{"dim", std::int64_t{1} << 32}}),
+                      Contains("'dim' needs a dimension; got 4294967296"));
+  }
+}
+
 }  // namespace softmax_test
