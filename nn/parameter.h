@@ -5,8 +5,8 @@
 namespace tally::nn {
 
 namespace detail {
-/// The tensor itself when nobody else holds its memory, else a copy.
-inline Tensor own(Tensor value) { return !value.defined() || value.unique() ? value : value.clone(); }
+/// The tensor itself when nobody else holds its memory and it has no gaps, else a copy.
+inline Tensor own(Tensor value) { return !value.defined() || value.unique() ? value.contiguous() : value.clone(); }
 }  // namespace detail
 
 /// A trained tensor with an identity of its own. Copying copies the values and makes a new identity; moving keeps it,

@@ -58,6 +58,12 @@ TEST_CASE("a parameter does not share what somebody else holds", "[module]") {
   const nn::Parameter moved(std::move(mine));
   CHECK(moved.value().data<float>() == place);
   CHECK_FALSE(nn::Parameter(Tensor()).defined());
+  // What an optimizer writes has no gaps.
+  Tensor turned = Tensor::from({1, 2, 3, 4, 5, 6}, {2, 3}).transpose(0, 1), repeated = Tensor::full({1}, 2).expand({3});
+  nn::Parameter whole(std::move(turned)), filled(std::move(repeated));
+  CHECK(whole.value().to_doubles() == std::vector<double>{1, 4, 2, 5, 3, 6});
+  CHECK_NOTHROW(whole.mutable_value().fill(0));
+  CHECK_NOTHROW(filled.mutable_value().fill(0));
 }
 
 TEST_CASE("parameters and state have paths", "[module]") {
