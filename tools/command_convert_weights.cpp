@@ -35,6 +35,7 @@ std::vector<std::string> read_ids(const fs::path& path) {
   std::vector<std::string> ids;
   LineReader lines(path);
   for (std::string_view line; lines.next(line);) ids.emplace_back(line);
+  check<IoError>(!ids.empty(), path.string(), "has no line; needs the id of each row of the tables of items");
   return ids;
 }
 

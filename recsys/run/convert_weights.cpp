@@ -17,7 +17,7 @@ constexpr const char* kName = "weights";
 /// Where a tensor of the model comes from.
 struct MappedTensor {
   std::string path, from;
-  std::int64_t part = 0, parts = 1;
+  std::int64_t skip = 0, part = 0, parts = 1;
   double factor = 1;
 };
 
@@ -38,6 +38,7 @@ WeightMap read_map(const Json& json) {
     } else {
       JsonFields of(value, "map.tensors." + path);
       each.from = of.require<std::string>("from");
+      each.skip = of.get<std::int64_t>("skip", 0);
       each.part = of.get<std::int64_t>("part", 0);
       each.parts = of.get<std::int64_t>("parts", 1);
       each.factor = of.get<double>("factor", 1);
@@ -46,6 +47,7 @@ WeightMap read_map(const Json& json) {
     const auto stars = [](const std::string& text) { return std::count(text.begin(), text.end(), '*'); };
     check<ConfigError>(each.parts >= 1 && each.part >= 0 && each.part < each.parts, "map.tensors." + path,
                        "needs a part in [0, parts); got ", each.part, " of ", each.parts);
+    check<ConfigError>(each.skip >= 0, "map.tensors." + path, "needs to skip at least 0; got ", each.skip);
     check<ConfigError>(stars(path) <= 1 && stars(each.from) <= stars(path), "map.tensors." + path,
                        "needs at most one * in a path, and one in the name only where the path has it; got '",
                        each.from, "'");
@@ -83,7 +85,11 @@ Tensor rows_of_items(const Tensor& table, const IdMap& items, const std::vector<
                  "each of the rows of what becomes ",
                  path, ", ", table.shape(), "; got ", rows.size(), " ids");
   std::unordered_map<std::string_view, std::int64_t> place;
-  for (std::size_t i = 0; i < rows.size(); ++i) place.emplace(rows[i], static_cast<std::int64_t>(i));
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto [known, added] = place.emplace(rows[i], static_cast<std::int64_t>(i));
+    check<IoError>(added || !items.find(rows[i]), kName, "need one row for each item; '", rows[i],
+                   "' is the id of rows ", known->second + 1, " and ", i + 1);
+  }
   Shape shape = table.shape();
   shape.set(0, items.size());
   Tensor result(shape, table.dtype());
@@ -127,10 +133,15 @@ void convert_weights(SequenceModel& model, const IdMap& items, const std::map<st
     }
     taken.insert(name);
     Tensor value = found->second;
-    check<IoError>(value.rank() >= 1 && value.dim(0) % mapped->parts == 0, kName, "cannot be cut: ", name, ' ',
-                   value.shape(), " has no ", mapped->parts, " equal parts for ", path);
-    const std::int64_t size = value.dim(0) / mapped->parts;
-    value = value.slice(0, mapped->part * size, (mapped->part + 1) * size);
+    check<IoError>(is_floating(value.dtype()) == is_floating(tensor->dtype()), kName, "do not fit: ", path, " is of ",
+                   tensor->dtype(), ", ", name, " of ", value.dtype());
+    check<IoError>(
+        value.rank() >= 1 && mapped->skip <= value.dim(0) && (value.dim(0) - mapped->skip) % mapped->parts == 0, kName,
+        "cannot be cut: ", name, ' ', value.shape(), " has no ", mapped->parts, " equal parts for ", path,
+        " behind the first ", mapped->skip);
+    const std::int64_t size = (value.dim(0) - mapped->skip) / mapped->parts;
+    const std::int64_t begin = mapped->skip + mapped->part * size;
+    value = value.slice(0, begin, begin + size);
     if (std::find(per_item.begin(), per_item.end(), path) != per_item.end()) {
       value = rows_of_items(value, items, rows, path);
     }
@@ -138,6 +149,8 @@ void convert_weights(SequenceModel& model, const IdMap& items, const std::map<st
                    tensor->shape(), "; got ", value.shape(), " of ", name);
     value = value.to(tensor->dtype()).contiguous().reshape(tensor->shape());
     if (mapped->factor != 1) value = (Var(value) * mapped->factor).value();
+    check<IoError>(all_finite(value), kName, "need finite numbers within the range of ", tensor->dtype(), "; ", name,
+                   " has others for ", path);
     values.back() = value;
   }
   std::string left;

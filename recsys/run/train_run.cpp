@@ -78,6 +78,10 @@ class TrainingRun {
 
   /// `lock` is that of the directory.
   RunOutcome resume(const RunDirectory& directory, DirectoryLock lock) {
+    const bool begun = is_there(directory.training()) || is_there(directory.last_checkpoint());
+    check<IoError>(begun || !is_there(directory.best_weights()), directory.path.string(),
+                   "has weights that were not trained there (convert-weights) and nothing to go on from; "
+                   "train.start_from begins another run with them");
     directory_ = directory;
     lock_ = std::move(lock);
     nn::Trainer trainer = make_trainer();

@@ -122,6 +122,25 @@ TEST_CASE("weights that do not fit are refused by name and leave the model alone
   std::vector<std::string> other = golden.rows;
   other[3] = "x";
   refuse(golden.weights, map, other, "none has the id 'i3'");
+  other[3] = "i5";
+  refuse(golden.weights, map, other, "need one row for each item; 'i5' is the id of rows 4 and 6");
+  const auto with_table = [&](const Tensor& table) {
+    std::map<std::string, Tensor> changed = golden.weights;
+    changed["item_emb.weight"] = table;
+    return changed;
+  };
+  refuse(with_table(Tensor({12, 8}, DType::i64)), map, golden.rows,
+         "do not fit: items.table is of f32, item_emb.weight of i64");
+  Tensor wide = golden.weights.at("item_emb.weight").to(DType::f64).clone();
+  for (const double bad : {std::nan(""), 1e300}) {
+    wide.mutable_data<double>()[17] = bad;
+    refuse(with_table(wide), map, golden.rows,
+           "need finite numbers within the range of f32; item_emb.weight has others");
+  }
+  refuse(golden.weights, without("\"item_emb.weight\"", R"({"from": "item_emb.weight", "skip": 13})"), golden.rows,
+         "cannot be cut: item_emb.weight [12, 8]");
+  refuse(golden.weights, without("\"item_emb.weight\"", R"({"from": "item_emb.weight", "skip": -1})"), golden.rows,
+         "needs to skip at least 0; got -1");
   std::map<std::string, Tensor> more = golden.weights;
   more["head.bias"] = Tensor({3});
   refuse(more, map, golden.rows, "are not those of gru4rec; left over: head.bias");
@@ -135,6 +154,21 @@ TEST_CASE("weights that do not fit are refused by name and leave the model alone
   Json allowing = golden.map;
   allowing.set("unused", std::vector<std::string>{"head.*"});
   convert_weights(*model, golden.items, more, allowing, golden.rows);
+  check_scores(golden, *model);
+}
+
+TEST_CASE("rows of padding are skipped, and ids that no item has may repeat", "[convert_weights]") {
+  Golden golden("gru4rec");
+  const auto model = model_of("gru4rec", golden.items);
+  const Tensor table = golden.weights.at("item_emb.weight");
+  Tensor padded = Tensor::zeros({15, 8});
+  std::copy_n(table.data<float>(), table.numel(), padded.mutable_data<float>() + 3 * 8);
+  golden.weights["item_emb.weight"] = padded;
+  Json tensors = golden.map.at("tensors");
+  tensors.set("items.table", Json::object({{"from", "item_emb.weight"}, {"skip", 2}}));
+  golden.map.set("tensors", tensors);
+  golden.rows.insert(golden.rows.begin(), golden.rows[0]);
+  convert_weights(*model, golden.items, golden.weights, golden.map, golden.rows);
   check_scores(golden, *model);
 }
 

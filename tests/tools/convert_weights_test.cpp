@@ -46,6 +46,18 @@ TEST_CASE("a run is made of weights by name", "[convert_weights]") {
     CHECK(said({"recommend", workshop.files() / ("of-" + std::string(file)), "--user", "1", "--user", "2"}) ==
           expected);
   }
+  // It was not trained, so there is nothing to go on with; and its weights stay.
+  const std::filesystem::path made = workshop.files() / "of-weights.npz",
+                              of_made = made / "checkpoints/best/model.safetensors";
+  const std::string before = read_file(of_made);
+  check_refused(tally_command({"train", "--resume", made}), 1,
+                {"weights that were not trained there", "train.start_from"});
+  CHECK(read_file(of_made) == before);
+  workshop.files().write("empty.txt", "");
+  check_refused(
+      tally_command({"convert-weights", workshop.files() / "weights.npz", "--map", workshop.files() / "map.json",
+                     "--run", run, "--output", workshop.files() / "other", "--items", workshop.files() / "empty.txt"}),
+      1, {"empty.txt", "needs the id of each row"});
   check_refused(convert("weights.txt", "other"), 2, {"needs a file of safetensors or npz"});
   check_refused(convert("weights.npz", "of-weights.npz"), 1, {"holds a run"});
   theirs.erase("model.norm.weight");
