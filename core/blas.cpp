@@ -14,7 +14,7 @@
 #include "tally/core/kernels.h"
 #include "tally/core/packed_product.h"
 #include "tally/core/parallel.h"
-#include "tally/core/parallel_backend.h"
+#include "tally/core/product_memory.h"
 #include "tally/core/right_operand.h"
 
 namespace tally::blas {
@@ -78,7 +78,7 @@ bool verify_once() {
                       "; got the serial build, which computes wrong results under threads");
   check<BackendError>(parallel != 2, "blas", kAdvice, "; got the OpenMP build, which hangs under several threads");
   openblas_set_num_threads(1);
-  detail::check_product_memory(1);
+  detail::take_product_memory(1);
   check<BackendError>(self_test_passes<float>() && self_test_passes<double>(), "blas",
                       "OpenBLAS computes wrong products on ", openblas_get_corename(),
                       " kernels; try OPENBLAS_CORETYPE=Haswell");

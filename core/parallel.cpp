@@ -2,7 +2,6 @@
 #include "tally/core/parallel.h"
 
 #include <sched.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <charconv>
@@ -15,6 +14,7 @@
 
 #include "tally/core/error.h"
 #include "tally/core/parallel_backend.h"
+#include "tally/core/product_memory.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -28,26 +28,6 @@ bool& inside_parallel_region() {
   return inside;
 }
 
-namespace {
-
-/// What OpenBLAS maps for a thread that calls it while no earlier one is done with its own, and the thread's stack.
-constexpr std::size_t kProductMemory = (std::size_t{128} + 8) << 20;
-
-bool can_map(int threads) {
-  if (threads <= 0) return true;
-  const std::size_t bytes = static_cast<std::size_t>(threads) * kProductMemory;
-  void* const place = ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return place != MAP_FAILED && ::munmap(place, bytes) == 0;
-}
-
-}  // namespace
-
-void check_product_memory(int threads) {
-  check<BackendError>(can_map(threads), "memory", "needs ", kProductMemory >> 20,
-                      " MB of address space for each thread of matrix products, of which ", threads,
-                      " cannot be had; a higher limit (ulimit -v) or fewer threads would do");
-}
-
 int default_num_threads() {
   if (const char* text = std::getenv("TALLY_NUM_THREADS"); text != nullptr && *text != '\0') {
     const std::string_view digits = text;
@@ -56,7 +36,7 @@ int default_num_threads() {
     const bool whole = error == std::errc() && end == digits.data() + digits.size();
     check<ConfigError>(whole && value >= 1 && value <= kMostThreads, "TALLY_NUM_THREADS", "needs a number from 1 to ",
                        kMostThreads, "; got '", text, "'");
-    check_product_memory(value - 1);
+    take_product_memory(value);
     return value;
   }
   cpu_set_t cpus;
@@ -69,14 +49,15 @@ int default_num_threads() {
   std::getline(std::ifstream("/sys/fs/cgroup/cpu.max"), cpu_max);
   const int quota = quota_in_cpus(cpu_max);
   int threads = std::clamp(quota > 0 ? std::min(allowed, quota) : allowed, 1, kMostThreads);
-  while (threads > 1 && !can_map(threads - 1)) --threads;
+  while (threads > 1 && !has_product_memory(threads)) --threads;
+  take_product_memory(threads);
   return threads;
 }
 
 void check_num_threads(int threads) {
   check<ValueError>(threads >= 1 && threads <= kMostThreads, "set_num_threads", "needs 1 to ", kMostThreads,
                     " threads; got ", threads);
-  check_product_memory(threads - 1);  // the calling one has its own already, or none to give
+  take_product_memory(threads);
 }
 
 int quota_in_cpus(const std::string& cpu_max) {

@@ -10,15 +10,10 @@
 namespace tally::detail {
 
 bool& inside_parallel_region();
-/// OpenBLAS has working memory for so many threads that ask at once, and ends the program at the next.
-inline constexpr int kMostThreads = 128;
 int default_num_threads();
 /// Throws ValueError for a number of threads that set_num_threads() cannot take, and BackendError for one that there is
 /// no memory for.
 void check_num_threads(int threads);
-/// Throws BackendError unless the process may still map what so many further threads of products take, stacks included:
-/// where OpenBLAS cannot map its working memory it asks again for ever.
-void check_product_memory(int threads);
 /// CPUs that a line of cgroup's cpu.max ("150000 100000": microseconds per period) allows, rounded up; 0 for no limit.
 int quota_in_cpus(const std::string& cpu_max);
 

@@ -13,6 +13,7 @@
 #include "tally/tools/op_commands.h"
 #include "tests/support/hostile_locale.h"
 #include "tests/support/run_command.h"
+#include "tests/tools/small_runs.h"
 
 namespace op_commands_test {
 
@@ -364,6 +365,20 @@ TEST_CASE("with little address space there is a sentence, and never a crash or a
       CHECK((result.exit_code == 0 || result.exit_code == 1));
       CHECK(std::count(result.error.begin(), result.error.end(), '\n') == (result.exit_code == 0 ? 0 : 1));
     }
+  }
+}
+
+TEST_CASE("threads find the working memory of products, whatever else took addresses", "[commands]") {
+  const test::Workshop workshop;
+  for (int kilobytes = 250'000; kilobytes < 620'000; kilobytes += 25'000) {
+    const std::string limited =
+        "ulimit -v " + std::to_string(kilobytes) +
+        "; unset TALLY_NUM_THREADS; OPENBLAS_NUM_THREADS=1 exec timeout 60 " TALLY_COMMAND " train " +
+        workshop.config().string() + " --threads 2 --output=" + (workshop.files() / std::to_string(kilobytes)).string();
+    const CommandResult result = test::run_command("/bin/sh", {"-c", limited});
+    INFO(limited << '\n' << result.error);
+    CHECK((result.exit_code == 0 || result.exit_code == 1));
+    CHECK(std::count(result.error.begin(), result.error.end(), '\n') == (result.exit_code == 0 ? 0 : 1));
   }
 }
 #endif
