@@ -83,20 +83,40 @@ int guarded(std::string_view program, const std::function<int()>& run) {
   }
 }
 
+namespace {
+
+/// No option means anything by an empty text, which a shell makes of a variable that is not set.
+void refuse_empty_texts(CLI::App& app) {
+  for (CLI::App* command : app.get_subcommands({})) {
+    for (CLI::Option* option : command->get_options()) {
+      if (option->get_items_expected_max() == 0) continue;  // a flag
+      option->check([](const std::string& text) { return std::string(text.empty() ? "needs a text; got none" : ""); });
+    }
+  }
+}
+
+}  // namespace
+
 int run_commands(CLI::App& app, int argc, const char* const* argv, const int& exit_code,
                  const std::function<void()>& add_all) {
+  hold_standard_descriptors();
   ignore_write_signals();
   const ClassicLocale locale;
   app.require_subcommand(1);
   return guarded(app.get_name(), [&] {
     try {
       add_all();
+      refuse_empty_texts(app);
       check_command_name(app, argc, argv);
       app.parse(argc, argv);
       flush_printed();
       return exit_code;
     } catch (const CLI::ParseError& error) {
-      if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version
+      if (error.get_exit_code() == 0) {  // --help
+        app.exit(error);
+        flush_printed();
+        return 0;
+      }
       return report(app.get_name(), std::string(error.what()) + "; see --help", 2);
     }
   });

@@ -26,6 +26,7 @@ void note_stop_signals() {
     // What the caller had ignored stays so: nohup, and the jobs of a shell without job control.
     if (sigaction(number, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
     action.sa_handler = on_signal;
+    action.sa_flags = SA_RESTART;  // what is being printed is printed whole; whoever waits for input looks now and then
     sigaction(number, &action, nullptr);
   }
 }

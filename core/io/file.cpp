@@ -87,6 +87,14 @@ void ignore_write_signals() {
   ::signal(SIGPIPE, SIG_IGN);
 }
 
+void hold_standard_descriptors() {
+  for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(standard, F_GETFD) >= 0 || errno != EBADF) continue;
+    // The lowest free number is this one. Open for what nobody does with it, it gives EBADF as before.
+    (void)::open("/dev/null", standard == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+}
+
 bool is_there(const std::filesystem::path& path) {
   std::error_code none;
   return std::filesystem::exists(path, none);
@@ -180,7 +188,7 @@ std::filesystem::path resolve_links(const std::filesystem::path& path) {
     std::error_code error;
     const std::filesystem::path name = resolved.filename();
     if (name == "." || name == "..") resolved = std::filesystem::canonical(resolved, error);
-    check<IoError>(!error && resolved.has_filename(), path.string(), "needs the name of a directory");
+    check<IoError>(!error && resolved.has_filename(), path.string(), "needs the name of a file or directory");
     check<IoError>(links <= kMaxLinks, path.string(), "is a circle of symbolic links");
     const std::filesystem::path target = std::filesystem::read_symlink(resolved, error);
     if (error) return resolved;
@@ -236,11 +244,17 @@ std::string read_file(const std::filesystem::path& path, std::int64_t max_bytes)
 
 AtomicFile::AtomicFile(std::filesystem::path destination) : destination_(std::move(destination)) {
   check<IoError>(destination_.has_filename(), destination_.string(), "needs the name of a file");
-  struct stat status {};
-  if (::stat(destination_.c_str(), &status) == 0) {
-    check<IoError>(S_ISREG(status.st_mode), destination_.string(), "cannot be replaced by a file: it is ",
-                   kind_of(status.st_mode));
-  }
+  struct stat status {
+  }, named{};
+  const bool there = ::stat(destination_.c_str(), &status) == 0;
+  check<IoError>(!there || S_ISREG(status.st_mode), destination_.string(), "cannot be replaced by a file: it is ",
+                 kind_of(status.st_mode));
+  const std::filesystem::path real = detail::resolve_links(destination_);
+  // What /dev/stdout leads to may have no name any more.
+  check<IoError>(
+      !there || (::lstat(real.c_str(), &named) == 0 && named.st_dev == status.st_dev && named.st_ino == status.st_ino),
+      destination_.string(), "cannot be replaced: the file that it leads to has no name");
+  destination_ = real;
   for (const std::filesystem::path& leftover : detail::leftovers(destination_)) ::unlink(leftover.c_str());
   // The system applies the umask to 0666 here. mkstemp's 0600 would survive the rename and lock other users out.
   file_ = detail::FileDescriptor(detail::parent_directory(destination_) / detail::temporary_name(destination_),

@@ -13,6 +13,10 @@ namespace tally {
 /// that they arrive as EFBIG and EPIPE. Programs call it once at the start; the library itself never touches signals.
 void ignore_write_signals();
 
+/// Opens what is closed of standard input, output and error, so that no file gets their numbers, and with them what is
+/// printed. Reading and writing them stays an error. Programs call it once at the start.
+void hold_standard_descriptors();
+
 /// Is there anything of this name? What cannot be looked at is not there.
 bool is_there(const std::filesystem::path& path);
 
@@ -57,8 +61,9 @@ void sync_directory(const std::filesystem::path& directory);
 std::filesystem::path parent_directory(const std::filesystem::path& path);
 /// Throws IoError for a directory in which this process may not create and remove files; one that is not there passes.
 void check_writable(const std::filesystem::path& directory);
-/// Where a directory of this name really lies or would lie: symbolic links are followed, dangling ones too, and the
-/// result has a plain name at its end. Throws IoError for a name that names nothing ("", "/"), or links in a circle.
+/// Where a file or directory of this name really lies or would lie: symbolic links are followed, dangling ones too, and
+/// the result has a plain name at its end. Throws IoError for a name that names nothing ("", "/"), or links in a
+/// circle.
 std::filesystem::path resolve_links(const std::filesystem::path& path);
 /// Renames, replacing a file of the new name.
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
@@ -77,7 +82,7 @@ std::vector<std::filesystem::path> leftovers(const std::filesystem::path& path);
 
 /// A file that appears whole or not at all: written beside its destination, synced, then renamed over it. Until
 /// commit() returns, the old file stays as it was; without a commit the temporary is removed. The new file has mode
-/// 0666 & ~umask. A symbolic link at the destination is replaced, not followed.
+/// 0666 & ~umask. A symbolic link at the destination is followed, and stays.
 class AtomicFile {
  public:
   /// Throws IoError when the directory cannot be written, or when the destination exists and is no regular file.

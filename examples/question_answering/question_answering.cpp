@@ -111,6 +111,7 @@ int run(const Arguments& arguments) {
 int main(int argc, char** argv) {
   try {
     const Arguments arguments = parse(argc, argv);
+    tally::hold_standard_descriptors();
     tally::ignore_write_signals();
     tally::flush_denormals(true);
     for (const int number : {SIGINT, SIGTERM, SIGHUP}) std::signal(number, on_signal);

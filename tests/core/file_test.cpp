@@ -52,6 +52,34 @@ TEST_CASE("an atomic write replaces a file whole, readable to others", "[file]")
   CHECK_THAT(message_of<IoError>([&] { write_file_atomically(path / "file", "x"); }), Contains("Not a directory"));
 }
 
+TEST_CASE("an atomic write goes to where a link leads, and the link stays", "[file]") {
+  namespace fs = std::filesystem;
+  const TemporaryDirectory directory;
+  fs::create_directory(directory / "far");
+  fs::create_symlink("far/file", directory / "link");
+  fs::create_symlink("link", directory / "link of link");
+  for (const char* text : {"made", "replaced"}) {
+    write_file_atomically(directory / "link of link", text);
+    CHECK(fs::is_symlink(directory / "link"));
+    CHECK_FALSE(fs::is_symlink(directory / "far/file"));
+    CHECK(read_file(directory / "far/file") == text);
+  }
+  CHECK(std::distance(fs::directory_iterator(directory / "far"), fs::directory_iterator()) == 1);
+  CHECK(directory.entries() == 3);
+  // As /dev/stdout: a link of the system's to an open file, by its name or to one that has none.
+  const detail::FileDescriptor open(directory / "far/file", O_RDWR);
+  const fs::path through = "/proc/self/fd/" + std::to_string(open.get());
+  write_file_atomically(through, "through");
+  CHECK(read_file(directory / "far/file") == "through");
+  const detail::FileDescriptor gone(directory / "gone", O_RDWR | O_CREAT);
+  fs::remove(directory / "gone");
+  CHECK_THAT(message_of<IoError>([&] { write_file_atomically("/proc/self/fd/" + std::to_string(gone.get()), "x"); }),
+             Contains("has no name"));
+  CHECK(directory.entries() == 3);
+  fs::create_symlink("circle", directory / "circle");
+  CHECK_THAT(message_of<IoError>([&] { write_file_atomically(directory / "circle", "x"); }), Contains("circle"));
+}
+
 TEST_CASE("an atomic write that fails leaves the old file and no temporary", "[file]") {
   const TemporaryDirectory directory;
   const auto path = directory / "file";
