@@ -1,11 +1,13 @@
 #include "tally/core/io/line_reader.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <zlib.h>
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "tally/core/io/file.h"
@@ -15,13 +17,36 @@ namespace {
 
 constexpr std::size_t kBlock = std::size_t{1} << 20;
 
-detail::FileDescriptor open_input(const std::filesystem::path& path) {
-  detail::FileDescriptor file(path == "-" ? "/dev/stdin" : path, O_RDONLY);
-  struct stat status {};
-  check<IoError>(::fstat(file.get(), &status) != 0 || !S_ISDIR(status.st_mode), path.string(),
-                 "needs a file; got a directory");
-  return file;
-}
+/// A file that is read from front to back, and may be waited for.
+class Input {
+ public:
+  Input(const std::filesystem::path& path, StopRequested stop_requested)
+      : stop_requested_(std::move(stop_requested)),
+        // A pipe that nobody writes to yet is opened at once where it is to be waited for below.
+        file_(path == "-" ? "/dev/stdin" : path, stop_requested_ ? O_RDONLY | O_NONBLOCK : O_RDONLY) {
+    struct stat status {};
+    const bool known = ::fstat(file_.get(), &status) == 0;
+    check<IoError>(!known || !S_ISDIR(status.st_mode), path.string(), "needs a file; got a directory");
+    waits_ = stop_requested_ && !(known && S_ISREG(status.st_mode));
+    if (waits_) ::fcntl(file_.get(), F_SETFL, ::fcntl(file_.get(), F_GETFL) & ~O_NONBLOCK);
+  }
+
+  std::size_t read_some(void* out, std::size_t size) {
+    constexpr int kMillisecondsBetween = 100;
+    if (waits_) {
+      pollfd readable{.fd = file_.get(), .events = POLLIN, .revents = 0};
+      do {
+        check_stop(stop_requested_, file_.path().string());
+      } while (::poll(&readable, 1, kMillisecondsBetween) <= 0);
+    }
+    return file_.read_some(out, size);
+  }
+
+ private:
+  StopRequested stop_requested_;
+  detail::FileDescriptor file_;
+  bool waits_ = false;
+};
 
 /// Undoes gzip, member after member, over blocks of input.
 class Gunzip {
@@ -81,7 +106,8 @@ class Gunzip {
 /// The bytes of the file in order, decompressed, appended to one buffer.
 class LineReader::Source {
  public:
-  explicit Source(const std::filesystem::path& path) : file_(open_input(path)), input_(kBlock) {}
+  Source(const std::filesystem::path& path, StopRequested stop_requested)
+      : file_(path, std::move(stop_requested)), input_(kBlock) {}
 
   /// Drops the first `used` bytes of the buffer and reads more behind the rest. Returns how many; 0 at the end.
   std::size_t advance(std::size_t used, const LineReader& reader) {
@@ -138,7 +164,7 @@ class LineReader::Source {
     fail<IoError>(detail::join(reader.name_, ':', reader.line_number_ + whole + 1), problem);
   }
 
-  detail::FileDescriptor file_;
+  Input file_;
   std::vector<char> input_;
   std::vector<char> buffer_;
   std::size_t filled_ = 0;
@@ -148,10 +174,10 @@ class LineReader::Source {
   bool finished_ = false;
 };
 
-LineReader::LineReader(const std::filesystem::path& path, std::size_t max_line)
+LineReader::LineReader(const std::filesystem::path& path, std::size_t max_line, StopRequested stop_requested)
     : name_(path == "-" ? "standard input" : path.string()),
       max_line_(max_line),
-      source_(std::make_unique<Source>(path)) {}
+      source_(std::make_unique<Source>(path, std::move(stop_requested))) {}
 
 LineReader::~LineReader() = default;
 LineReader::LineReader(LineReader&&) noexcept = default;

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "tally/core/error.h"
+#include "tally/core/stop.h"
 
 namespace tally {
 
@@ -29,8 +30,10 @@ class LineReader {
  public:
   static constexpr std::size_t kMaxLine = std::size_t{16} << 20;
 
-  /// Throws IoError when the file cannot be opened or is a directory.
-  explicit LineReader(const std::filesystem::path& path, std::size_t max_line = kMaxLine);
+  /// Throws IoError when the file cannot be opened or is a directory. `stop_requested` is asked while a pipe has
+  /// nothing to read, or nobody who writes yet; reading then throws Stopped.
+  explicit LineReader(const std::filesystem::path& path, std::size_t max_line = kMaxLine,
+                      StopRequested stop_requested = {});
   ~LineReader();
   LineReader(LineReader&&) noexcept;
   LineReader& operator=(LineReader&&) noexcept;

@@ -83,25 +83,27 @@ Json ReadReport::to_json() const {
 
 void for_each_row(DelimitedRows& rows, BadRows bad_rows, ReadReport& report, const std::function<void()>& take) {
   for (bool more = true; more;) {
+    const std::int64_t before = report.rows;
     try {
       more = rows.next();
       report.rows += more;
       if (more) take();
     } catch (const RowError& error) {
       if (bad_rows == BadRows::error) throw;
+      report.rows = before + 1;
       ++report.bad_rows;
       if (report.bad_row_messages.size() < ReadReport::kMessagesKept) {
         report.bad_row_messages.emplace_back(error.what());
       }
     }
   }
-  check<IoError>(report.rows + report.bad_rows > 0, rows.name(), "has no rows");
+  check<IoError>(report.rows > 0, rows.name(), "has no rows");
 }
 
 Interactions read_interactions(const std::filesystem::path& path, const ReadOptions& options, ReadReport* report) {
   check<ValueError>(!options.min_rating || !options.rating_column.empty(), "read_interactions",
                     "needs a rating column to apply a least rating");
-  DelimitedRows rows(path, options.format);
+  DelimitedRows rows(path, options.format, options.stop_requested);
   const Columns columns(rows, options);
   ReadReport counted;
   Reading reading;

@@ -33,7 +33,7 @@ struct ReadOptions {
   OrderOptions order = {};                ///< rules for equal times and for repeated items
   std::optional<double> min_rating = {};  ///< rows rated below, in double, are left out (and counted)
   BadRows bad_rows = BadRows::error;
-  StopRequested stop_requested = {};  ///< asked now and then between rows
+  StopRequested stop_requested = {};  ///< asked now and then between rows, and while a pipe has none
 };
 
 /// Options for MovieLens' ratings.csv: userId,movieId,rating,timestamp; ordered by timestamp, ties in file order.

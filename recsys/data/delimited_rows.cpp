@@ -7,8 +7,10 @@ namespace tally::recsys {
 
 DelimitedFormat csv_format() { return {.separator = ",", .quoted = true, .columns = {}}; }
 
-DelimitedRows::DelimitedRows(const std::filesystem::path& path, DelimitedFormat format)
-    : reader_(path), format_(std::move(format)), has_header_(format_.columns.empty()) {
+DelimitedRows::DelimitedRows(const std::filesystem::path& path, DelimitedFormat format, StopRequested stop_requested)
+    : reader_(path, LineReader::kMaxLine, std::move(stop_requested)),
+      format_(std::move(format)),
+      has_header_(format_.columns.empty()) {
   check_separator();
   if (has_header_) read_header();
   check_columns();
@@ -89,29 +91,44 @@ std::string DelimitedRows::listed() const {
 bool DelimitedRows::next() {
   if (!read_record()) return false;
   if (fields_.size() != format_.columns.size()) [[unlikely]] {
+    const std::size_t found = fields_.size();
+    take_back_lines();
     fail<RowError>(where(), "needs ", format_.columns.size(), " fields ",
-                   has_header_ ? std::string("as the header has") : "(" + listed() + ")", "; got ", fields_.size());
+                   has_header_ ? std::string("as the header has") : "(" + listed() + ")", "; got ", found);
   }
+  return true;
+}
+
+bool DelimitedRows::next_line() {
+  if (again_at_ < again_.size()) {
+    const std::size_t end = std::min(again_.find('\n', again_at_), again_.size());
+    line_ = std::string_view(again_).substr(again_at_, end - again_at_);
+    again_at_ = end + 1;
+    ++line_at_;
+    return true;
+  }
+  if (!reader_.next(line_)) return false;
+  line_at_ = reader_.line_number();
   return true;
 }
 
 bool DelimitedRows::read_line() {
   if (std::exchange(line_held_, false)) return true;
-  while (reader_.next(line_)) {
+  while (next_line()) {
     if (!line_.empty()) [[likely]] {
       if (blank_line_ == 0) return true;
       line_held_ = true;
       line_number_ = std::exchange(blank_line_, 0);
       fail<RowError>(where(), "is a blank line amid the rows");
     }
-    if (blank_line_ == 0) blank_line_ = reader_.line_number();
+    if (blank_line_ == 0) blank_line_ = line_at_;
   }
   return false;
 }
 
 bool DelimitedRows::read_record() {
   if (!read_line()) return false;
-  line_number_ = reader_.line_number();
+  line_number_ = line_at_;
   split_line();
   return true;
 }
@@ -127,6 +144,7 @@ void DelimitedRows::split_line() {
 }
 
 void DelimitedRows::split_plain() {
+  record_.clear();
   const std::string_view separator = format_.separator;
   std::size_t begin = 0;
   while (true) {
@@ -138,14 +156,26 @@ void DelimitedRows::split_plain() {
   }
 }
 
+void DelimitedRows::take_back_lines() {
+  const std::size_t first = record_.find('\n');
+  if (first == std::string::npos) return;
+  std::string rest = record_.substr(first + 1) + '\n';
+  if (again_at_ < again_.size()) rest.append(again_, again_at_);
+  again_ = std::move(rest);
+  again_at_ = 0;
+  line_at_ = line_number_;
+}
+
+void DelimitedRows::refuse_quote(std::size_t at, std::string_view what) {
+  take_back_lines();
+  fail<RowError>(detail::join(where(), ':', at + 1), what);
+}
+
 void DelimitedRows::split_quoted() {
   const std::string_view separator = format_.separator;
   record_ = line_;
   unquoted_.clear();
   std::vector<std::size_t> ends;
-  const auto refuse_at = [&](std::size_t at, std::string_view what) {
-    fail<RowError>(detail::join(where(), ':', at + 1), what);
-  };
   std::size_t at = 0;
   while (true) {
     starts_.push_back(at);
@@ -153,10 +183,10 @@ void DelimitedRows::split_quoted() {
       const std::size_t opening = at++;
       while (true) {
         if (at == record_.size()) {
-          if (!reader_.next(line_)) refuse_at(opening, "opens a quote that is never closed");
+          if (!next_line()) refuse_quote(opening, "opens a quote that is never closed");
           record_.append(1, '\n').append(line_);
           if (record_.size() > LineReader::kMaxLine)
-            refuse_at(opening, "opens a quote that is not closed within 16 MiB");
+            refuse_quote(opening, "opens a quote that is not closed within 16 MiB");
         } else if (record_[at] != '"') {
           ++at;
           continue;
@@ -173,12 +203,12 @@ void DelimitedRows::split_quoted() {
       }
       ++at;
       if (at != record_.size() && record_.compare(at, separator.size(), separator) != 0) {
-        refuse_at(at, "has text after a closing quote");
+        refuse_quote(at, "has text after a closing quote");
       }
     } else {
       const std::size_t end = std::min(record_.find(separator, at), record_.size());
       const std::size_t quote = record_.find('"', at);
-      if (quote < end) refuse_at(quote, "has a quote within an unquoted field");
+      if (quote < end) refuse_quote(quote, "has a quote within an unquoted field");
       unquoted_.append(record_, at, end - at);
       at = end;
     }

@@ -33,8 +33,10 @@ class RowError : public IoError {
 /// which is cut off. Blank lines are allowed at the end only.
 class DelimitedRows {
  public:
-  /// Throws IoError when the file cannot be read, or has neither a header nor given columns, or names a column twice.
-  explicit DelimitedRows(const std::filesystem::path& path, DelimitedFormat format = {});
+  /// Throws IoError when the file cannot be read, or has neither a header nor given columns, or names a column twice;
+  /// Stopped as LineReader.
+  explicit DelimitedRows(const std::filesystem::path& path, DelimitedFormat format = {},
+                         StopRequested stop_requested = {});
   /// In the first of several forms that fits the first line: one without given columns fits a line of names that
   /// `is_header` accepts, one with given columns a line of as many fields. When none fits, in the first with given
   /// columns, or else in the last, and so to the errors of that form.
@@ -47,7 +49,8 @@ class DelimitedRows {
   const std::vector<std::string>& columns() const { return format_.columns; }
 
   /// Reads the next row; false at the end. Throws RowError for a row with too few or too many fields, a misplaced quote
-  /// or a blank line, and IoError for what ends the reading (damaged gzip data).
+  /// or a blank line, and IoError for what ends the reading (damaged gzip data). After such a row of several lines the
+  /// next one is the line behind its first: a stray quote may be what joined them.
   bool next();
   /// A field of the current row; valid until next().
   std::string_view field(std::size_t column) const { return fields_[column]; }
@@ -61,11 +64,14 @@ class DelimitedRows {
   }
 
  private:
+  bool next_line();
   bool read_line();
   bool read_record();
   void split_line();
   void split_plain();
   void split_quoted();
+  void take_back_lines();
+  [[noreturn]] void refuse_quote(std::size_t at, std::string_view what);
   void read_header();
   void check_separator() const;
   void check_columns() const;
@@ -77,12 +83,15 @@ class DelimitedRows {
   DelimitedFormat format_;
   bool has_header_;
   std::string_view line_;
+  std::int64_t line_at_ = 0;      // its number
+  std::string again_;             // lines that come once more, before those of the reader,
+  std::size_t again_at_ = 0;      // from here on
   std::int64_t line_number_ = 0;  // where the current row begins
   std::int64_t blank_line_ = 0;   // the first of the blank lines just passed, or 0
   bool line_held_ = false;        // line_ has been read but not been used
   std::vector<std::string_view> fields_;
   std::vector<std::size_t> starts_;  // of the fields, in bytes from the start of the row
-  std::string record_;               // a quoted row, which may span lines
+  std::string record_;               // the current row when it is quoted, which may span lines
   std::string unquoted_;             // its fields one after the other
 };
 

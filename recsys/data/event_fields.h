@@ -11,8 +11,8 @@
 namespace tally::recsys {
 
 /// Why a text cannot be the id of a user or an item, to follow "needs an id "; empty when it can be one: text in UTF-8
-/// without control characters (below U+0020, U+007F to U+009F), which lines, cells of tables and JSON can hold as it is,
-/// and without a byte order mark at its beginning, which would make two users of one that no screen tells apart.
+/// without control characters (below U+0020, U+007F to U+009F), which lines, cells of tables and JSON can hold as it
+/// is, and without a byte order mark at its beginning, which would make two users of one that no screen tells apart.
 std::string_view fault_of_id(std::string_view id);
 
 /// Reads a time that a double tells apart from every other: in any spelling, its magnitude is at most 2^53 and its

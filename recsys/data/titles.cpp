@@ -1,5 +1,6 @@
 #include "tally/recsys/data/titles.h"
 
+#include "tally/recsys/data/catalogue.h"
 #include "tally/recsys/data/file_forms.h"
 
 namespace tally::recsys {
@@ -54,13 +55,13 @@ TitleOptions title_options_of(const std::filesystem::path& path) {
 
 std::unordered_map<std::string, std::string> read_titles(const std::filesystem::path& path,
                                                          const TitleOptions& options) {
-  DelimitedRows rows(path, options.format);
+  DelimitedRows rows(path, options.format, options.stop_requested);
   const std::size_t item = rows.column(rows.has_column(options.item_column) ? options.item_column : "item_id");
   const std::size_t title = rows.column(options.title_column);
   std::unordered_map<std::string, std::string> titles;
   while (rows.next()) {
     if (rows.field(item).empty()) rows.refuse(item, "needs a ", options.item_column, "; got an empty field");
-    if (!titles.emplace(rows.field(item), to_utf8(rows.field(title))).second) {
+    if (!titles.emplace(rows.field(item), in_one_cell(to_utf8(rows.field(title)))).second) {
       rows.refuse(item, "gives a second title for '", rows.field(item), "'");
     }
   }

@@ -89,7 +89,11 @@ RunData read_run_data(const DataConfig& config, const StopRequested& stop_reques
   check<IoError>(data.interactions->size() > 0, config.path, "has no event that the filters leave");
   data.split = std::make_unique<const Split>(leave_one_out(*data.interactions, split_options(config)));
   data.hash = content_hash(*data.interactions);
-  if (!config.titles.empty()) data.titles = read_titles(config.titles, title_options_of(config.titles));
+  if (!config.titles.empty()) {
+    TitleOptions titles = title_options_of(config.titles);
+    titles.stop_requested = stop_requested;
+    data.titles = read_titles(config.titles, titles);
+  }
   return data;
 }
 

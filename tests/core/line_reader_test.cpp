@@ -1,13 +1,16 @@
 #include "tally/core/io/line_reader.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <random>
 #include <thread>
 #include <vector>
 
+#include "tally/core/io/file.h"
 #include "tally/core/io/gzip.h"
 #include "tests/support/temporary_directory.h"
 
@@ -155,6 +158,52 @@ TEST_CASE("ten million lines are read whole", "[line_reader][slow]") {
   for (std::string_view line; reader.next(line);) bytes += line.size() + 1;
   CHECK(bytes == text.size());
   CHECK(reader.line_number() == 10'000'000);
+}
+
+TEST_CASE("who waits for a pipe can be stopped, and else reads it whole", "[line_reader]") {
+  const TemporaryDirectory directory;
+  const std::string pipe = directory / "pipe";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  int asked = 0;
+  const auto after = [&](int times) { return [&asked, times] { return ++asked > times; }; };
+  std::string_view line;
+  {
+    LineReader nobody_writes(pipe, LineReader::kMaxLine, after(2));
+    CHECK_THROWS_AS(nobody_writes.next(line), Stopped);
+    CHECK(asked == 3);
+  }
+  {
+    const detail::FileDescriptor writer(pipe, O_RDWR);
+    asked = 0;
+    LineReader quiet(pipe, LineReader::kMaxLine, after(3));
+    REQUIRE(::write(writer.get(), "a\nhalf a", 8) == 8);
+    REQUIRE(quiet.next(line));
+    CHECK(line == "a");
+    CHECK_THROWS_AS(quiet.next(line), Stopped);
+  }
+  // A writer that comes late, pauses and goes.
+  std::thread late([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(150));
+    detail::FileDescriptor writer(pipe, O_WRONLY);
+    for (int i = 0; i < 3; ++i) {
+      writer.write_all("line\nli");
+      std::this_thread::sleep_for(std::chrono::milliseconds(120));
+      writer.write_all("ne\n");
+    }
+  });
+  LineReader reader(pipe, LineReader::kMaxLine, [] { return false; });
+  int lines = 0;
+  while (reader.next(line)) {
+    CHECK(line == "line");
+    ++lines;
+  }
+  late.join();
+  CHECK(lines == 6);
+  // A file is never waited for.
+  asked = 0;
+  LineReader file(directory.write("f", "a\nb"), LineReader::kMaxLine, after(0));
+  CHECK((file.next(line) && file.next(line) && !file.next(line)));
+  CHECK(asked == 0);
 }
 
 }  // namespace line_reader_test

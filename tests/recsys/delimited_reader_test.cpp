@@ -72,6 +72,34 @@ TEST_CASE("other separators, typed headers and files without a header", "[data]"
   CHECK(items_of(read_interactions(pairs, plain), 0) == std::vector<std::string>{"9", "3"});
 }
 
+TEST_CASE("a stray quote costs its own line alone", "[data]") {
+  const TemporaryDirectory directory;
+  ReadOptions options = movielens_csv_options();
+  options.bad_rows = BadRows::skip;
+  const std::string stray[]{"\"77,5,3,100\n", "1,\"5,3,100\n", "\"7\"7,5,3,100\n", "1,2\",3,100\n", "\"\"\"\n"};
+  for (const char* quote : {"", "\""}) {
+    std::string good;
+    for (int i = 1; i <= 50; ++i) good += detail::join("1,", quote, i, quote, ",3,9\n");
+    for (const std::string& bad : stray) {
+      for (const std::string& second : {std::string(), bad, stray[0], stray[2]}) {
+        const std::string text = kHeader + good + bad + good + second + good;
+        for (const std::string& whole : {text, text.substr(0, text.size() - 1)}) {
+          INFO(whole.substr(whole.size() - 20) << bad << second);
+          ReadReport report;
+          const Interactions data = read_interactions(directory.write("ratings.csv", whole), options, &report);
+          const std::int64_t bad_rows = second.empty() ? 1 : 2;
+          CHECK(report.bad_rows == bad_rows);
+          CHECK(report.rows == 150 + bad_rows);
+          CHECK(data.size() == 150);
+          REQUIRE(report.bad_row_messages.size() == static_cast<std::size_t>(bad_rows));
+          CHECK_THAT(report.bad_row_messages[0], Contains("ratings.csv:52"));
+          if (bad_rows == 2) CHECK_THAT(report.bad_row_messages[1], Contains("ratings.csv:103"));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("quoted fields follow RFC 4180", "[data]") {
   const TemporaryDirectory directory;
   const auto path = directory.write(

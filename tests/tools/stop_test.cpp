@@ -85,16 +85,54 @@ TEST_CASE("a signal stops a training while it reads", "[stop]") {
   }
 }
 
-TEST_CASE("a second signal of any kind ends a program that waits", "[stop]") {
-  for (const auto& [first, second] : {std::pair{SIGTERM, SIGHUP}, {SIGHUP, SIGTERM}, {SIGINT, SIGTERM}}) {
+TEST_CASE("a signal stops a training that waits for rows", "[stop]") {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     ReadingRun run;
     run.write_rows();
     run.wait_until_read();
-    run.process().signal(first);
+    run.process().signal(signal);
+    const CommandResult result = run.process().wait();
+    CHECK(result.exit_code == 128 + signal);
+    CHECK(result.out == "stopped before there was a run\n");
+    CHECK(run.workshop().run().empty());
+  }
+}
+
+TEST_CASE("a signal stops a training whose data or titles nobody writes yet", "[stop]") {
+  for (const char* key : {"data.path", "titles"}) {
+    INFO(key);
+    const Workshop workshop;
+    const std::string pipe = workshop.files() / "pipe.csv";
+    REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+    Process process(TALLY_COMMAND, workshop.train_arguments({"--" + std::string(key) + "=" + pipe}));
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    CHECK(process.is_running());
+    process.signal(SIGTERM);
+    CHECK(process.wait().exit_code == 128 + SIGTERM);
+    CHECK(workshop.run().empty());
+  }
+}
+
+TEST_CASE("a second signal of any kind ends a program that waits", "[stop]") {
+  for (const auto& [first, second] : {std::pair{SIGTERM, SIGHUP}, {SIGHUP, SIGTERM}, {SIGINT, SIGTERM}}) {
+    // What it says goes into a pipe that is full, and that nobody reads.
+    const Workshop workshop;
+    const std::string pipe = workshop.files() / "pipe";
+    REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+    const int file = ::open(pipe.c_str(), O_RDWR | O_NONBLOCK);
+    REQUIRE(file >= 0);
+    while (::write(file, "x", 1) == 1) continue;
+    std::vector<std::string> words{"-c", "exec \"$@\" >'" + pipe + "'", "sh", TALLY_COMMAND};
+    for (const std::string& word : workshop.train_arguments()) words.push_back(word);
+    Process process("/bin/sh", words);
+    REQUIRE(process.wait_until([&] { return !workshop.run().empty(); }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    process.signal(first);
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    CHECK(run.process().is_running());  // it waits for rows
-    run.process().signal(second);
-    CHECK(run.process().wait().exit_code == 128 + second);
+    CHECK(process.is_running());
+    process.signal(second);
+    CHECK(process.wait().exit_code == 128 + second);
+    ::close(file);
   }
 }
 
