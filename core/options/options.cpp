@@ -138,6 +138,10 @@ void refuse_without_effect(const OptionList& list, const Json& given, const std:
 Domain at_least(double least) {
   return {"at least " + in_words(least), [least](double value) { return value >= least; }};
 }
+Domain from_to(double least, double most) {
+  return {"from " + in_words(least) + " to " + in_words(most),
+          [least, most](double value) { return value >= least && value <= most; }};
+}
 Domain above(double bound) {
   return {"a value above " + in_words(bound), [bound](double value) { return value > bound; }};
 }

@@ -35,8 +35,9 @@ struct Domain {
 };
 Domain at_least(double least);
 Domain above(double bound);
-Domain rate();   ///< [0, 1)
-Domain share();  ///< [0, 1]
+Domain from_to(double least, double most);  ///< both included
+Domain rate();                              ///< [0, 1)
+Domain share();                             ///< [0, 1]
 Domain even();
 
 /// The same of a text.

@@ -21,7 +21,7 @@ struct Gru4RecOptions {
     key("hidden_size", o.width, at_least(1), "width of states");
     key("embedding_size", o.embedding_width, at_least(0),
         "width of item embeddings, to which a linear layer maps states (RecBole); 0: hidden_size, and no layer");
-    key("n_layers", o.layers, at_least(1), "layers of recurrent units; published settings have 1");
+    key("n_layers", o.layers, from_to(1, 1000), "layers of recurrent units; published settings have 1");
     key("MAX_ITEM_LIST_LENGTH", o.window, at_least(1), "longest history that is read");
     key("hidden_dropout_prob", o.dropout, rate(), "dropout of embeddings and between layers");
     key("initializer_range", o.deviation, above(0), "deviation of the item tables' normal initial values");

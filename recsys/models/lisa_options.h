@@ -65,7 +65,7 @@ struct LisaOptions {
 
   static void keys(auto& o, auto&& key) {
     key("hidden_size", o.width, at_least(1), "width of embeddings and hidden rows");
-    key("n_layers", o.layers, at_least(1), "blocks; those after the first quantize the hidden states anew");
+    key("n_layers", o.layers, from_to(1, 1000), "blocks; those after the first quantize the hidden states anew");
     key("inner_size", o.inner, at_least(0), "width within the feed-forward part; 0: hidden_size");
     key("MAX_ITEM_LIST_LENGTH", o.window, at_least(1), "longest history that is read");
     key("hidden_dropout_prob", o.dropout, rate(), "dropout of embeddings and of what blocks add");

@@ -16,7 +16,7 @@ nn::AttentionKinds causal_attentions(const nn::AttentionKinds& kinds = nn::atten
 /// Keys that all models of blocks over item embeddings have, under the same names.
 void keys_of_blocks(auto& o, auto&& key) {
   key("hidden_size", o.width, at_least(1), "width of embeddings and hidden rows");
-  key("n_layers", o.blocks, at_least(1), "blocks of attention and feed-forward part");
+  key("n_layers", o.blocks, from_to(1, 1000), "blocks of attention and feed-forward part");
   key("n_heads", o.heads, at_least(1), "heads of attention; a divisor of hidden_size");
   key("inner_size", o.inner, at_least(0), "width within the feed-forward part; 0: hidden_size");
   key("MAX_ITEM_LIST_LENGTH", o.window, at_least(1), "longest history that is read");
