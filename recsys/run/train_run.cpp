@@ -57,7 +57,8 @@ class TrainingRun {
         validation_targets_(evaluated_targets(config, *data_.split, Part::validation)),
         test_targets_(evaluated_targets(config, *data_.split, Part::test)),
         shown_user_(find_shown_user()),
-        task_(*model_, batches_, loss_, validation_function(), identity_, checkpoint_identity_defaults(config)) {
+        task_(*model_, batches_, loss_, validation_function(),
+              training_identity(config, data_.hash, data_.interactions->items), training_identity_defaults(config)) {
     check<IoError>(batches_.users() > 0, config.data.path,
                    "has no user with two training events (four in all): nothing could be trained on");
     set_groups();

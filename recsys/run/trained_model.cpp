@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <set>
 
 #include "tally/core/io/file.h"
 #include "tally/core/parallel.h"
@@ -96,6 +97,38 @@ Json checkpoint_identity(const RunConfig& config, const std::string& data_hash, 
 }
 
 Json checkpoint_identity_defaults(const RunConfig& config) { return Json::object({{"model", all_model_keys(config)}}); }
+
+namespace {
+
+void add_training(Json& identity, const RunConfig& config) {
+  const Json sections = to_json(config);
+  const auto some_of = [&](const char* section, const auto& is_wanted) {
+    Json some = Json::object();
+    for (const auto& [key, value] : sections.at(section).members()) {
+      if (is_wanted(key)) some.set(key, value);
+    }
+    return some;
+  };
+  const std::set<std::string> free{"epochs", "checkpoint_steps", "stopping_step", "detect_anomaly", "start_from"},
+      split{"split", "min_length", "short_users"};
+  identity.set("train", some_of("train", [&](const std::string& key) { return !free.contains(key); }));
+  identity.set("split", some_of("data", [&](const std::string& key) { return split.contains(key); }));
+  identity.set("evaluation", sections.at("evaluation"));
+}
+
+}  // namespace
+
+Json training_identity(const RunConfig& config, const std::string& data_hash, const IdMap& items) {
+  Json identity = checkpoint_identity(config, data_hash, items);
+  add_training(identity, config);
+  return identity;
+}
+
+Json training_identity_defaults(const RunConfig& config) {
+  Json defaults = checkpoint_identity_defaults(config);
+  add_training(defaults, config);
+  return defaults;
+}
 
 RngKey run_key(const RunConfig& config) { return RngKey{static_cast<std::uint64_t>(config.train.seed), 0}; }
 

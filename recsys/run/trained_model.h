@@ -24,6 +24,11 @@ Json checkpoint_identity(const RunConfig& config, const std::string& data_hash, 
 /// Every key that an identity may hold: at its default where a checkpoint was written before there was that key, and
 /// without effect where it is of another model, for earlier builds wrote the keys of all.
 Json checkpoint_identity_defaults(const RunConfig& config);
+/// And what a training can go on with: also its config, less the keys that may change between two starts (epochs,
+/// checkpoint_steps, stopping_step, detect_anomaly) or matter at the first alone (start_from). Older checkpoints, which
+/// do not say, are taken for the same.
+Json training_identity(const RunConfig& config, const std::string& data_hash, const IdMap& items);
+Json training_identity_defaults(const RunConfig& config);
 /// The key that all random draws of a run follow from.
 RngKey run_key(const RunConfig& config);
 

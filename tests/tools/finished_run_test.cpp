@@ -186,6 +186,28 @@ TEST_CASE("what is no run is refused", "[evaluate][resume]") {
   check_refused(tally_command({"evaluate", path, "--part", "training"}), 2, {"--part", "training"});
 }
 
+TEST_CASE("a training does not go on with another one's settings", "[resume]") {
+  for (const auto& [was, is, named] : std::vector<std::array<std::string, 3>>{
+           {"\"loss_type\": \"CE\"", "\"loss_type\": \"BCE\"", "its train.loss_type is \"CE\", here it is \"BCE\""},
+           {"\"train_batch_size\": 8", "\"train_batch_size\": 7", "its train.train_batch_size is 8, here it is 7"},
+           {"\"learning_rate\": 0.001", "\"learning_rate\": 0.02", "its train.learning_rate is 0.001, here it is 0.02"},
+           {"\"seed\": 42", "\"seed\": 43", "its train.seed is 42, here it is 43"},
+           {"\"min_length\": 3", "\"min_length\": 4", "its split.min_length is 3, here it is 4"},
+           {"\"mode\": \"full\"", "\"mode\": \"uni20\"", "its evaluation.mode is \"full\", here it is \"uni20\""}}) {
+    const Copy copy;
+    copy.replace("config.resolved.json", was, is);
+    const auto before = copy.files();
+    check_refused(tally_command({"train", "--resume", copy.path()}), 1, {"checkpoints/last] is of another run", named});
+    CHECK(copy.files() == before);
+  }
+  // What does not change a step that was made may change.
+  const Copy longer;
+  longer.replace("config.resolved.json", "\"checkpoint_steps\": 3", "\"checkpoint_steps\": 5");
+  longer.replace("config.resolved.json", detail::join("\"epochs\": ", kEpochs),
+                 detail::join("\"epochs\": ", kEpochs + 1));
+  CHECK(tally_command({"train", "--resume", longer.path()}).exit_code == 0);
+}
+
 TEST_CASE("a checkpoint of another model or other data is refused and kept", "[evaluate][resume]") {
   const Copy copy;
   const std::string run = copy.path();
