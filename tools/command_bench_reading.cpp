@@ -1,7 +1,13 @@
 // tally bench reading: how fast interactions are read from text.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+
+#include "tally/core/io/reason.h"
 #include "tools/commands.h"
 #include "tools/print.h"
 #include "tools/reading_benchmark.h"
@@ -10,20 +16,23 @@
 namespace tally::tools {
 namespace {
 
-/// A file that is gone at the end.
+/// A file without a name: it is gone at the end, however that comes.
 class TemporaryFile {
  public:
-  TemporaryFile()
-      : path_(std::filesystem::temp_directory_path() / fmt::format("tally-bench-reading-{}.csv", ::getpid())) {}
-  ~TemporaryFile() {
-    std::error_code ignored;
-    std::filesystem::remove(path_, ignored);
+  TemporaryFile() {
+    std::string name = (std::filesystem::temp_directory_path() / "tally-bench-reading-XXXXXX").string();
+    descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
+    check<IoError>(descriptor_ >= 0, name, "cannot be created: ", reason_of(errno));
+    ::unlink(name.c_str());
+    path_ = fmt::format("/proc/self/fd/{}", descriptor_);
   }
+  ~TemporaryFile() { ::close(descriptor_); }
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  int descriptor_ = -1;
   std::filesystem::path path_;
 };
 

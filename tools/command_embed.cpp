@@ -25,6 +25,12 @@ void write_user_ids(const std::filesystem::path& path, const IdMap& users) {
   write_file_atomically(path, text);
 }
 
+/// Vectors as they are. Throws IoError where some are not finite, of which no score says anything.
+Tensor check_vectors(Tensor vectors, const std::string& source) {
+  check<IoError>(all_finite(vectors), source, "has weights that give vectors which are not finite");
+  return vectors;
+}
+
 struct EmbedOptions {
   std::string directory, output, input;
   bool users = false;
@@ -36,7 +42,7 @@ void embed(const EmbedOptions& options, const Tables& tables) {
                      " is there already, and no directory of embeddings");
   const DirectoryLock lock = DirectoryLock::beside(options.output);
   AtomicDirectory files(options.output);
-  std::map<std::string, Tensor> tensors{{"items", from.item_vectors()}};
+  std::map<std::string, Tensor> tensors{{"items", check_vectors(from.item_vectors(), from.source)}};
   write_catalogue(files.file("items.tsv"), from.items);
   save_npy(files.file("items.npy"), tensors["items"]);
   std::string summary = fmt::format("{} items of {} numbers", from.items.size(), tensors["items"].dim(1));
@@ -52,7 +58,7 @@ void embed(const EmbedOptions& options, const Tables& tables) {
       ids = std::move(read.users);
       histories = std::move(read.sequences);
     }
-    tensors["users"] = from.user_vectors(histories);
+    tensors["users"] = check_vectors(from.user_vectors(histories), from.source);
     write_user_ids(files.file("users.tsv"), ids);
     save_npy(files.file("users.npy"), tensors["users"]);
     summary += fmt::format(", {} users", ids.size());
@@ -85,7 +91,7 @@ void similar(const SimilarOptions& options, const Tables& tables) {
   const Recommender from = open_recommender(options.directory, tables);
   const auto item = from.items.ids.find(options.item);
   check<ConfigError>(item.has_value(), "--item", "item '", options.item, "' is not in ", from.source);
-  const Tensor vectors = from.item_vectors();
+  const Tensor vectors = check_vectors(from.item_vectors(), from.source);
   const std::int64_t width = vectors.dim(1);
   const float* const rows = vectors.data<float>();
   std::vector<float> scores(static_cast<std::size_t>(from.items.size()));

@@ -42,6 +42,7 @@ void write_random_ratings(const std::filesystem::path& path, const RandomRatings
               "\r\n";
     }
     out << text;
+    check<IoError>(!out.fail(), path.string(), "could not be written");
   }
   out.close();
   check<IoError>(!out.fail(), path.string(), "could not be written");

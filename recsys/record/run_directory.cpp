@@ -15,6 +15,11 @@ namespace tally::recsys {
 RunDirectory create_run_directory(const RunConfig& config) {
   std::string data = std::filesystem::path(config.data.path).parent_path().filename().string();
   if (data.empty()) data = std::filesystem::path(config.data.path).stem().string();
+  constexpr std::size_t kMost = 100;  // bytes of a name that has others behind it, and a limit of 255
+  if (data.size() > kMost) {
+    data.resize(kMost);
+    while (!data.empty() && static_cast<signed char>(data.back()) < 0) data.pop_back();  // not within a character
+  }
   const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   std::tm utc{};
   gmtime_r(&now, &utc);

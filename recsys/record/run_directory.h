@@ -30,7 +30,8 @@ struct RunDirectory {
   std::filesystem::path report() const { return path / "report.html"; }
 };
 
-/// A new directory `<output>/<data>_<model>_<seed>_<UTC time>`, with a number behind it when the name is taken.
+/// A new directory `<output>/<data>_<model>_<seed>_<UTC time>`, with a number behind it when the name is taken; of a
+/// long name of the data the beginning.
 RunDirectory create_run_directory(const RunConfig& config);
 
 /// Makes the directory, and those above it, unless it is there. Throws IoError when it holds a run.
