@@ -139,7 +139,7 @@ Domain at_least(double least) {
   return {"at least " + in_words(least), [least](double value) { return value >= least; }};
 }
 Domain from_to(double least, double most) {
-  return {"from " + in_words(least) + " to " + in_words(most),
+  return {"a value in [" + in_words(least) + ", " + in_words(most) + "]",
           [least, most](double value) { return value >= least && value <= most; }};
 }
 Domain above(double bound) {

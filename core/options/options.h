@@ -35,7 +35,7 @@ struct Domain {
 };
 Domain at_least(double least);
 Domain above(double bound);
-Domain from_to(double least, double most);  ///< both included
+Domain from_to(double least, double most);  ///< [least, most]
 Domain rate();                              ///< [0, 1)
 Domain share();                             ///< [0, 1]
 Domain even();

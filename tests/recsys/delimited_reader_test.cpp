@@ -342,6 +342,7 @@ TEST_CASE("a byte order mark is skipped wherever text comes in", "[data]") {
   const Interactions pairs = read_interactions(directory.write("pairs.txt", mark + "u a\nu b\n"), plain);
   CHECK(pairs.num_users() == 1);
   CHECK(read_titles(directory.write("movies.csv", mark + "movieId,title\n1,a\n")).at("1") == "a");
+  CHECK(read_titles(directory.write("movies.csv", "movieId,title\n1,\"a\tb\nc\"\n")).at("1") == "a b c");
   CHECK(read_json(directory.write("config.json", mark + "{\"a\": 1}")).at("a").as_integer() == 1);
 }
 

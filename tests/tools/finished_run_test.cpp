@@ -5,6 +5,8 @@
 #include <sstream>
 
 #include "tally/core/io/file.h"
+#include "tally/core/io/safetensors.h"
+#include "tally/nn/training/checkpoint.h"
 #include "tests/tools/small_runs.h"
 #include "tests/tools/stream_process.h"
 
@@ -270,6 +272,20 @@ TEST_CASE("a config given by a relative path can be resumed and evaluated from e
   INFO(result.error);
   REQUIRE(result.exit_code == 0);
   CHECK(tally_command({"evaluate", workshop.run()}).exit_code == 0);
+}
+
+TEST_CASE("vectors that are not finite are refused, not written or ranked", "[recommend]") {
+  const Copy copy;
+  const fs::path best = copy.path() / "checkpoints/best";
+  std::map<std::string, Tensor> weights = load_safetensors(best / "model.safetensors").tensors;
+  weights.at("items.table").mutable_data<float>()[17] = std::numeric_limits<float>::quiet_NaN();
+  nn::TensorList state;
+  for (auto& [path, tensor] : weights) state.push_back({path, &tensor});
+  nn::save_weights(best, state, read_json(best / "manifest.json").at("identity"));
+  const std::string run = copy.path();
+  check_refused(tally_command({"similar", run, "--item", "5"}), 1, {run, "vectors which are not finite"});
+  check_refused(tally_command({"embed", run, "--output", run + "-embedded"}), 1, {run, "vectors which are not finite"});
+  CHECK_FALSE(is_there(run + "-embedded"));
 }
 
 }  // namespace finished_run_test

@@ -53,6 +53,8 @@ TEST_CASE("a wrong config is refused by the name of its key", "[train]") {
   refuse_config(R"({"data": {"path": "ratings.csv"}, "train": 3})", {"[train] needs an object"});
   refuse_config(R"({"data": {"path": "ratings.csv"}, "model": {"hidden_dropout_prob": 1}})",
                 {"[model.hidden_dropout_prob] needs a value in [0, 1); got 1"});
+  refuse_config(R"({"data": {"path": "ratings.csv"}, "model": {"n_layers": 9223372036854775807}})",
+                {"[model.n_layers] needs a value in [1, 1000]; got 9223372036854775807"});
   refuse_config(R"({"data": {"path": "ratings.csv"}, "train": {"learner": "adm"}})",
                 {"[train.learner]", "did you mean \"adam\"?"});
   refuse_config("{}", {"[data.path] is missing"});
@@ -155,6 +157,18 @@ TEST_CASE("epochs, batches and numbers of items of any size do not overflow", "[
       workshop.train({"--train.epochs=" + most, "--train.decay=cosine", "--train.stopping_step=1"});
   CHECK(many.error == "");
   CHECK(many.exit_code == 0);
+}
+
+TEST_CASE("a long name of data makes no run that cannot be named", "[train]") {
+  const Workshop workshop;
+  const std::string name = "\xC3\xA9" + std::string(97, 'd') + "\xC3\xA9" + std::string(140, 'e');
+  std::filesystem::create_directory(workshop.files() / name);
+  const std::string path = workshop.files() / name / "ratings.csv";
+  std::filesystem::copy(workshop.data(), path);
+  const CommandResult result = workshop.train({"--data.path=" + path, "--epochs=1"});
+  INFO(result.error);
+  REQUIRE(result.exit_code == 0);
+  CHECK_THAT(workshop.run().filename(), Catch::StartsWith("\xC3\xA9" + std::string(97, 'd') + "_sasrec_"));
 }
 
 }  // namespace train_errors_test
