@@ -281,7 +281,7 @@ TEST_CASE("vectors that are not finite are refused, not written or ranked", "[re
   weights.at("items.table").mutable_data<float>()[17] = std::numeric_limits<float>::quiet_NaN();
   nn::TensorList state;
   for (auto& [path, tensor] : weights) state.push_back({path, &tensor});
-  nn::save_weights(best, state, read_json(best / "manifest.json").at("identity"));
+  nn::save_weights(best, state, read_json(best / "manifest.json").at("fields").at("identity"));
   const std::string run = copy.path();
   check_refused(tally_command({"similar", run, "--item", "5"}), 1, {run, "vectors which are not finite"});
   check_refused(tally_command({"embed", run, "--output", run + "-embedded"}), 1, {run, "vectors which are not finite"});

@@ -94,6 +94,8 @@ TEST_CASE("an empty text is no value of an option", "[streams]") {
   check_refused(tally_command({"recommend", run, "--user", "1", "--out", ""}), 2, {"--out", "needs a text"});
   check_refused(tally_command({"report", run, "--output", ""}), 2, {"--output", "needs a text"});
   check_refused(tally_command({"evaluate", ""}), 2, {"needs a text"});
+  // But a history may have no event.
+  CHECK(tally_command({"recommend", run, "--history", ""}).exit_code == 0);
 }
 
 }  // namespace standard_streams_test
