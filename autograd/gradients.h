@@ -32,8 +32,8 @@ Tensor to_dense(const Gradient& gradient);
 double sum_squares(const Gradient& gradient);
 void scale(Gradient& gradient, double factor);
 
-/// Leaf -> gradient: what backward returns. A value like any other; merged by +=. Its tensors may share storage with one
-/// another and with the cotangents that were given: clone() one before writing into it.
+/// Leaf -> gradient: what backward returns. A value like any other; merged by +=. Its tensors may share storage with
+/// one another and with the cotangents that were given: clone() one before writing into it.
 class Gradients {
  public:
   bool contains(LeafId leaf) const { return map_.contains(leaf); }

@@ -3,11 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 
-#include "tally/core/io/reason.h"
+#include "tally/core/io/file.h"
 #include "tools/commands.h"
 #include "tools/print.h"
 #include "tools/reading_benchmark.h"
@@ -19,21 +17,16 @@ namespace {
 /// A file without a name: it is gone at the end, however that comes.
 class TemporaryFile {
  public:
-  TemporaryFile() {
-    std::string name = (std::filesystem::temp_directory_path() / "tally-bench-reading-XXXXXX").string();
-    descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
-    check<IoError>(descriptor_ >= 0, name, "cannot be created: ", reason_of(errno));
-    ::unlink(name.c_str());
-    path_ = fmt::format("/proc/self/fd/{}", descriptor_);
+  TemporaryFile()
+      : file_(std::filesystem::temp_directory_path() / detail::temporary_name("tally-bench-reading"),
+              O_RDWR | O_CREAT | O_EXCL, 0600) {
+    ::unlink(file_.path().c_str());
   }
-  ~TemporaryFile() { ::close(descriptor_); }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  const std::filesystem::path& path() const { return path_; }
+  /// Where it can be opened as long as this object lives.
+  std::filesystem::path path() const { return fmt::format("/proc/self/fd/{}", file_.get()); }
 
  private:
-  int descriptor_ = -1;
-  std::filesystem::path path_;
+  detail::FileDescriptor file_;
 };
 
 void bench_reading(const RandomRatings& ratings, int rounds) {

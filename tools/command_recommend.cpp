@@ -148,11 +148,13 @@ void add_recommend(CLI::App& app, const CommandContext& context) {
   command->add_option("run", options->directory, "Run directory, or one that compress wrote; the data are not needed")
       ->required();
   CLI::Option* history =
-      command->add_option("--history", options->history, "Item ids, oldest first, separated by commas; may be empty");
+      command->add_option("--history", options->history, "Item ids, oldest first, separated by commas; may be empty")
+          ->type_name(kListType);
   command
       ->add_option("--times", options->times,
                    "With --history: when its events were, in the unit of the run's data, separated by commas; for "
                    "models that read times")
+      ->type_name(kListType)
       ->needs(history);
   command->add_option("--input", options->input,
                       "File of histories in the form and order of time of the run's data, or with a header line that "

@@ -42,6 +42,9 @@
 
 namespace tally::tools {
 
+/// The type name of an option whose text is a list, which may be empty: --history "" has no event.
+inline constexpr const char* kListType = "A,B,...";
+
 /// What commands work over, and where they leave the exit code. All of it outlives the app.
 struct CommandContext {
   const ops::Catalog& catalog;

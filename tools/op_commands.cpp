@@ -85,14 +85,11 @@ int guarded(std::string_view program, const std::function<int()>& run) {
 
 namespace {
 
-/// An option whose text is a list: --history "" is a history without an event.
-bool is_list(const CLI::Option& option) { return option.check_lname("history") || option.check_lname("times"); }
-
-/// No other option means anything by an empty text, which a shell makes of a variable that is not set.
+/// No option but a list means anything by an empty text, which a shell makes of a variable that is not set.
 void refuse_empty_texts(CLI::App& app) {
   for (CLI::App* command : app.get_subcommands({})) {
     for (CLI::Option* option : command->get_options()) {
-      if (option->get_items_expected_max() == 0 || is_list(*option)) continue;  // the first: a flag
+      if (option->get_items_expected_max() == 0 || option->get_type_name() == kListType) continue;  // the first: a flag
       option->check([](const std::string& text) { return std::string(text.empty() ? "needs a text; got none" : ""); });
     }
   }

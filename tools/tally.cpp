@@ -73,9 +73,8 @@ __attribute__((no_sanitize("address", "thread", "undefined"))) void check_addres
   const std::uint64_t used = number_at(pages) * static_cast<std::uint64_t>(::getpagesize());
   if (used + kOwn + openblas_threads(environment) * kThread <= limit.rlim_cur) return;
   constexpr char kMessage[] =
-      "tally: needs 136 MB of address space for matrix products and some 110 MB beside them, more than the limit "
-      "(ulimit "
-      "-v) allows\n";
+      "tally: needs 136 MB of address space for matrix products and some 110 MB beside them, more than the "
+      "limit (ulimit -v) allows\n";
   (void)(::write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1) < 0);
   ::_exit(1);
 }

@@ -244,8 +244,8 @@ std::string read_file(const std::filesystem::path& path, std::int64_t max_bytes)
 
 AtomicFile::AtomicFile(std::filesystem::path destination) : destination_(std::move(destination)) {
   check<IoError>(destination_.has_filename(), destination_.string(), "needs the name of a file");
-  struct stat status {
-  }, named{};
+  struct stat status {};
+  struct stat named {};
   const bool there = ::stat(destination_.c_str(), &status) == 0;
   check<IoError>(!there || S_ISREG(status.st_mode), destination_.string(), "cannot be replaced by a file: it is ",
                  kind_of(status.st_mode));

@@ -18,9 +18,9 @@ namespace tally::recsys {
 ///    "unused": ["num_batches_*"]}
 ///
 /// A key is the path of a tensor of the model, a value the name of the other's; * stands for the same text in both. Of
-/// keys that fit a path the first counts. Along the first dimension the first "skip" are left out (a row of padding); of
-/// "parts" equal ones of the rest "part" is taken, and the whole is multiplied by "factor". Sizes of 1 may be more or
-/// fewer (the kernel of a convolution of width 1). Tensors are converted to the model's type.
+/// keys that fit a path the first counts. Along the first dimension the first "skip" are left out (a row of padding);
+/// of "parts" equal ones of the rest "part" is taken, and the whole is multiplied by "factor". Sizes of 1 may be more
+/// or fewer (the kernel of a convolution of width 1). Tensors are converted to the model's type.
 ///
 /// Tensors with a row for each item are matched by id: `rows` has the id of each row, or is empty where rows are in the
 /// order of `items`. Rows of ids that the model does not have (padding) are left out.
